@@ -1,0 +1,1 @@
+"""Raw dumps to records: sources, filtering, splitting, item text."""

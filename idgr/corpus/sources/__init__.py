@@ -1,0 +1,1 @@
+"""One module per platform whose dumps `idgr prep` reads."""

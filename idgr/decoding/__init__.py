@@ -1,0 +1,1 @@
+"""Prefix trees over item IDs and the searches that walk them."""

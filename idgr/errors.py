@@ -1,0 +1,51 @@
+"""Faults that the user can mend, told in one line: where, what, and what to do.
+
+Knows nothing of the command line; `idgr.cli.main` prints these and chooses the exit code.
+"""
+
+from __future__ import annotations
+
+import os
+
+
+class IdgrError(Exception):
+    """The data or a model is wrong (exit code 1).
+
+    Args:
+        what: what is wrong, without a full stop.
+        todo: what the user can do about it.
+        where: the file or folder at fault.
+        line: the line of that file, counted from 1.
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self,
+        what: str,
+        todo: str = "",
+        *,
+        where: str | os.PathLike[str] | None = None,
+        line: int | None = None,
+    ) -> None:
+        self.what = what
+        self.todo = todo
+        self.where = os.fspath(where) if where is not None else None
+        self.line = line
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        place = "" if self.where is None else f"{'stdin' if self.where == '-' else self.where}:"
+        if self.line is not None:
+            place += f"{self.line}:"
+        message = f"{place} {self.what}" if place else self.what
+        if self.todo:
+            message += f"; {self.todo}"
+        # A message is one line whatever the data put into it.
+        return " ".join(message.split())
+
+
+class UsageError(IdgrError):
+    """The command line is wrong (exit code 2)."""
+
+    exit_code = 2

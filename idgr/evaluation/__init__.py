@@ -1,0 +1,1 @@
+"""Metrics, baselines, segments: what a list of recommendations is worth."""

@@ -1,0 +1,1 @@
+"""What crosses between stages: records, JSON Lines, run information."""

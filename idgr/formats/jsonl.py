@@ -1,0 +1,226 @@
+"""JSON Lines in and out: streams, gzip, standard input and output, errors with `path:line`, atomic replacement.
+
+Knows bytes and lines; what a record means is told by `idgr.formats.records`.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import orjson
+
+from idgr.errors import IdgrError
+
+T = TypeVar("T")
+
+STDIN = STDOUT = "-"
+
+# What a full, broken or read-only disk answers in the middle of writing.
+_DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+
+
+def _open_bytes(path: str) -> IO[bytes]:
+    if path == STDIN:
+        return sys.stdin.buffer
+    if path.endswith(".gz"):
+        from isal import igzip  # three times the rate of the standard library's gzip
+
+        return igzip.open(path, "rb")  # type: ignore[no-any-return]
+    return open(path, "rb")
+
+
+class Lines:
+    """The numbered lines of a text file, a `.gz` file, or standard input (`-`).
+
+    Iterating yields `(line number from 1, bytes without the line end)`; blank lines are passed over.
+    `sha256` is that of the bytes read, after decompression, once the iteration has ended.
+
+    Raises:
+        IdgrError: the file cannot be opened or read, is empty, or its gzip stream is damaged or cut short.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, allow_empty: bool = False) -> None:
+        self.path = os.fspath(path)
+        self.allow_empty = allow_empty
+        self.sha256: str | None = None
+
+    def __iter__(self) -> Iterator[tuple[int, bytes]]:
+        digest = hashlib.sha256()
+        number, seen = 0, False
+        try:
+            with _open_bytes(self.path) as stream:
+                for raw in stream:
+                    number += 1
+                    digest.update(raw)
+                    line = raw.strip()
+                    if line:
+                        seen = True
+                        yield number, line
+        except (EOFError, zlib.error) as fault:
+            raise IdgrError(
+                f"damaged gzip data ({fault})", "fetch or compress the file again", where=self.path, line=number + 1
+            ) from None
+        except OSError as fault:
+            if isinstance(fault, BrokenPipeError):
+                raise
+            what = "not a gzip file" if fault.strerror is None else f"cannot be read ({fault.strerror})"
+            raise IdgrError(what, "check the path and its permissions", where=self.path) from None
+        if not seen and not self.allow_empty:
+            raise IdgrError("is empty", "give a file with at least one record", where=self.path)
+        self.sha256 = digest.hexdigest()
+
+
+def read_jsonl(
+    path: str | os.PathLike[str], parse: Callable[[dict[str, Any]], T], *, allow_empty: bool = False
+) -> Iterator[T]:
+    """Stream the records of a JSON Lines file.
+
+    Args:
+        path: a file, a `.gz` file, or `-`.
+        parse: makes a record of a JSON object; a `ValueError` from it is reported with file and line.
+        allow_empty: whether a file without records is accepted.
+
+    Raises:
+        IdgrError: naming the file and line of the first malformed record.
+    """
+    lines = Lines(path, allow_empty=allow_empty)
+    for number, line in lines:
+        try:
+            value = orjson.loads(line)
+        except orjson.JSONDecodeError as fault:
+            raise IdgrError(
+                f"not valid JSON ({fault.msg})", "write one JSON object a line, in UTF-8", where=lines.path, line=number
+            ) from None
+        if not isinstance(value, dict):
+            raise IdgrError(
+                f"a JSON {type(value).__name__}, not an object",
+                'write one object a line, such as {"item_id": …}',
+                where=lines.path,
+                line=number,
+            )
+        try:
+            record = parse(value)
+        except ValueError as fault:
+            raise IdgrError(str(fault), where=lines.path, line=number) from None
+        yield record
+
+
+def dump_line(record: dict[str, Any]) -> bytes:
+    """One JSON line. Strings that UTF-8 cannot hold (lone surrogates) raise `TypeError`."""
+    return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)
+
+
+@contextmanager
+def replace_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """A binary stream whose bytes appear under `path` only if the block ends without an exception.
+
+    `-` is standard output, flushed at the end. A name that ends in `.gz` is compressed, with no time
+    stamp inside, so equal records give equal bytes.
+
+    Raises:
+        IdgrError: the folder cannot be made or written.
+    """
+    name = os.fspath(path)
+    if name == STDOUT:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    final = Path(name)
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        if final.is_dir():
+            raise IdgrError("is a folder", "give the name of a file to -o", where=final)
+        handle, temporary = tempfile.mkstemp(prefix=f".{final.name}.", suffix=".tmp", dir=final.parent)
+    except OSError as fault:
+        raise _cannot_write(final, fault) from None
+    try:
+        with os.fdopen(handle, "wb") as raw:
+            if final.suffix == ".gz":
+                from isal import igzip
+
+                with igzip.IGzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as packed:
+                    yield packed
+            else:
+                yield raw
+            raw.flush()
+            os.fsync(raw.fileno())
+        Path(temporary).chmod(0o666 & ~_umask())
+        os.replace(temporary, final)
+    except BaseException as fault:
+        Path(temporary).unlink(missing_ok=True)
+        if isinstance(fault, OSError) and fault.errno in _DISK_FAULTS:
+            raise _cannot_write(final, fault) from None
+        raise
+
+
+@contextmanager
+def replace_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A fresh folder that takes the name `path` only if the block ends without an exception.
+
+    An earlier output of idgr under that name (it holds `run.json`) is replaced whole; any other
+    non-empty folder is left alone.
+
+    Raises:
+        IdgrError: the folder holds something that is not idgr's, or cannot be written.
+    """
+    final = Path(path)
+    try:
+        if final.exists() and not final.is_dir():
+            raise IdgrError("is a file, not a folder", "give the name of a folder to -o", where=final)
+        if final.is_dir() and any(final.iterdir()) and not (final / "run.json").is_file():
+            raise IdgrError("is not empty and was not written by idgr", "give another folder to -o", where=final)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".tmp", dir=final.parent))
+    except OSError as fault:
+        raise _cannot_write(final, fault) from None
+    try:
+        yield fresh
+        fresh.chmod(0o777 & ~_umask())
+        if final.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".old", dir=final.parent))
+            os.replace(final, old / "old")
+            os.replace(fresh, final)
+            shutil.rmtree(old)
+        else:
+            os.replace(fresh, final)
+    except BaseException as fault:
+        shutil.rmtree(fresh, ignore_errors=True)
+        if isinstance(fault, OSError) and fault.errno in _DISK_FAULTS:
+            raise _cannot_write(final, fault) from None
+        raise
+
+
+def write_jsonl(path: str | os.PathLike[str], records: Iterable[dict[str, Any]]) -> int:
+    """Write records atomically (see `replace_file`) and return how many there were."""
+    count = 0
+    with replace_file(path) as stream:
+        for record in records:
+            stream.write(dump_line(record))
+            count += 1
+    return count
+
+
+def write_json(path: str | os.PathLike[str], value: dict[str, Any]) -> None:
+    """Write one indented JSON object atomically; keys keep their order."""
+    with replace_file(path) as stream:
+        stream.write(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _cannot_write(path: Path, fault: OSError) -> IdgrError:
+    return IdgrError(f"cannot be written ({fault.strerror or fault})", "choose another -o or free its disk", where=path)

@@ -1,0 +1,138 @@
+"""`run.json`: the record of how an output was made, beside every output.
+
+Knows nothing of what a stage does; a stage hands over its options and the paths that it read and wrote.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from idgr import __version__
+from idgr.errors import IdgrError
+from idgr.formats.jsonl import STDIN, STDOUT, write_json
+
+RUN_FILE = "run.json"
+_PACKAGES = ("torch", "transformers", "tokenizers", "sentencepiece", "numpy", "polars", "accelerate", "safetensors")
+
+
+def sha256_file(path: str | os.PathLike[str]) -> str:
+    """The SHA-256 of a file's bytes, as lower-case hexadecimal."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def hash_input(path: str | os.PathLike[str]) -> dict[str, str | None]:
+    """Path and hash of an input: a file, a folder (its files' hashes, hashed), or standard input (no hash)."""
+    name = os.fspath(path)
+    if name == STDIN:
+        return {"path": STDIN, "sha256": None}
+    if Path(name).is_dir():
+        return {"path": name, "sha256": _hash_names(hash_folder(name))}
+    if Path(name).is_file():
+        return {"path": name, "sha256": sha256_file(name)}
+    return {"path": name, "sha256": None}  # the name of a model on a hub
+
+
+def hash_folder(folder: str | os.PathLike[str]) -> dict[str, str]:
+    """The hash of every file under `folder` but `run.json` itself and logs, by relative path."""
+    root = Path(folder)
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    return {
+        path.relative_to(root).as_posix(): sha256_file(path)
+        for path in files
+        if path.name not in (RUN_FILE, "log.jsonl")
+    }
+
+
+@dataclass
+class RunInfo:
+    """A run of one command, from its start to the writing of `run.json`.
+
+    Args:
+        command: the subcommand, such as "train-rec".
+        options: every option that shapes the result, by its name on the command line without dashes.
+        inputs: the paths read, by role, such as {"ids": "ids.jsonl"}; None values are left out.
+        seed: the seed of all that is random, if anything is.
+        facts: what later stages must know, such as the fingerprint of the IDs that a model was trained on.
+    """
+
+    command: str
+    options: dict[str, Any]
+    inputs: dict[str, str | os.PathLike[str] | None]
+    seed: int | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    _started: float = field(default_factory=time.time, repr=False)
+    _clock: float = field(default_factory=time.monotonic, repr=False)
+
+    def write(self, output: str | os.PathLike[str], folder: str | os.PathLike[str] | None = None) -> None:
+        """Write the record for `output`: into it if it is a folder, else beside it as `NAME.run.json`.
+
+        Args:
+            output: the final name of what the run wrote; nothing is written for `-`.
+            folder: where the output lies now, while it has not yet taken its final name.
+        """
+        if os.fspath(output) == STDOUT:
+            return
+        place = Path(folder if folder is not None else output)
+        outputs = hash_folder(place) if place.is_dir() else {place.name: sha256_file(place)}
+        write_json(
+            place / RUN_FILE if place.is_dir() else f"{place}.{RUN_FILE}",
+            {
+                "command": self.command,
+                "options": {name: _plain(value) for name, value in self.options.items()},
+                "seed": self.seed,
+                **self.facts,
+                "inputs": {role: hash_input(path) for role, path in self.inputs.items() if path is not None},
+                "outputs": outputs,
+                "versions": _versions(),
+                "started": datetime.fromtimestamp(self._started, UTC).isoformat(timespec="seconds"),
+                "seconds": round(time.monotonic() - self._clock, 3),
+            },
+        )
+
+
+def read_run(output: str | os.PathLike[str]) -> dict[str, Any]:
+    """The `run.json` of an output folder or file; empty where there is none.
+
+    Raises:
+        IdgrError: the record is not a JSON object.
+    """
+    place = Path(output)
+    path = place / RUN_FILE if place.is_dir() else Path(f"{place}.{RUN_FILE}")
+    if not path.is_file():
+        return {}
+    try:
+        record = orjson.loads(path.read_bytes())
+    except orjson.JSONDecodeError:
+        record = None
+    if not isinstance(record, dict):
+        raise IdgrError("is not a JSON object", "make the output again", where=path)
+    return record
+
+
+def _hash_names(hashes: dict[str, str]) -> str:
+    return hashlib.sha256(orjson.dumps(hashes)).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
+
+
+def _versions() -> dict[str, str]:
+    found = {"idgr": __version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

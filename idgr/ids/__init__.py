@@ -1,0 +1,1 @@
+"""Item text to short, unique, textual item IDs."""

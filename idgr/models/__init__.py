@@ -1,0 +1,1 @@
+"""Backbones and tokenizers: load, make, save."""

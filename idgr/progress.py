@@ -1,0 +1,42 @@
+"""What a user sees while work goes on: a bar on a terminal, a log line every so often elsewhere. All on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sized
+from typing import TypeVar
+
+T = TypeVar("T")
+
+LOG_EVERY_SECONDS = 30.0
+
+
+def log(message: str) -> None:
+    """Print a line with the time of day to standard error."""
+    print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)
+
+
+def progress(iterable: Iterable[T], label: str, *, total: int | None = None, unit: str = "it") -> Iterator[T]:
+    """Yield from `iterable` while showing how far it has come.
+
+    Args:
+        label: what is being done, such as "gen-ids".
+        total: the number of elements where `len` does not tell.
+        unit: the name of an element, such as "items".
+    """
+    if total is None and isinstance(iterable, Sized):
+        total = len(iterable)
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        yield from tqdm(iterable, desc=label, total=total, unit=f" {unit}", file=sys.stderr, leave=False)
+        return
+    started = last = time.monotonic()
+    for done, element in enumerate(iterable):
+        yield element
+        now = time.monotonic()
+        if now - last >= LOG_EVERY_SECONDS:
+            last = now
+            of = f"/{total}" if total is not None else ""
+            log(f"{label}: {done + 1}{of} {unit}, {(done + 1) / (now - started):.1f} {unit}/s")

@@ -1,0 +1,1 @@
+"""Prompt templates and their rendering by joining token lists."""

@@ -1,0 +1,1 @@
+"""Training of the recommender and of the ID generator."""
