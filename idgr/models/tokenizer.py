@@ -1,0 +1,142 @@
+"""Tokenizers: a vocabulary of the catalogue's own, any Hugging Face tokenizer, and the one way text becomes tokens.
+
+Knows nothing of items, IDs or prompts.
+"""
+
+from __future__ import annotations
+
+import io
+import unicodedata
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from idgr.errors import IdgrError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+PAD, EOS, UNK = "<pad>", "</s>", "<unk>"
+_BYTES = 256
+_MAX_TRAINING_TEXTS = 500_000
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerBase:
+    """A SentencePiece unigram vocabulary with byte fallback, trained on the catalogue's text.
+
+    Text is normalised to NFKC with runs of white space made one space; nothing is ever unknown, since
+    characters outside the vocabulary become their UTF-8 bytes. `<pad>`, `</s>`, `<unk>` are 0, 1, 2, as in T5.
+
+    Args:
+        texts: the catalogue's texts, in a fixed order; equal texts give an equal vocabulary.
+        vocab_size: an upper bound; a small catalogue gives fewer pieces.
+
+    Raises:
+        IdgrError: there is no text to learn from.
+    """
+    import sentencepiece
+    from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
+    from tokenizers.models import Unigram
+    from transformers import PreTrainedTokenizerFast
+
+    lines = [line for text in texts if (line := " ".join(unicodedata.normalize("NFKC", text).split()))]
+    if not lines:
+        raise IdgrError("no text to learn a vocabulary from", "give items with text")
+    written = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines),
+        model_writer=written,
+        model_type="unigram",
+        vocab_size=vocab_size,
+        hard_vocab_limit=False,
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        pad_piece=PAD,
+        eos_piece=EOS,
+        unk_piece=UNK,
+        input_sentence_size=_MAX_TRAINING_TEXTS,
+        max_sentence_length=1 << 20,
+        num_threads=4,  # a fixed number: the sums of the threads' counts decide the last digits of the scores
+        minloglevel=2,
+    )
+    pieces = sentencepiece.SentencePieceProcessor(model_proto=written.getvalue())
+    vocabulary = [(pieces.id_to_piece(i), pieces.get_score(i)) for i in range(pieces.get_piece_size())]
+
+    inner = Tokenizer(Unigram(vocabulary, unk_id=2, byte_fallback=True))
+    inner.normalizer = normalizers.Sequence(
+        [normalizers.NFKC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
+    )
+    inner.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")
+    inner.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    inner.post_processor = processors.TemplateProcessing(single=f"$A {EOS}", special_tokens=[(EOS, 1)])
+    return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token=PAD, eos_token=EOS, unk_token=UNK)
+
+
+def quiet_transformers() -> None:
+    """Keep the library's own progress bars and warnings off standard error, which is for idgr's."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+
+
+def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model folder, of a folder with T5's `spiece.model`, or of a model on the hub.
+
+    Raises:
+        IdgrError: there is none, or the hub cannot be reached.
+    """
+    from transformers import AutoTokenizer, T5Tokenizer
+
+    quiet_transformers()
+    try:
+        if Path(source, "spiece.model").is_file() and not Path(source, "config.json").is_file():
+            return T5Tokenizer.from_pretrained(source)  # T5's SentencePiece model alone, as it is often passed on
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    except Exception as fault:  # the library raises OSError, ValueError, KeyError and more for a bad source
+        raise cannot_load("tokenizer", source, fault) from fault
+
+
+def cannot_load(what: str, source: str, fault: BaseException) -> IdgrError:
+    """The one-line error for a tokenizer or model that could not be loaded from a folder or the hub."""
+    if Path(source).is_dir():
+        reason = str(fault).splitlines()[0] if str(fault) else type(fault).__name__
+        return IdgrError(f"holds no usable {what} ({reason})", "give a folder that idgr wrote", where=source)
+    return IdgrError(
+        f"cannot load the {what} {source!r}: no such folder, and the Hugging Face hub has no such model or cannot be "
+        "reached",
+        "give a local folder, a preset such as `nano`, or a folder made by `idgr init-gen`",
+    )
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, max_tokens: int | None = None
+) -> list[list[int]]:
+    """Token ids of each text, without end-of-sequence; what spells a special token, such as `</s>`, is left out.
+
+    Args:
+        max_tokens: keep at most the first so many tokens.
+    """
+    if not texts:
+        return []
+    rows: list[list[int]] = tokenizer(
+        list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False
+    )["input_ids"]
+    # Hugging Face's unigram model finds `</s>` and its like in plain text, which SentencePiece never does.
+    special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    rows = [row if special.isdisjoint(row) else [token for token in row if token not in special] for row in rows]
+    return rows if max_tokens is None else [row[:max_tokens] for row in rows]
+
+
+def decode(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Sequence[int]]) -> list[str]:
+    """The text of each row of token ids, without special tokens."""
+    texts: list[str] = tokenizer.batch_decode(
+        [list(row) for row in rows], skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
+    return texts
