@@ -14,6 +14,7 @@ import typer
 from typer.exceptions import TyperException
 
 from idgr import __version__
+from idgr.cli.eval import eval_command
 from idgr.errors import IdgrError
 
 app = typer.Typer(
@@ -41,6 +42,9 @@ def _global_options(
 ) -> None:
     if debug:
         os.environ["IDGR_DEBUG"] = "1"
+
+
+app.command("eval")(eval_command)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

@@ -39,6 +39,32 @@ class Trie:
     def __len__(self) -> int:
         return len(self.token)
 
+    def levels(self) -> list[tuple[int, int]]:
+        """The first node of each depth and one past its last, from the root's on."""
+        bounds = [(0, 1)]
+        while (below := (int(self.first_child[bounds[-1][0]]), int(self.first_child[bounds[-1][1]])))[0] < below[1]:
+            bounds.append(below)
+        return bounds
+
+    @property
+    def depth(self) -> int:
+        """The number of tokens of the longest ID, EOS among them."""
+        return len(self.levels()) - 1
+
+    def paths(self) -> Ints:
+        """[I, L] for each item, in the order in which the sequences were given, the nodes from below the root to its
+        leaf; -1 fills up the shorter ones."""
+        levels = self.levels()[1:]
+        path = np.full((len(self.item), len(levels)), -1, dtype=np.int32)
+        for t, (first, last) in enumerate(levels):
+            nodes = np.arange(first, last, dtype=np.int32)
+            n_items = self.item_hi[first:last] - self.item_lo[first:last]
+            # The ranks below this level's nodes: ranges that ascend, with gaps where IDs have ended before.
+            ends = np.cumsum(n_items)
+            ranks = np.arange(ends[-1]) + np.repeat(self.item_lo[first:last] - (ends - n_items), n_items)
+            path[self.item[ranks], t] = np.repeat(nodes, n_items)
+        return path
+
 
 def build_trie(ids: Sequence[Sequence[int]], eos: int) -> Trie:
     """Build the tree of `ids`, to each of which EOS is added as a real edge. Sorting aside, linear in tokens.

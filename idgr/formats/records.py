@@ -183,7 +183,7 @@ def read_queries(
 
     Args:
         known: the catalogue's item keys, if every item must be among them.
-        need_target: whether each line must hold a `target`.
+        need_target: whether each line must hold a `target`, and each user stand on one line only.
 
     Raises:
         IdgrError: while streaming, at the first line that is wrong.
@@ -198,12 +198,35 @@ def read_queries(
             _check_known([query.target], known)
         return query
 
-    return read_jsonl(path, parse)
+    return read_jsonl(path, _once(parse, "user_id") if need_target else parse)
 
 
-def read_recommendations(path: str | os.PathLike[str]) -> Iterator[Recommendation]:
-    """Stream `recs.jsonl`. Raises `IdgrError` where a user appears twice."""
-    return read_jsonl(path, _once(Recommendation.parse, "user_id"))
+def read_recommendations(
+    path: str | os.PathLike[str], known: Container[str] | None = None, users: Container[str] | None = None
+) -> Iterator[Recommendation]:
+    """Stream `recs.jsonl`.
+
+    Args:
+        known: the catalogue's item keys, if every recommended item must be among them.
+        users: the users asked about, if every user must be among them.
+
+    Raises:
+        IdgrError: while streaming: a user appears twice or is not in `users`, or an item is not in `known`.
+    """
+
+    def parse(row: dict[str, Any]) -> Recommendation:
+        recommendation = Recommendation.parse(row)
+        if users is not None and recommendation.user_id not in users:
+            raise ValueError(
+                f"user {recommendation.user_id!r} is not in the truth; score lists against the file they were made for"
+            )
+        if known is not None:
+            for item in recommendation.items:
+                if item not in known:
+                    raise ValueError(f"recommended item {item!r} is not in the catalogue; give the catalogue's --items")
+        return recommendation
+
+    return read_jsonl(path, _once(parse, "user_id"))
 
 
 def ids_fingerprint(ids: Iterable[ItemId]) -> str:

@@ -6,11 +6,14 @@ Knows nothing of what a backbone is used for.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from idgr.models.tokenizer import cannot_load, load_tokenizer, quiet_transformers
+from idgr.errors import IdgrError, UsageError
+from idgr.models.hub import load_pretrained, quiet_transformers
+from idgr.models.tokenizer import load_tokenizer, train_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
@@ -42,6 +45,43 @@ PRESETS = {
 }
 
 
+def resolve_model(
+    name: str,
+    *,
+    tokenizer: str | None = None,
+    texts: Callable[[], Iterable[str]],
+    vocab_size: int | None = None,
+    seed: int = 0,
+) -> Backbone:
+    """The backbone that `--model` names: a preset with random weights, a model folder, or a model on the hub.
+
+    Args:
+        name: a preset's name comes first; write `./nano` for a folder of that name.
+        tokenizer: a folder or hub name whose tokenizer a preset shall share.
+        texts: gives the texts from which a preset's vocabulary is learnt where no tokenizer is given.
+        vocab_size: bounds that vocabulary, in place of the preset's own bound.
+
+    Raises:
+        IdgrError: the model or tokenizer cannot be loaded.
+        UsageError: an option was given that only a preset can heed.
+    """
+    preset = PRESETS.get(name)
+    if preset is None:
+        for option, value in (("--tokenizer", tokenizer), ("--vocab-size", vocab_size)):
+            if value is not None:
+                presets = " or ".join(PRESETS)
+                raise UsageError(
+                    f"{option} given with --model {name}, which has a vocabulary of its own",
+                    f"leave {option} out or take --model {presets}",
+                )
+        return load_backbone(name)
+    if tokenizer is not None and vocab_size is not None:
+        raise UsageError("--vocab-size given with --tokenizer", "leave one of them out")
+    if tokenizer is not None:
+        return new_backbone(preset, load_tokenizer(tokenizer), seed)
+    return new_backbone(preset, train_tokenizer(texts(), vocab_size or preset.vocab_size), seed)
+
+
 def new_backbone(preset: Preset, tokenizer: PreTrainedTokenizerBase, seed: int, *, dropout: float = 0.1) -> Backbone:
     """A T5 with random weights, drawn from `seed` alone, over the vocabulary of `tokenizer`."""
     import torch
@@ -69,17 +109,37 @@ def load_backbone(source: str | os.PathLike[str]) -> Backbone:
     """A model folder, or the name of a model on the hub; weights are read as safetensors only.
 
     Raises:
-        IdgrError: there is no such folder and the hub has no such model or cannot be reached.
+        IdgrError: there is no such folder and the hub has no such model or cannot be reached; the folder holds no
+            safetensors, misses weights, is not a T5, or has a tokenizer that is larger than its embeddings.
     """
-    from transformers import AutoModelForSeq2SeqLM
+    from transformers import AutoModelForSeq2SeqLM, T5ForConditionalGeneration
 
     name = os.fspath(source)
-    quiet_transformers()
+    folder = Path(name)
+    if folder.is_dir() and not any(folder.glob("*.safetensors")) and any(folder.glob("pytorch_model*.bin")):
+        raise IdgrError(
+            "holds its weights as pickle, which idgr does not read",
+            "convert them: load the model where you trust it and call save_pretrained, which writes model.safetensors",
+            where=name,
+        )
     tokenizer = load_tokenizer(name)
-    try:
-        model: Any = AutoModelForSeq2SeqLM.from_pretrained(name, use_safetensors=True, trust_remote_code=False)
-    except Exception as fault:  # the library raises OSError, ValueError, KeyError and more for a bad source
-        raise cannot_load("model", name, fault) from fault
+    model, report = load_pretrained(
+        AutoModelForSeq2SeqLM.from_pretrained, "model", name, use_safetensors=True, output_loading_info=True
+    )
+    if not isinstance(model, T5ForConditionalGeneration):
+        raise IdgrError(f"is a {type(model).__name__}", "give a model of the T5 architecture", where=name)
+    if report["missing_keys"]:
+        raise IdgrError(
+            f"misses the weights of {len(report['missing_keys'])} tensors, such as {min(report['missing_keys'])}",
+            "give a complete model folder",
+            where=name,
+        )
+    if len(tokenizer) > model.config.vocab_size:
+        raise IdgrError(
+            f"its tokenizer has {len(tokenizer)} tokens, its embeddings {model.config.vocab_size}",
+            "give a model folder whose tokenizer belongs to it",
+            where=name,
+        )
     return Backbone(model, tokenizer)
 
 

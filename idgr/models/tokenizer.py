@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from idgr.errors import IdgrError
+from idgr.models.hub import load_pretrained
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -78,14 +79,6 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token=PAD, eos_token=EOS, unk_token=UNK)
 
 
-def quiet_transformers() -> None:
-    """Keep the library's own progress bars and warnings off standard error, which is for idgr's."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-
-
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a model folder, of a folder with T5's `spiece.model`, or of a model on the hub.
 
@@ -94,25 +87,14 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer, T5Tokenizer
 
-    quiet_transformers()
-    try:
-        if Path(source, "spiece.model").is_file() and not Path(source, "config.json").is_file():
-            return T5Tokenizer.from_pretrained(source)  # T5's SentencePiece model alone, as it is often passed on
-        return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    except Exception as fault:  # the library raises OSError, ValueError, KeyError and more for a bad source
-        raise cannot_load("tokenizer", source, fault) from fault
-
-
-def cannot_load(what: str, source: str, fault: BaseException) -> IdgrError:
-    """The one-line error for a tokenizer or model that could not be loaded from a folder or the hub."""
-    if Path(source).is_dir():
-        reason = str(fault).splitlines()[0] if str(fault) else type(fault).__name__
-        return IdgrError(f"holds no usable {what} ({reason})", "give a folder that idgr wrote", where=source)
-    return IdgrError(
-        f"cannot load the {what} {source!r}: no such folder, and the Hugging Face hub has no such model or cannot be "
-        "reached",
-        "give a local folder, a preset such as `nano`, or a folder made by `idgr init-gen`",
-    )
+    # T5's SentencePiece model alone, as it is often passed on, does not tell what it belongs to.
+    bare = Path(source, "spiece.model").is_file() and not Path(source, "config.json").is_file()
+    kind = T5Tokenizer if bare else AutoTokenizer
+    tokenizer: PreTrainedTokenizerBase = load_pretrained(kind.from_pretrained, "tokenizer", source)
+    missing = [name for name in ("eos_token_id", "pad_token_id") if getattr(tokenizer, name) is None]
+    if missing:
+        raise IdgrError(f"the tokenizer has no {missing[0]}", "give a tokenizer of the T5 family", where=source)
+    return tokenizer
 
 
 def encode(

@@ -1,0 +1,75 @@
+"""Metadata records to the plain text of the items that are wanted.
+
+Knows `Entry`, which every source makes of its own dump; not the dumps.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from idgr.corpus.text import plain_text
+from idgr.errors import IdgrError
+from idgr.formats.jsonl import Lines, parse_object
+from idgr.formats.records import key
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An item's metadata: where it stands, its key, and the record."""
+
+    path: str
+    line: int
+    item_id: str
+    record: dict[str, Any]
+
+
+def read_entries(path: str | os.PathLike[str], name: str = "item_id") -> Iterator[Entry]:
+    """The entries of a JSON Lines file whose records hold the item's key under `name`.
+
+    Raises:
+        IdgrError: naming the first line that is malformed or has no key.
+    """
+    lines = Lines(path)
+    for number, line in lines:
+        yield entry(lines.path, number, parse_object(lines.path, number, line), name)
+
+
+def entry(path: str, line: int, record: dict[str, Any], name: str) -> Entry:
+    """The entry of a record that holds the item's key under `name`. Raises `IdgrError` if it does not."""
+    try:
+        return Entry(path, line, key(record, name), record)
+    except ValueError as fault:
+        raise IdgrError(str(fault), where=path, line=line) from None
+
+
+def texts(
+    entries: Iterable[Entry],
+    wanted: Container[str] | None = None,
+    fields: Sequence[str] | None = None,
+    *,
+    duplicates: bool = False,
+) -> dict[str, str]:
+    """The plain text of each item, in the order of the entries; it may be empty.
+
+    Args:
+        wanted: the keys of the items to take; None takes all.
+        fields: see `plain_text`.
+        duplicates: whether an item may have several entries, of which the first counts.
+
+    Raises:
+        IdgrError: an item has a second entry and `duplicates` is false.
+    """
+    found: dict[str, str] = {}
+    for one in entries:
+        if wanted is not None and one.item_id not in wanted:
+            continue
+        if one.item_id not in found:
+            found[one.item_id] = plain_text(one.record, fields)
+        elif not duplicates:
+            raise IdgrError(
+                f"duplicate item_id {one.item_id!r}", "keep one record of each", where=one.path, line=one.line
+            )
+    return found

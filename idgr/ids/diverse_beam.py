@@ -1,0 +1,311 @@
+"""Diverse beam search (Vijayakumar et al. 2016) with Hamming diversity between groups, for a batch of sources.
+
+Returns what `generate(num_beams=, num_beam_groups=, diversity_penalty=, min_length=, max_length=)` of transformers
+4.46 returned, by group. Each result has a margin: the smallest difference in score that decided anything in its
+search. A caller that wants the same result from every batch repeats narrow searches in double precision.
+Knows tokens only; texts, IDs and the choice of penalties and lengths live elsewhere.
+
+Legend: B sources, G groups, M beams of a group, K = G·M beams, C candidate tokens of a beam, R = 2·M + 1 ranked
+continuations of a group, L tokens at most, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from idgr.errors import UsageError
+from idgr.models.t5 import T5, Cache, Source, decode_step, new_cache, source_of
+
+# Leaving finished sources in the batch costs their share of the work; taking them out copies the rest.
+_LEAVE_BELOW = 0.75
+_NOT_A_BEAM = -1e9
+
+
+@dataclass(frozen=True)
+class BeamOptions:
+    """The shape of the search.
+
+    Args:
+        beams: beams altogether, `--beams`.
+        groups: groups of equal size that these are divided into, `--groups`.
+        length_penalty: a finished sequence's score is its sum of scores over its tokens, EOS included, to this power.
+    """
+
+    beams: int = 5
+    groups: int = 5
+    length_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.groups < 1 or self.beams < 1:
+            raise UsageError("--beams and --groups must be at least 1", "the paper has 5 groups of one beam")
+        if self.beams % self.groups:
+            raise UsageError(
+                f"--beams {self.beams} does not divide into --groups {self.groups}", "give a multiple of --groups"
+            )
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How one source is searched: the diversity penalty, and lengths in [min_tokens, max_tokens), EOS counted."""
+
+    penalty: float
+    min_tokens: int
+    max_tokens: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """The result for one source.
+
+    Attributes:
+        tokens: the sequences, without start token and EOS: group by group, within a group best first.
+        scores: their scores, the diversity penalties included, over length to the power of the length penalty.
+        margin: the smallest difference between two scores whose order mattered.
+    """
+
+    tokens: list[list[int]]
+    scores: list[float]
+    margin: float
+
+
+@dataclass
+class _Hypotheses:
+    """The best M sequences that each group of each source has finished; a score of minus infinity is a free place."""
+
+    tokens_BGML: Tensor
+    length_BGM: Tensor
+    score_BGM: Tensor
+
+    def add(self, g: int, adding_B: Tensor, tokens_BL: Tensor, length: int, score_B: Tensor) -> Tensor:
+        """Put a sequence in the place of the worst one, where it beats it; return [B] by how much that was decided."""
+        worst_B, place_B = self.score_BGM[:, g].min(-1)
+        # A group of one beam is decided by its first finished sequence, and a free place takes anything.
+        margin_B = torch.where(adding_B & (worst_B > -torch.inf), (score_B - worst_B).abs(), torch.inf)
+        rows = torch.nonzero(adding_B & (score_B > worst_B)).squeeze(1)
+        places = place_B[rows]
+        self.tokens_BGML[rows, g, places] = tokens_BL[rows]
+        self.length_BGM[rows, g, places] = length
+        self.score_BGM[rows, g, places] = score_B[rows]
+        return margin_B
+
+
+@dataclass
+class _State:
+    """The search of the sources that are still in the batch."""
+
+    source: Source
+    cache: Cache
+    which_B: Tensor  # the place of each source in the call
+    penalty_B: Tensor
+    min_tokens_B: Tensor
+    max_tokens_B: Tensor
+    tokens_BGML: Tensor
+    score_BGM: Tensor
+    done_BG: Tensor
+    told_B: Tensor  # whether the result was taken down
+    margin_B: Tensor
+    finished: _Hypotheses
+
+    def keep(self, rows: Tensor) -> None:
+        """Let all other sources leave."""
+        keys, values, mask = self.source
+        self.source = Source([k[rows] for k in keys], [v[rows] for v in values], mask[rows])
+        self.cache = Cache([k[rows] for k in self.cache.keys], [v[rows] for v in self.cache.values])
+        for name in ("which_B", "penalty_B", "min_tokens_B", "max_tokens_B"):
+            setattr(self, name, getattr(self, name)[rows])
+        for name in ("tokens_BGML", "score_BGM", "done_BG", "told_B", "margin_B"):
+            setattr(self, name, getattr(self, name)[rows])
+        hypotheses = self.finished
+        self.finished = _Hypotheses(
+            hypotheses.tokens_BGML[rows], hypotheses.length_BGM[rows], hypotheses.score_BGM[rows]
+        )
+
+
+@torch.inference_mode()
+def diverse_beam_search(
+    t5: T5, states_BSD: Tensor, lengths_B: Tensor, limits: Sequence[Limits], options: BeamOptions
+) -> list[Found]:
+    """Search from each encoded source under its own limits.
+
+    Args:
+        states_BSD: the encoder's states, from `idgr.models.t5.encode`.
+        lengths_B: the lengths of the sources.
+        limits: those of each source.
+
+    Returns:
+        A result for each source, in their order.
+    """
+    B, L = len(limits), max(limit.max_tokens for limit in limits) - 1
+    G, M = options.groups, options.beams // options.groups
+    score_BGM = torch.full((B, G, M), _NOT_A_BEAM, dtype=t5.dtype, device=t5.device)
+    score_BGM[:, :, 0] = 0.0
+
+    def column(values: Sequence[float], dtype: torch.dtype) -> Tensor:
+        return torch.tensor(values, dtype=dtype, device=t5.device)
+
+    def tokens_BGML() -> Tensor:
+        return torch.full((B, G, M, L), t5.pad, device=t5.device)
+
+    state = _State(
+        source=source_of(t5, states_BSD, lengths_B),
+        cache=new_cache(t5, B, G * M, L),
+        which_B=torch.arange(B, device=t5.device),
+        penalty_B=column([limit.penalty for limit in limits], t5.dtype),
+        min_tokens_B=column([limit.min_tokens for limit in limits], torch.long),
+        max_tokens_B=column([limit.max_tokens for limit in limits], torch.long),
+        tokens_BGML=tokens_BGML(),
+        score_BGM=score_BGM,
+        done_BG=torch.zeros((B, G), dtype=torch.bool, device=t5.device),
+        told_B=torch.zeros((B,), dtype=torch.bool, device=t5.device),
+        margin_B=torch.full((B,), torch.inf, dtype=torch.double, device=t5.device),
+        finished=_Hypotheses(
+            tokens_BGML(),
+            torch.zeros((B, G, M), dtype=torch.long, device=t5.device),
+            torch.full((B, G, M), -torch.inf, dtype=torch.double, device=t5.device),
+        ),
+    )
+    bias_1HLL = t5.decoder_bias(L, L)
+    found: list[Found | None] = [None] * B
+    for step in range(L):
+        _advance(t5, state, step, bias_1HLL, options.length_penalty)
+        ended_B = ~state.told_B & (state.done_BG.all(1) | (step + 2 >= state.max_tokens_B))
+        if ended_B.any():
+            for place, result in _collect(state, ended_B, step + 1, options.length_penalty):
+                found[place] = result
+            state.told_B |= ended_B
+            staying = torch.nonzero(~state.told_B).squeeze(1)
+            if not len(staying):
+                break
+            if len(staying) <= _LEAVE_BELOW * len(state.told_B):
+                state.keep(staying)
+    return [result for result in found if result is not None]
+
+
+def _advance(t5: T5, state: _State, step: int, bias_1HLL: Tensor, length_penalty: float) -> None:
+    """Add a token to every beam; the groups take turns, each penalized for the tokens of those before it (Eq. 5)."""
+    B, G, M, _ = state.tokens_BGML.shape
+    K, V = G * M, t5.head_VD.shape[0]
+    if step == 0:  # all beams still are the start token, so one row stands for all
+        newest_BK = torch.full((B, 1), t5.start, device=t5.device)
+    else:
+        newest_BK = state.tokens_BGML[..., step - 1].reshape(B, K)
+    logits_BKV = decode_step(t5, state.source, state.cache, newest_BK, step, bias_1HLL)
+    total_BK1 = logits_BKV.logsumexp(-1, keepdim=True)
+    logits_BKV[..., t5.eos].masked_fill_((step + 1 < state.min_tokens_B)[:, None], -torch.inf)
+    # A penalty only lowers scores, and there are at most K - M penalized tokens: the best R are among these.
+    n_ranked = min(2 * M + 1, V)
+    top_BKC, token_BKC = logits_BKV.topk(min(n_ranked + K - M, V))
+    top_BKC = (top_BKC - total_BK1).expand(B, K, -1)
+    token_BKC = token_BKC.expand(B, K, -1)
+    C = top_BKC.shape[-1]
+
+    chosen_BK = torch.empty((B, 0), dtype=torch.long, device=t5.device)
+    parents = []
+    for g in range(G):
+        ours = slice(g * M, (g + 1) * M)
+        token_BMC, logp_BMC = token_BKC[:, ours], top_BKC[:, ours]
+        if g > 0:
+            used_BMC = (token_BMC[..., None] == chosen_BK[:, None, None]).sum(-1)
+            logp_BMC = logp_BMC - state.penalty_B[:, None, None] * used_BMC
+        ranked_BR, at_BR = (logp_BMC + state.score_BGM[:, g, :, None]).flatten(1).topk(n_ranked)
+        chosen_BM, parent_BM = _choose(
+            t5, state, g, step, ranked_BR, token_BMC.flatten(1).gather(1, at_BR), at_BR // C, length_penalty
+        )
+        chosen_BK = torch.cat([chosen_BK, chosen_BM], 1)
+        parents.append(g * M + parent_BM)
+    if M > 1:
+        _reorder(state, torch.cat(parents, 1))
+    state.tokens_BGML[..., step] = chosen_BK.view(B, G, M)
+
+
+def _choose(
+    t5: T5,
+    state: _State,
+    g: int,
+    step: int,
+    ranked_BR: Tensor,
+    token_BR: Tensor,
+    parent_BR: Tensor,
+    length_penalty: float,
+) -> tuple[Tensor, Tensor]:
+    """The next tokens of group `g` and the beams that they continue, [B, M] each; EOS among the best M finishes one."""
+    M = state.score_BGM.shape[2]
+    going_B = ~state.done_BG[:, g]
+    ends_BR = token_BR == t5.eos
+    # Of the best 2·M continuations at most M end, one a beam, so M that go on are among them.
+    goes_on_BM = ends_BR[:, : 2 * M].to(torch.uint8).argsort(dim=1, stable=True)[:, :M]
+    if ranked_BR.shape[1] > 1:
+        decided_BR = torch.arange(ranked_BR.shape[1] - 1, device=t5.device) <= goes_on_BM[:, -1:]
+        gap_BR = (ranked_BR[:, :-1] - ranked_BR[:, 1:]).double().masked_fill(~decided_BR, torch.inf)
+        _narrow(state, going_B, gap_BR.min(1).values)
+
+    normalizer = (step + 1) ** length_penalty
+    finished_BR = ranked_BR.double() / normalizer
+    for rank in range(M):
+        ending_B = going_B & ends_BR[:, rank]
+        parent_B = parent_BR[:, rank]
+        tokens_BL = state.tokens_BGML[torch.arange(len(parent_B), device=t5.device), g, parent_B]
+        _narrow(state, ending_B, state.finished.add(g, ending_B, tokens_BL, step, finished_BR[:, rank]))
+
+    # A group is done when its worst finished sequence is no worse than its best continuation (early_stopping=False).
+    worst_B, best_B = state.finished.score_BGM[:, g].min(1).values, finished_BR[:, 0]
+    full_B = going_B & (worst_B > -torch.inf)
+    itself_B = ends_BR[:, 0] & (worst_B == best_B)  # the best continuation just ended and is that worst one
+    _narrow(state, full_B & ~itself_B, (worst_B - best_B).abs())
+    state.done_BG[:, g] |= full_B & (worst_B >= best_B)
+
+    going_BM = (~state.done_BG[:, g])[:, None]
+    state.score_BGM[:, g] = ranked_BR.gather(1, goes_on_BM).where(going_BM, 0.0)
+    # transformers fills a group that is done with padding, and counts that as a used token; so do we.
+    chosen_BM = token_BR.gather(1, goes_on_BM).where(going_B[:, None], t5.pad)
+    return chosen_BM, parent_BR.gather(1, goes_on_BM)
+
+
+def _reorder(state: _State, parent_BK: Tensor) -> None:
+    """Make each beam the continuation of the beam that it came from; groups of one beam need no reordering."""
+    B, G, M, L = state.tokens_BGML.shape
+    rows_B1 = torch.arange(B, device=parent_BK.device)[:, None]
+    state.tokens_BGML = state.tokens_BGML.view(B, G * M, L)[rows_B1, parent_BK].view(B, G, M, L)
+    state.cache = Cache(
+        [keys[rows_B1, parent_BK] for keys in state.cache.keys],
+        [values[rows_B1, parent_BK] for values in state.cache.values],
+    )
+
+
+def _narrow(state: _State, where_B: Tensor, margin_B: Tensor) -> None:
+    state.margin_B = torch.where(where_B, torch.minimum(state.margin_B, margin_B), state.margin_B)
+
+
+def _collect(state: _State, ended_B: Tensor, length: int, length_penalty: float) -> list[tuple[int, Found]]:
+    """The results of the sources that have ended, with open beams of `length` tokens counted as finished."""
+    G, M = state.done_BG.shape[1], state.score_BGM.shape[2]
+    open_BGM = state.score_BGM.double() / length**length_penalty
+    for g in range(G):
+        adding_B = ended_B & ~state.done_BG[:, g]
+        for m in range(M):
+            margin_B = state.finished.add(g, adding_B, state.tokens_BGML[:, g, m], length, open_BGM[:, g, m])
+            _narrow(state, adding_B, margin_B)
+    score_BGM, best_BGM = state.finished.score_BGM.sort(dim=-1, descending=True, stable=True)
+    if M > 1:
+        _narrow(state, ended_B, (score_BGM[..., :-1] - score_BGM[..., 1:]).flatten(1).min(1).values)
+    rows = torch.nonzero(ended_B).squeeze(1)
+    best_BGM = best_BGM[rows]
+    length_BGM = state.finished.length_BGM[rows].gather(2, best_BGM)
+    tokens_BGML = state.finished.tokens_BGML[rows].gather(
+        2, best_BGM[..., None].expand(-1, -1, -1, state.tokens_BGML.shape[-1])
+    )
+    return [
+        (place, Found([row[:n] for row, n in zip(tokens, lengths, strict=True)], scores, margin))
+        for place, tokens, lengths, scores, margin in zip(
+            state.which_B[rows].tolist(),
+            tokens_BGML.flatten(1, 2).tolist(),
+            length_BGM.flatten(1).tolist(),
+            score_BGM[rows].flatten(1).tolist(),
+            state.margin_B[rows].tolist(),
+            strict=True,
+        )
+    ]

@@ -1,0 +1,261 @@
+"""T5's forward pass over a model's own weights, in pieces that a search can put together.
+
+The encoder runs once per source; cross-attention keys and values are made once per source, whatever the number of
+beams; self-attention keys and values are kept from step to step. All of it runs in one precision, double if asked,
+with nothing cast to single on the way. Knows nothing of searches, items or text.
+
+Legend: B sources, S source tokens, K rows per source (beams), L steps kept, D width, H heads, E width of a head,
+V vocabulary. Linear weights are [out, in].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from transformers import T5ForConditionalGeneration
+
+
+class Attention(NamedTuple):
+    """The weights of an attention layer with the norm before it."""
+
+    norm_D: Tensor
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    o: Tensor
+
+
+class FeedForward(NamedTuple):
+    """The weights of a feed-forward layer with the norm before it; `gate` where the activation is gated."""
+
+    norm_D: Tensor
+    inner: Tensor
+    gate: Tensor | None
+    outer: Tensor
+
+
+class EncoderLayer(NamedTuple):
+    self_attention: Attention
+    feed_forward: FeedForward
+
+
+class DecoderLayer(NamedTuple):
+    self_attention: Attention
+    cross_attention: Attention
+    feed_forward: FeedForward
+
+
+@dataclass(frozen=True)
+class T5:
+    """A T5's weights in one precision on one device; those of the module itself where it has that precision.
+
+    `encoder_bias(q, k)` and `decoder_bias(q, k)` are the relative position biases [1, H, q, k] of all layers.
+    """
+
+    embedding_VD: Tensor
+    head_VD: Tensor
+    head_scale: float
+    encoder: list[EncoderLayer]
+    decoder: list[DecoderLayer]
+    encoder_norm_D: Tensor
+    decoder_norm_D: Tensor
+    encoder_bias: Callable[[int, int], Tensor]
+    decoder_bias: Callable[[int, int], Tensor]
+    activation: Callable[[Tensor], Tensor]
+    n_heads: int
+    epsilon: float
+    start: int
+    eos: int
+    pad: int
+
+    @property
+    def device(self) -> torch.device:
+        return self.embedding_VD.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.embedding_VD.dtype
+
+
+class Source(NamedTuple):
+    """What decoding needs of encoded sources: keys and values of each decoder layer, and where padding is.
+
+    `keys[layer]` and `values[layer]` are [B, H, S, E]; `mask_B11S` is 0, or minus infinity on padding.
+    """
+
+    keys: list[Tensor]
+    values: list[Tensor]
+    mask_B11S: Tensor
+
+
+class Cache(NamedTuple):
+    """Self-attention keys and values of each decoder layer, [B, K, H, L, E], filled from step 0 on."""
+
+    keys: list[Tensor]
+    values: list[Tensor]
+
+
+def read_weights(model: T5ForConditionalGeneration, dtype: torch.dtype) -> T5:
+    """The weights of `model` in `dtype`, copied only where they have another one. T5 and T5 1.1, gated or not."""
+    config = model.config
+
+    def weight(module: Any) -> Tensor:
+        return module.weight.detach().to(dtype)  # type: ignore[no-any-return]
+
+    def attention(layer: Any, inner: Any) -> Attention:
+        return Attention(weight(layer.layer_norm), *(weight(getattr(inner, name)) for name in "qkvo"))
+
+    def feed_forward(layer: Any) -> FeedForward:
+        dense = layer.DenseReluDense
+        if config.is_gated_act:
+            return FeedForward(weight(layer.layer_norm), weight(dense.wi_0), weight(dense.wi_1), weight(dense.wo))
+        return FeedForward(weight(layer.layer_norm), weight(dense.wi), None, weight(dense.wo))
+
+    def bias(stack: Any) -> Callable[[int, int], Tensor]:
+        def compute(query: int, key: int) -> Tensor:
+            with torch.no_grad():
+                return stack.block[0].layer[0].SelfAttention.compute_bias(query, key).to(dtype)  # type: ignore[no-any-return]
+
+        return compute
+
+    first = model.decoder.block[0].layer[-1].DenseReluDense
+    return T5(
+        embedding_VD=weight(model.shared),
+        head_VD=weight(model.lm_head),
+        head_scale=config.d_model**-0.5 if config.scale_decoder_outputs else 1.0,
+        encoder=[
+            EncoderLayer(attention(block.layer[0], block.layer[0].SelfAttention), feed_forward(block.layer[1]))
+            for block in model.encoder.block
+        ],
+        decoder=[
+            DecoderLayer(
+                attention(block.layer[0], block.layer[0].SelfAttention),
+                attention(block.layer[1], block.layer[1].EncDecAttention),
+                feed_forward(block.layer[2]),
+            )
+            for block in model.decoder.block
+        ],
+        encoder_norm_D=weight(model.encoder.final_layer_norm),
+        decoder_norm_D=weight(model.decoder.final_layer_norm),
+        encoder_bias=bias(model.encoder),
+        decoder_bias=bias(model.decoder),
+        activation=first.act,
+        n_heads=config.num_heads,
+        epsilon=config.layer_norm_epsilon,
+        start=config.decoder_start_token_id,
+        eos=config.eos_token_id,
+        pad=config.pad_token_id,
+    )
+
+
+def encode(t5: T5, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Run the encoder.
+
+    Args:
+        rows: the tokens of each source, EOS included, of any lengths.
+
+    Returns:
+        The states [B, S, D] and the lengths [B], on the model's device; states beyond a length mean nothing.
+    """
+    lengths_B = torch.tensor([len(row) for row in rows])
+    tokens_BS = torch.full((len(rows), int(lengths_B.max())), t5.pad)
+    tokens_BS[torch.arange(tokens_BS.shape[1]) < lengths_B[:, None]] = torch.tensor([t for row in rows for t in row])
+    tokens_BS, lengths_B = tokens_BS.to(t5.device), lengths_B.to(t5.device)
+
+    S = tokens_BS.shape[1]
+    bias_BHSS = t5.encoder_bias(S, S) + _padding_mask(lengths_B, S, t5.dtype)
+    x_BSD = F.embedding(tokens_BS, t5.embedding_VD)
+    for layer in t5.encoder:
+        weights = layer.self_attention
+        h_BSD = _norm(t5, x_BSD, weights.norm_D)
+        q, k, v = (_heads(F.linear(h_BSD, w), t5.n_heads) for w in (weights.q, weights.k, weights.v))
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias_BHSS, scale=1.0)
+        x_BSD = x_BSD + F.linear(mixed.transpose(1, 2).flatten(2), weights.o)
+        x_BSD = x_BSD + _feed_forward(t5, layer.feed_forward, x_BSD)
+    return _norm(t5, x_BSD, t5.encoder_norm_D), lengths_B
+
+
+def source_of(t5: T5, states_BSD: Tensor, lengths_B: Tensor) -> Source:
+    """The keys and values that every decoder layer attends to, made once per source."""
+    layers = [layer.cross_attention for layer in t5.decoder]
+    return Source(
+        keys=[_heads(F.linear(states_BSD, weights.k), t5.n_heads) for weights in layers],
+        values=[_heads(F.linear(states_BSD, weights.v), t5.n_heads) for weights in layers],
+        mask_B11S=_padding_mask(lengths_B, states_BSD.shape[1], t5.dtype),
+    )
+
+
+def new_cache(t5: T5, n_sources: int, n_rows: int, n_steps: int) -> Cache:
+    """An empty cache for `n_rows` rows per source and `n_steps` steps."""
+    E = t5.decoder[0].self_attention.k.shape[0] // t5.n_heads
+    shape = (n_sources, n_rows, t5.n_heads, n_steps, E)
+
+    def empty() -> list[Tensor]:
+        return [torch.zeros(shape, dtype=t5.dtype, device=t5.device) for _ in t5.decoder]
+
+    return Cache(empty(), empty())
+
+
+def decode_step(t5: T5, source: Source, cache: Cache, tokens_BK: Tensor, step: int, bias_1HLL: Tensor) -> Tensor:
+    """One step of the decoder, with its keys and values put into `cache`.
+
+    Args:
+        tokens_BK: the newest token of each row; K may be 1 while the cache has more rows, which then all get its keys.
+        step: the place of that token, from 0 for the decoder's start token.
+        bias_1HLL: `t5.decoder_bias(L, L)` for at least the steps that the cache holds.
+
+    Returns:
+        The logits [B, K, V].
+    """
+    B, K = tokens_BK.shape
+    x_BKD = F.embedding(tokens_BK, t5.embedding_VD)
+    bias_H1L = bias_1HLL[0, :, step : step + 1, : step + 1]
+    for index, layer in enumerate(t5.decoder):
+        weights = layer.self_attention
+        h_BKD = _norm(t5, x_BKD, weights.norm_D)
+        q, k, v = (F.linear(h_BKD, w).unflatten(-1, (t5.n_heads, -1)) for w in (weights.q, weights.k, weights.v))
+        keys, values = cache.keys[index], cache.values[index]
+        keys[:, :, :, step], values[:, :, :, step] = k, v
+        keys, values = keys[:, :K, :, : step + 1], values[:, :K, :, : step + 1]
+        weight_BKH1L = (torch.matmul(q.unsqueeze(3), keys.transpose(3, 4)) + bias_H1L).softmax(-1)
+        mixed_BKD = torch.matmul(weight_BKH1L, values).reshape(B, K, -1)
+        x_BKD = x_BKD + F.linear(mixed_BKD, weights.o)
+
+        weights = layer.cross_attention
+        q = _heads(F.linear(_norm(t5, x_BKD, weights.norm_D), weights.q), t5.n_heads)
+        mixed = F.scaled_dot_product_attention(
+            q, source.keys[index], source.values[index], attn_mask=source.mask_B11S, scale=1.0
+        )
+        x_BKD = x_BKD + F.linear(mixed.transpose(1, 2).flatten(2), weights.o)
+        x_BKD = x_BKD + _feed_forward(t5, layer.feed_forward, x_BKD)
+    return F.linear(_norm(t5, x_BKD, t5.decoder_norm_D) * t5.head_scale, t5.head_VD)
+
+
+def _norm(t5: T5, x: Tensor, weight_D: Tensor) -> Tensor:
+    return F.rms_norm(x, (x.shape[-1],), weight_D, t5.epsilon)
+
+
+def _heads(x_BSD: Tensor, n_heads: int) -> Tensor:
+    return x_BSD.unflatten(-1, (n_heads, -1)).transpose(1, 2)
+
+
+def _feed_forward(t5: T5, weights: FeedForward, x: Tensor) -> Tensor:
+    x = _norm(t5, x, weights.norm_D)
+    inner = t5.activation(F.linear(x, weights.inner))
+    if weights.gate is not None:
+        inner = inner * F.linear(x, weights.gate)
+    return F.linear(inner, weights.outer)
+
+
+def _padding_mask(lengths_B: Tensor, S: int, dtype: torch.dtype) -> Tensor:
+    beyond_BS = torch.arange(S, device=lengths_B.device) >= lengths_B[:, None]
+    return torch.zeros(beyond_BS.shape, dtype=dtype, device=lengths_B.device).masked_fill(beyond_BS, -torch.inf)[
+        :, None, None
+    ]

@@ -1,0 +1,112 @@
+"""Prompts as tokens: the segments of a template and the IDs of a history, joined as token lists.
+
+Text is never tokenized again after joining, so an ID has the same tokens wherever it stands, and its place in the
+prompt is known exactly. Knows tokens and item numbers; the text of an ID or what an item is, it does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from idgr.errors import IdgrError
+from idgr.models.tokenizer import encode
+from idgr.prompts.templates import split_template
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_WORD_START = "▁"
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the recommender reads for one history.
+
+    Attributes:
+        tokens: token ids, ended by EOS.
+        spans: (item, start, end) of each history item shown, oldest first: its ID is tokens[start:end].
+    """
+
+    tokens: list[int]
+    spans: list[tuple[int, int, int]]
+
+
+class PromptRenderer:
+    """Renders histories, given as item numbers, with any of the templates.
+
+    Args:
+        tokenizer: the recommender's.
+        templates: each holds `{history}` exactly once (see `idgr.prompts.templates`).
+        id_tokens: the tokens of each item's ID, without EOS, by item number.
+        max_history: the newest so many items are shown.
+        max_tokens: the length of a prompt, EOS counted; where it would be longer, the oldest items go.
+
+    Raises:
+        IdgrError: the longest ID does not fit into `max_tokens` beside the longest template.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        templates: Sequence[str],
+        id_tokens: Sequence[Sequence[int]],
+        max_history: int = 20,
+        max_tokens: int = 512,
+    ) -> None:
+        self.id_tokens = [list(row) for row in id_tokens]
+        self.max_history = max_history
+        self.max_tokens = max_tokens
+        self.separator = _comma(tokenizer)
+        halves = [split_template(template) for template in templates]
+        self.before = encode(tokenizer, [before for before, _ in halves])
+        self.after = [
+            [*_without_word_start(tokenizer, row, text), tokenizer.eos_token_id]
+            for row, (_, text) in zip(encode(tokenizer, [after for _, after in halves]), halves, strict=True)
+        ]
+        around = max(len(before) + len(after) for before, after in zip(self.before, self.after, strict=True))
+        longest = max(map(len, self.id_tokens), default=0)
+        if around + longest > max_tokens:
+            raise IdgrError(
+                f"a prompt of {max_tokens} tokens cannot hold the longest template ({around} tokens) and the longest "
+                f"ID ({longest} tokens)",
+                "allow longer prompts, or use shorter templates or IDs",
+            )
+
+    def render(self, history: Sequence[int], template: int) -> Prompt:
+        """The prompt for a history of item numbers, oldest first; it may be empty."""
+        before, after = self.before[template], self.after[template]
+        ids, separator = self.id_tokens, self.separator
+        shown = list(history[-self.max_history :]) if self.max_history else []
+        room = self.max_tokens - len(before) - len(after)
+        first = len(shown)
+        while first:
+            room -= len(ids[shown[first - 1]]) + (len(separator) if first < len(shown) else 0)
+            if room < 0:
+                break
+            first -= 1
+
+        tokens = list(before)
+        spans: list[tuple[int, int, int]] = []
+        for item in shown[first:]:
+            if spans:
+                tokens += separator
+            start = len(tokens)
+            tokens += ids[item]
+            spans.append((item, start, len(tokens)))
+        tokens += after
+        return Prompt(tokens, spans)
+
+
+def _comma(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The tokens of a comma that directly follows a word. IDs begin with the tokenizer's own mark for a space."""
+    known = tokenizer.get_vocab().get(",")
+    return [known] if known is not None else encode(tokenizer, [","])[0]
+
+
+def _without_word_start(tokenizer: PreTrainedTokenizerBase, row: list[int], text: str) -> list[int]:
+    """Take away the space that tokenizers put before any text, where the text does not begin with one (`{history}?`)"""
+    if row and not text.startswith(" ") and row[0] == tokenizer.get_vocab().get(_WORD_START):
+        return row[1:]
+    return row

@@ -1,0 +1,97 @@
+"""Prompt templates: text with a slot for the history, one a line.
+
+Knows the slots of a template; how a template and IDs become tokens is told by `idgr.prompts.rendering`.
+"""
+
+from __future__ import annotations
+
+import os
+import string
+from importlib import resources
+
+import numpy as np
+import numpy.typing as npt
+
+from idgr.errors import IdgrError
+from idgr.formats.jsonl import Lines
+
+HISTORY_SLOT = "{history}"
+_PACKAGED = "templates.txt"
+
+
+def load_templates(path: str | os.PathLike[str] | None = None) -> list[str]:
+    """The templates of a file, or the ten that come with idgr, in the order of their lines.
+
+    Blank lines and lines that begin with `#` are passed over. `{{` and `}}` stand for braces.
+
+    Args:
+        path: a text file in UTF-8, a `.gz` file, `-` for standard input, or None for the packaged templates.
+
+    Raises:
+        IdgrError: naming file and line where a template does not hold `{history}` exactly once, or has another slot.
+    """
+    if path is None:
+        with resources.as_file(resources.files("idgr.prompts") / _PACKAGED) as packaged:
+            return load_templates(packaged)
+    templates = []
+    for number, raw in Lines(path):
+        try:
+            line = raw.decode()
+            if not line.startswith("#"):
+                split_template(line)
+                templates.append(line)
+        except UnicodeDecodeError:
+            raise IdgrError("not valid UTF-8", "save the templates as UTF-8", where=path, line=number) from None
+        except ValueError as fault:
+            raise IdgrError(str(fault), where=path, line=number) from None
+    if not templates:
+        raise IdgrError("holds no template", f"write one a line, such as `history: {HISTORY_SLOT} next:`", where=path)
+    return templates
+
+
+def split_template(template: str) -> tuple[str, str]:
+    """The text before and after the slot of the history, with `{{` and `}}` turned into braces.
+
+    Raises:
+        ValueError: the template does not hold `{history}` exactly once, or holds another slot.
+    """
+    try:
+        pieces = list(string.Formatter().parse(template))
+    except ValueError as fault:
+        raise ValueError(f"not a template ({fault}); write `{{{{` and `}}}}` for braces") from None
+    before = after = ""
+    slots = 0
+    for text, slot, form, conversion in pieces:
+        if slots:
+            after += text
+        else:
+            before += text
+        if slot is None:
+            continue
+        if slot == "user":
+            raise ValueError("the slot {user} cannot be filled yet; leave it out")
+        if slot != "history" or form or conversion:
+            raise ValueError(f"unknown slot {{{slot}}}; the only slot is {HISTORY_SLOT}")
+        slots += 1
+    if slots != 1:
+        raise ValueError(f"{HISTORY_SLOT} stands {slots} times in the template; write it exactly once")
+    return before, after
+
+
+def draw_templates(n_templates: int, seed: int, epoch: int, instances: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The template of each training instance in an epoch, a number from 0 to `n_templates` - 1.
+
+    A counter-based draw: it depends on seed, epoch and the instance's number alone, so batch size, order and
+    number of processes change nothing.
+    """
+    state = _mix(_mix(_mix(np.uint64(seed)) ^ np.uint64(epoch)) ^ instances.astype(np.uint64))
+    return (state % np.uint64(n_templates)).astype(np.int64)
+
+
+def _mix(state: npt.NDArray[np.uint64] | np.uint64) -> npt.NDArray[np.uint64]:
+    """One step of splitmix64 (Steele, Lea and Flood 2014)."""
+    with np.errstate(over="ignore"):
+        mixed = np.asarray(state, dtype=np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return mixed ^ (mixed >> np.uint64(31))

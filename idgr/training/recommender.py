@@ -1,0 +1,249 @@
+"""The recommender's training (IDGenRec, section 2.5.1): from a prompt of history IDs to the ID of the next item.
+
+Every prefix of a training sequence is an instance. Validation ranks all items by constrained beam search, and the
+weights of the best epoch are kept. Knows items as numbers; files and the command line it does not know.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from idgr.decoding.beam import SearchOptions, beam_search
+from idgr.decoding.trie import Trie, build_trie
+from idgr.errors import IdgrError, UsageError
+from idgr.evaluation.metrics import hit_rate, ndcg, target_ranks
+from idgr.models.tokenizer import decode, encode
+from idgr.prompts.rendering import PromptRenderer
+from idgr.prompts.templates import draw_templates
+from idgr.training.loop import LoopOptions, run_epochs
+from idgr.training.objectives import (
+    IGNORED,
+    branch_targets,
+    decoder_states,
+    find_branches,
+    full_loss,
+    trie_loss,
+)
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
+
+    from idgr.models.backbone import Backbone
+
+Ints = npt.NDArray[np.int64]
+
+OBJECTIVES = ("full", "trie")
+_VALID_K = 10
+
+
+@dataclass(frozen=True)
+class RecommenderOptions:
+    """What to train a recommender for; the names are those on the command line.
+
+    Attributes:
+        objective: cross-entropy over the whole vocabulary ("full", the paper's) or over the valid children ("trie").
+        valid_users: how many users to validate on, drawn once; 0 for all.
+        valid_beams: the beams of the validation's search.
+        patience: epochs without a better NDCG@10 after which training ends; 0 for never.
+    """
+
+    objective: str = "full"
+    valid_users: int = 2000
+    valid_beams: int = 20
+    patience: int = 0
+
+    def __post_init__(self) -> None:
+        if self.objective not in OBJECTIVES:
+            raise UsageError(f"--objective {self.objective}", f"choose {' or '.join(OBJECTIVES)}")
+        for name in ("valid_users", "patience"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}", "give a number of at least 0")
+        if self.valid_beams < _VALID_K:
+            raise UsageError(f"--valid-beams {self.valid_beams}", f"give at least {_VALID_K}, for HR@{_VALID_K}")
+
+
+@dataclass(frozen=True)
+class Instances:
+    """Every prefix of every training sequence with the item that follows, as flat arrays.
+
+    Attributes:
+        items: the sequences end to end, as item numbers.
+        begin: [N] the place of an instance's oldest shown item in `items`.
+        end: [N] the place of its target; the history is items[begin:end].
+    """
+
+    items: Ints
+    begin: Ints
+    end: Ints
+
+
+def make_instances(sequences: Sequence[Sequence[int]], max_history: int) -> Instances:
+    """The training instances of sequences of item numbers, oldest first, showing the newest `max_history` items."""
+    lengths = np.fromiter(map(len, sequences), dtype=np.int64, count=len(sequences))
+    items = np.fromiter((item for row in sequences for item in row), dtype=np.int64, count=int(lengths.sum()))
+    starts = np.repeat(np.cumsum(lengths) - lengths, lengths)
+    places = np.arange(len(items))
+    end = places[places > starts]
+    return Instances(items, np.maximum(starts[end], end - max_history), end)
+
+
+def id_tokens(tokenizer: PreTrainedTokenizerBase, ids: Sequence[str]) -> list[list[int]]:
+    """The tokens of each textual ID under the recommender's tokenizer, without EOS.
+
+    Raises:
+        IdgrError: an ID has no tokens or unknown ones, is not read back from its tokens, or shares them with another.
+    """
+    rows = encode(tokenizer, ids)
+    seen: dict[tuple[int, ...], str] = {}
+    for text, row, back in zip(ids, rows, decode(tokenizer, rows), strict=True):
+        if not row or tokenizer.unk_token_id in row or back.split() != text.split():
+            raise IdgrError(
+                f"the recommender's tokenizer reads the ID {text!r} back as {back!r}",
+                "make the IDs with `gen-ids --rec-tokenizer`, or give --tokenizer the ID generator's folder",
+            )
+        if (twin := seen.setdefault(tuple(row), text)) != text:
+            raise IdgrError(
+                f"the IDs {twin!r} and {text!r} have the same tokens under the recommender's tokenizer",
+                "make the IDs with `gen-ids --rec-tokenizer`",
+            )
+    return rows
+
+
+def train_recommender(
+    backbone: Backbone,
+    renderer: PromptRenderer,
+    sequences: Sequence[Sequence[int]],
+    valid: Sequence[tuple[Sequence[int], int]],
+    options: RecommenderOptions,
+    loop: LoopOptions,
+    on_epoch: Callable[[dict[str, Any]], None],
+) -> dict[str, Any]:
+    """Train the backbone's model where it lies; at the end it has the weights of the best epoch, in evaluation mode.
+
+    Args:
+        renderer: for the backbone's tokenizer, with the IDs of all items.
+        sequences: the training sequences, as item numbers, oldest first.
+        valid: (history, target) of each validation user; without any, the last epoch's weights are kept.
+        on_epoch: is given each epoch's record: that of the loop, with hr@10 and ndcg@10 on validation.
+
+    Returns:
+        The record of the epoch whose weights were kept.
+    """
+    model = backbone.model
+    trie = build_trie(renderer.id_tokens, backbone.tokenizer.eos_token_id)
+    instances = make_instances(sequences, renderer.max_history)
+    loss_of = _loss(model, renderer, trie, instances, options.objective, loop.seed)
+    users = _sample(len(valid), options.valid_users, loop.seed)
+    validate = _validation(model, renderer, trie, [valid[user] for user in users], options)
+    best: dict[str, Any] = {}
+    weights: dict[str, Tensor] = {}
+
+    def after_epoch(record: dict[str, Any]) -> bool:
+        nonlocal best, weights
+        if valid:
+            record |= validate()
+        on_epoch(record)
+        if not valid or not best or record["ndcg@10"] > best["ndcg@10"]:
+            best, weights = record, copy.deepcopy(model.state_dict()) if valid else {}
+        return bool(options.patience) and record["epoch"] - best["epoch"] >= options.patience
+
+    run_epochs(model, _costs(instances, renderer), loss_of, loop, label="train-rec", after_epoch=after_epoch)
+    if weights:
+        model.load_state_dict(weights)
+    return best
+
+
+def _loss(
+    model: T5ForConditionalGeneration,
+    renderer: PromptRenderer,
+    trie: Trie,
+    instances: Instances,
+    objective: str,
+    seed: int,
+) -> Callable[[Ints, int], tuple[Tensor, int]]:
+    """The summed loss of instances in an epoch, as the loop wants it."""
+    tokens_IL = _target_tokens(trie)
+    branches = find_branches(trie) if objective == "trie" else None
+    lengths = (tokens_IL != IGNORED).sum(axis=1) if branches is None else branches.decoder_lengths()
+    entries = torch.from_numpy(branches.tokens).to(model.device) if branches is not None else None
+
+    def loss_of(batch: Ints, epoch: int) -> tuple[Tensor, int]:
+        templates = draw_templates(len(renderer.before), seed, epoch, batch)
+        begins, ends, targets = instances.begin[batch], instances.end[batch], instances.items[instances.end[batch]]
+        prompts = [
+            renderer.render(instances.items[begin:end].tolist(), template).tokens
+            for begin, end, template in zip(begins.tolist(), ends.tolist(), templates.tolist(), strict=True)
+        ]
+        prompt_BS, mask_BS = pad_rows(prompts, model.config.pad_token_id, model.device)
+        labels_BT = tokens_IL[targets, : int(lengths[targets].max())]
+        hidden_BTD = decoder_states(model, prompt_BS, mask_BS, decoder_inputs(model, labels_BT))
+        head_VD = model.lm_head.weight
+        if branches is None or entries is None:
+            return full_loss(hidden_BTD, head_VD, torch.from_numpy(labels_BT).to(model.device))
+        return trie_loss(
+            hidden_BTD, head_VD, entries, branch_targets(branches, targets, model.device), n_instances=len(batch)
+        )
+
+    return loss_of
+
+
+def pad_rows(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Token rows as [B, S], filled up with `pad` at the end, and the mask [B, S] of what is not filling."""
+    lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+    mask_BS = np.arange(int(lengths.max())) < lengths[:, None]
+    tokens_BS = np.full(mask_BS.shape, pad, dtype=np.int64)
+    tokens_BS[mask_BS] = np.fromiter((token for row in rows for token in row), np.int64, count=int(lengths.sum()))
+    return torch.from_numpy(tokens_BS).to(device), torch.from_numpy(mask_BS.astype(np.int64)).to(device)
+
+
+def decoder_inputs(model: T5ForConditionalGeneration, labels_BT: Ints) -> Tensor:
+    """Labels shifted right behind the decoder's start token, with padding where they are `IGNORED`."""
+    inputs_BT = np.full_like(labels_BT, model.config.decoder_start_token_id)
+    inputs_BT[:, 1:] = np.where(labels_BT[:, :-1] == IGNORED, model.config.pad_token_id, labels_BT[:, :-1])
+    return torch.from_numpy(inputs_BT).to(model.device)
+
+
+def _target_tokens(trie: Trie) -> Ints:
+    """[I, L] the tokens of each item's ID with EOS, filled up with `IGNORED`."""
+    paths = trie.paths()
+    return np.where(paths >= 0, trie.token[paths], IGNORED).astype(np.int64)
+
+
+def _costs(instances: Instances, renderer: PromptRenderer) -> Ints:
+    """[N] about how many prompt tokens each instance has, but for its template."""
+    id_lengths = np.fromiter(map(len, renderer.id_tokens), dtype=np.int64) + len(renderer.separator)
+    before = np.concatenate([[0], np.cumsum(id_lengths[instances.items])])
+    return np.minimum(before[instances.end] - before[instances.begin], renderer.max_tokens)
+
+
+def _sample(n: int, size: int, seed: int) -> list[int]:
+    if not size or size >= n:
+        return list(range(n))
+    return sorted(np.random.default_rng([seed, n]).choice(n, size=size, replace=False).tolist())
+
+
+def _validation(
+    model: T5ForConditionalGeneration,
+    renderer: PromptRenderer,
+    trie: Trie,
+    users: Sequence[tuple[Sequence[int], int]],
+    options: RecommenderOptions,
+) -> Callable[[], dict[str, float]]:
+    search = SearchOptions(k=_VALID_K, beams=options.valid_beams, normalize=options.objective)
+    prompts = [renderer.render(history, 0).tokens for history, _ in users]
+    seen = [set(history) for history, _ in users]
+
+    def validate() -> dict[str, float]:
+        rankings = beam_search(model, trie, prompts, search, excluded=seen)
+        ranks = target_ranks([ranking.items for ranking in rankings], [target for _, target in users])
+        return {"hr@10": hit_rate(ranks, _VALID_K), "ndcg@10": ndcg(ranks, _VALID_K)}
+
+    return validate

@@ -1,0 +1,118 @@
+"""Tiny models, catalogues and a plain beam search over dictionaries, against which the fast one is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+EOS, START = 1, 0
+FIRST_TOKEN = 3
+
+
+def tiny_t5(seed: int, vocabulary: int = 40, **changes: Any) -> Any:
+    """A T5 with random weights and logits a few units wide, in evaluation mode."""
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    shape = {"d_model": 16, "d_ff": 32, "d_kv": 8, "num_layers": 2, "num_heads": 2, "vocab_size": vocabulary}
+    config = T5Config(**(shape | {"pad_token_id": 0, "eos_token_id": EOS, "decoder_start_token_id": START} | changes))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = T5ForConditionalGeneration(config).eval()
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if "layer_norm" in name:
+                    weight.copy_(0.5 + torch.rand_like(weight))
+                if "relative_attention_bias" in name:
+                    weight.copy_(torch.randn_like(weight))
+    return model
+
+
+def random_ids(generator: np.random.Generator, items: int, vocabulary: int = 40, longest: int = 6) -> list[list[int]]:
+    """Different random token sequences in which short ones are often the beginning of longer ones."""
+    found: dict[tuple[int, ...], None] = {}
+    while len(found) < items:
+        length = int(generator.integers(1, longest + 1))
+        if found and generator.random() < 0.6:
+            known = list(found)[int(generator.integers(len(found)))]
+            stem = known[: int(generator.integers(1, len(known) + 1))]
+        else:
+            stem = ()
+        tail = tuple(int(token) for token in generator.integers(FIRST_TOKEN, vocabulary, size=length))
+        found.setdefault((stem + tail)[:longest])
+    return [list(row) for row in found]
+
+
+def random_prompts(generator: np.random.Generator, users: int, vocabulary: int = 40) -> list[list[int]]:
+    return [
+        [*(int(t) for t in generator.integers(FIRST_TOKEN, vocabulary, size=int(generator.integers(1, 12)))), EOS]
+        for _ in range(users)
+    ]
+
+
+class DictionaryTrie:
+    """Children of a prefix as a dictionary of dictionaries, for one user's valid items."""
+
+    def __init__(self, ids: Sequence[Sequence[int]], valid: Collection[int]) -> None:
+        self.root: dict[int, Any] = {}
+        for item in valid:
+            node = self.root
+            for token in [*ids[item], EOS]:
+                node = node.setdefault(token, {})
+
+    def children(self, prefix: Sequence[int]) -> list[int]:
+        node: dict[int, Any] | None = self.root
+        for token in prefix:
+            node = node.get(token) if node is not None else None
+        return sorted(node) if node else []
+
+
+@torch.no_grad()
+def next_log_probs(
+    model: Any, prompt: list[int], prefix: Sequence[int], children: Sequence[int] | None
+) -> dict[int, float]:
+    """Log-probabilities of the next token under the whole softmax, or under one over `children`; no cache."""
+    logits = model(input_ids=torch.tensor([prompt]), decoder_input_ids=torch.tensor([[START, *prefix]])).logits[0, -1]
+    if children is None:
+        return dict(enumerate(logits.log_softmax(-1).tolist()))
+    return dict(zip(children, logits[list(children)].log_softmax(-1).tolist(), strict=True))
+
+
+def plain_beam_search(
+    model: Any,
+    ids: Sequence[Sequence[int]],
+    prompt: list[int],
+    *,
+    k: int,
+    beams: int,
+    length_penalty: float,
+    normalize: str,
+    valid: Collection[int],
+) -> list[tuple[int, float]]:
+    """The rules of beam search in plain Python, one user and one prefix at a time, with no stopping early."""
+    every, own = DictionaryTrie(ids, range(len(ids))), DictionaryTrie(ids, valid)
+    item_of = {(*row, EOS): item for item, row in enumerate(ids)}
+    running: list[tuple[tuple[int, ...], float]] = [((), 0.0)]
+    finished: list[tuple[tuple[int, ...], float]] = []
+    while running:
+        continuations = []
+        for prefix, score in running:
+            over = every.children(prefix) if normalize == "trie" else None
+            log_probs = next_log_probs(model, prompt, prefix, over)
+            continuations += [((*prefix, token), score + log_probs[token]) for token in own.children(prefix)]
+        continuations.sort(key=lambda pair: -pair[1])
+        continuations = continuations[: 2 * beams]
+        for path, score in continuations[:beams]:
+            if path[-1] == EOS:
+                finished.append((path, score / len(path) ** length_penalty))
+        finished = sorted(finished, key=lambda pair: -pair[1])[:beams]
+        running = [pair for pair in continuations if pair[0][-1] != EOS][:beams]
+    return [(item_of[path], score) for path, score in finished[:k]]
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> Any:
+    return tiny_t5(0)
