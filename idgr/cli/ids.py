@@ -50,16 +50,18 @@ def diff_command(
         from rich.console import Console
         from rich.table import Table
 
-        table = Table("item", "before", "after", "text", title=f"the first {min(show, len(rows))} of {len(rows)}")
+        console = Console(stderr=True, markup=False, highlight=False)
+        if not console.is_terminal:
+            console.width = 160
+        title = f"{min(show, len(rows)):,} of {len(rows):,} changes"
+        table = Table("item", "before", "after", "text", title=title, title_justify="left")
         for row in rows[:show]:
             table.add_row(*(_cell(row[name]) for name in ("item_id", "before", "after", "text")))
-        Console(stderr=True).print(table)
+        console.print(table)
     log(f"ids diff: {len(rows)} changes, {changed_share(old, new):.1%} of {len(new)} items have another ID")
 
 
 def _cell(text: str | None, width: int = 60) -> str:
-    from rich.markup import escape
-
     if text is None:
         return "–"
-    return escape(text if len(text) <= width else text[: width - 1] + "…")
+    return text if len(text) <= width else text[: width - 1] + "…"

@@ -14,7 +14,11 @@ import typer
 from typer.exceptions import TyperException
 
 from idgr import __version__
+from idgr.cli.bench import app as bench_app
 from idgr.cli.eval import eval_command
+from idgr.cli.ids import app as ids_app
+from idgr.cli.prep import app as prep_app
+from idgr.cli.train_rec import train_rec
 from idgr.errors import IdgrError
 
 app = typer.Typer(
@@ -44,7 +48,11 @@ def _global_options(
         os.environ["IDGR_DEBUG"] = "1"
 
 
+app.command("train-rec")(train_rec)
 app.command("eval")(eval_command)
+app.add_typer(ids_app, name="ids")
+app.add_typer(prep_app, name="prep")
+app.add_typer(bench_app, name="bench")
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
@@ -66,7 +74,10 @@ def run(arguments: list[str] | None = None) -> int:
         return _fail(f"{message}; see `{path} --help`", 2, fault) if message else 2
     except IdgrError as fault:
         return _fail(str(fault), fault.exit_code, fault)
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit) as stop:
+        # Typer makes `sys.exit(1)` of a broken pipe.
+        if isinstance(stop, SystemExit) and not isinstance(stop.__context__, BrokenPipeError):
+            raise
         # The reader of our output has had enough (`| head`), which is no fault. Python would complain again
         # while closing standard output at exit, so give it somewhere to write.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -94,7 +94,8 @@ class Shop:
 
 
 def metadata(options: DemoOptions) -> list[dict[str, Any]]:
-    """Raw metadata, one record an item: `item_id`, `title`, `brand`, `categories` (nested), `description`."""
+    """Raw metadata, one record an item: `item_id`, `title`, `brand`, `style`, `categories` (nested),
+    `description`."""
     shop = _shop(options)
     rng = np.random.default_rng([options.seed, 1])
     records = []
@@ -104,7 +105,8 @@ def metadata(options: DemoOptions) -> list[dict[str, Any]]:
         kind = department.kinds[shop.kind[item]]
         adjective, colour, motif = STYLES[line.style]
         title = f"{line.brand} {adjective} {kind.title()}"
-        description = f"The {adjective} range by {line.brand} comes in {colour} with {motif}, {department.use}."
+        look = f"{kind.capitalize()} in {colour} with {motif}"
+        description = f"{look}, from the {adjective} range by {line.brand}, {department.use}."
         if options.distracting:
             first, second = rng.permutation(len(BOILERPLATE))[:2]
             title = f"{BOILERPLATE[first]} - {BOILERPLATE[second]} - {title}"
@@ -114,6 +116,7 @@ def metadata(options: DemoOptions) -> list[dict[str, Any]]:
                 "item_id": shop.keys[item],
                 "title": title,
                 "brand": line.brand,
+                "style": adjective,
                 "categories": [[*department.path, kind.title()]],
                 "description": description,
             }

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 from array import array
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from operator import itemgetter
 from typing import Any
 
@@ -29,7 +30,7 @@ Bools = npt.NDArray[np.bool_]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_BLOCK = 256  # lines; their parsed records then still lie in the processor's cache
+BLOCK = 256  # lines; their parsed records then still lie in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,7 @@ class Events:
 
     def keep(self, mask: Bools) -> Events:
         """The events where `mask` [E] holds, in the same order and with the same codes."""
-        return replace(
-            self, user=self.user[mask], item=self.item[mask], time=self.time[mask], line=self.line[mask]
-        )
+        return replace(self, user=self.user[mask], item=self.item[mask], time=self.time[mask], line=self.line[mask])
 
 
 @dataclass(frozen=True)
@@ -93,9 +92,7 @@ class Codes:
         return list(self._codes)
 
 
-def read_events(
-    path: str | os.PathLike[str], layouts: Sequence[Layout], *, min_rating: float | None = None
-) -> Events:
+def read_events(path: str | os.PathLike[str], layouts: Sequence[Layout], *, min_rating: float | None = None) -> Events:
     """Read one interaction a line.
 
     Args:
@@ -107,16 +104,46 @@ def read_events(
         IdgrError: naming the file and line of the first record that is malformed, or lacks a key.
     """
     lines = Lines(path)
-    builder = EventBuilder(lines.path)
-    parser: _RowParser | None = None
-    for first, block in lines.blocks(_BLOCK):
-        if parser is None:
-            parser = _RowParser.of_first(lines.path, first, block, layouts, min_rating)
-            if parser is None:
-                continue  # nothing but blank lines so far
-        users, items, times, numbers = parser.columns(first, block)
-        builder.add(users, items, times, numbers)
-    return builder.events(scale=parser is not None and not parser.dated)
+    return read_blocks(lines.path, lines.blocks(BLOCK), layouts, min_rating=min_rating)
+
+
+Block = tuple[int, list[bytes]]
+
+
+def read_blocks(
+    path: str, blocks: Iterator[Block], layouts: Sequence[Layout], *, min_rating: float | None = None
+) -> Events:
+    """The same as `read_events` from `Lines.blocks`; `path` is for messages."""
+    number, row, blocks = peek(path, blocks)
+    layout = next((layout for layout in layouts if layout.fits(row)), None)
+    if layout is None:
+        wanted = " or ".join(f'"{layout.user}" and "{layout.item}"' for layout in layouts)
+        raise IdgrError(f"no {wanted}", "give this source's records, one a line", where=path, line=number)
+    parser = _RowParser(path, layout, isinstance(row.get(layout.time), str), min_rating)
+    builder = EventBuilder(path)
+    for first, block in blocks:
+        builder.add(*parser.columns(first, block))
+    return builder.events(scale=not parser.dated)
+
+
+def peek(path: str, blocks: Iterator[Block]) -> tuple[int, dict[str, Any], Iterator[Block]]:
+    """The first record with its line, and the blocks as they were before. `blocks` hold at least one line of text."""
+    passed = []
+    for first, block in blocks:
+        passed.append((first, block))
+        for number, raw in enumerate(block, first):
+            if not raw.isspace():
+                return number, parse_object(path, number, raw), chain(passed, blocks)
+    raise AssertionError("Lines raises where there is no text")
+
+
+def from_rows(source: str, rows: Sequence[dict[str, Any]]) -> Events:
+    """Events from records of `user_id`, `item_id` and `timestamp` that are at hand. `source` is for messages."""
+    builder = EventBuilder(source)
+    if rows:
+        users, items, times = ([row[name] for row in rows] for name in ("user_id", "item_id", "timestamp"))
+        builder.add(users, items, times, range(1, len(rows) + 1))
+    return builder.events()
 
 
 class EventBuilder:
@@ -128,8 +155,12 @@ class EventBuilder:
         self._user, self._item, self._line = array("i"), array("i"), array("i")
         self._times: list[npt.NDArray[Any]] = []
 
-    def add(self, users: Sequence[str], items: Sequence[str], times: Sequence[int | float], lines: Sequence[int]) -> None:
+    def add(
+        self, users: Sequence[str], items: Sequence[str], times: Sequence[int | float], lines: Sequence[int]
+    ) -> None:
         """Add a block of events, given as columns, with times in one unit through all blocks."""
+        if not users:
+            return
         self._user.extend(map(self._users.of, users))
         self._item.extend(map(self._items.of, items))
         self._line.extend(lines)
@@ -158,10 +189,12 @@ def microseconds(time: npt.NDArray[Any]) -> Int64s:
     """
     largest = float(np.abs(time).max()) if len(time) else 0.0
     if largest < 1e11:
-        return np.rint(time * 1_000_000).astype(np.int64)
-    if largest < 1e14:
-        return np.rint(time * 1_000).astype(np.int64)
-    return time.astype(np.int64) if largest < 1e17 else (time // 1_000).astype(np.int64)
+        time = time * 1_000_000
+    elif largest < 1e14:
+        time = time * 1_000
+    elif largest >= 1e17:
+        time = time // 1_000
+    return (np.rint(time) if time.dtype.kind == "f" else time).astype(np.int64)
 
 
 def parse_date(text: str) -> int:
@@ -179,21 +212,6 @@ class _RowParser:
     def __init__(self, path: str, layout: Layout, dated: bool, min_rating: float | None) -> None:
         self._path, self._layout, self.dated, self._min_rating = path, layout, dated, min_rating
         self._get = itemgetter(layout.user, layout.item, layout.time)
-
-    @staticmethod
-    def of_first(
-        path: str, first: int, block: list[bytes], layouts: Sequence[Layout], min_rating: float | None
-    ) -> _RowParser | None:
-        """The parser for a file whose first lines are given; None if they are all blank."""
-        for number, raw in enumerate(block, first):
-            if raw.strip():
-                row = parse_object(path, number, raw)
-                for layout in layouts:
-                    if layout.fits(row):
-                        return _RowParser(path, layout, isinstance(row.get(layout.time), str), min_rating)
-                wanted = " or ".join(f'"{layout.user}" and "{layout.item}"' for layout in layouts)
-                raise IdgrError(f"no {wanted}", "give records of this source, one a line", where=path, line=number)
-        return None
 
     def columns(self, first: int, block: list[bytes]) -> Columns:
         """Users, items, times and line numbers of a block of lines."""

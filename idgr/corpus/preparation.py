@@ -1,6 +1,6 @@
 """From events and texts to a data set that stages can read: filter, order, split, describe, write.
 
-Knows the order of these steps and what is refused. Sources, options on the command line and file formats live elsewhere.
+Knows the order of these steps and what is refused; not the sources, nor the options on the command line.
 """
 
 from __future__ import annotations
@@ -74,7 +74,9 @@ def prepare(events: Events, read_texts: ReadTexts, options: PrepOptions) -> Prep
     """
     if not events.timed and (options.begin, options.end, options.valid_from, options.test_from) != (None,) * 4:
         raise IdgrError(
-            "the sequences have no times to choose or split by", 'give "times" or split leave-one-out', where=events.source
+            "the sequences have no times to choose or split by",
+            'give "times" or split leave-one-out',
+            where=events.source,
         )
     read = len(events)
     shuffle_ties = options.ties == "shuffle" or (options.ties is None and is_grouped_by_item(events))
@@ -101,8 +103,8 @@ def prepare(events: Events, read_texts: ReadTexts, options: PrepOptions) -> Prep
     share, n_users = ascending_share(whole)
     if is_sorted_by_key(share, n_users) and not options.allow_sorted:
         raise IdgrError(
-            f"{share:.0%} of {n_users:,} users have their items in ascending order of item key, where chance gives less "
-            "than 5%: the data are sorted by key, not by time, and the last item of a user is not the newest",
+            f"{share:.0%} of {n_users:,} users have their items in ascending order of item key, where chance gives "
+            "less than 5%: the data are sorted by key, not by time, so a user's last item is not the newest",
             "give events with timestamps or sequences oldest first; --allow-sorted goes on all the same",
             where=events.source,
         )
@@ -123,7 +125,10 @@ def prepare(events: Events, read_texts: ReadTexts, options: PrepOptions) -> Prep
     stats = describe(split)
     stats["catalogue"] = len(items)
     stats["k_core"] = k
-    stats["ties"] = {"share": tied_share(whole) if events.timed else 0.0, "order": "shuffle" if shuffle_ties else "file"}
+    stats["ties"] = {
+        "share": tied_share(whole) if events.timed else 0.0,
+        "order": "shuffle" if shuffle_ties else "file",
+    }
     stats["ascending_key_order"] = {"share": share, "users": n_users}
     return Prepared(items, split, stats)
 

@@ -15,8 +15,8 @@ from idgr.corpus.ordering import Histories
 from idgr.corpus.splitting import NONE, Split
 
 # A user with d distinct items has them in ascending order by chance in 1 of d! cases, so 1 of 24 at the most. Of the
-# four data sets that idgr is measured on, at most 14 % of such users do (Beauty, where many events of a day are tied and
-# the published order falls back on the key), and all do where a file is sorted by item.
+# four data sets that idgr is measured on, at most 14 % of such users do (Beauty, where many events of a day are tied
+# and the published order falls back on the key), and all do where a file is sorted by item.
 MIN_DISTINCT = 4
 MAX_ASCENDING = 0.5
 MIN_USERS = 10

@@ -11,19 +11,15 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-# Keys whose values do not describe the item. What others did with it (graphs, ranks, counts of reviews) is behaviour,
-# some of it later than the split, and would leak into the text.
-LEFT_OUT = frozenset(
-    # identifiers
-    ("item_id", "asin", "parent_asin", "business_id", "id")
-    # links and pictures
-    + ("url", "image", "images", "imUrl", "imageURL", "imageURLHighRes", "video", "videos")
-    # behaviour
-    + ("related", "also_buy", "also_bought", "also_view", "also_viewed", "bought_together", "buy_after_viewing")
-    + ("similar_item", "salesRank", "sales_rank", "rank", "average_rating", "rating_number", "review_count")
-    # tables of page mark-up in the Amazon 2018 dumps
-    + ("tech1", "tech2")
-)
+_KEYS = {"item_id", "asin", "parent_asin", "business_id", "id"}
+_LINKS = {"url", "image", "images", "imUrl", "imageURL", "imageURLHighRes", "video", "videos"}
+# What others did with the item, some of it later than the split: it would leak into the text.
+_NEIGHBOURS = {"related", "also_buy", "also_bought", "also_view", "also_viewed", "similar_item"}
+_BASKETS = {"bought_together", "buy_after_viewing"}
+_COUNTS = {"salesRank", "sales_rank", "rank", "average_rating", "rating_number", "review_count"}
+_MARKUP = {"tech1", "tech2"}  # tables of the page in the Amazon 2018 dumps
+# Keys whose values do not describe the item.
+LEFT_OUT = frozenset(_KEYS | _LINKS | _NEIGHBOURS | _BASKETS | _COUNTS | _MARKUP)
 
 _TAG = re.compile(
     r"</?(?:a|b|br|center|div|em|font|h[1-6]|hr|i|img|li|ol|p|pre|small|span|strong|sub|sup|table|tbody|td|th|tr|u|ul)"
@@ -31,7 +27,9 @@ _TAG = re.compile(
     re.IGNORECASE,
 )
 # Control characters but white space, bidirectional marks, byte order marks, and halves of surrogate pairs.
-_UNSEEN = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+_UNSEEN = re.compile(
+    "[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
 _LINK = re.compile(r"https?://\S+", re.IGNORECASE)
 
 
@@ -39,7 +37,7 @@ def plain_text(record: Mapping[str, Any], fields: Sequence[str] | None = None) -
     """The text that stands for an item: `key: value; key: value`, lower case, in the record's own key order.
 
     Entities are decoded (also when encoded twice), HTML tags and invisible control characters removed, white space
-    collapsed. Lists are flattened and joined by commas, without what they repeat; of a mapping, keys and values are kept.
+    collapsed. Lists are flattened and joined by commas, without what they repeat; of a mapping, keys and values stay.
     Left out are empty values, values that are a link, and the keys of `LEFT_OUT`.
 
     Args:
@@ -67,7 +65,7 @@ def _flatten(value: Any) -> Iterator[str]:
         if isinstance(top, str):
             yield "" if _LINK.fullmatch(top.strip()) else _clean(top)
         elif isinstance(top, Mapping):
-            for name, inner in reversed(top.items()):
+            for name, inner in reversed(list(top.items())):
                 if isinstance(inner, (str, int, float)):
                     stack.append(f"{name} {inner}" if inner != "" and _is_finite(inner) else None)
                 else:

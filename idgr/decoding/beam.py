@@ -18,14 +18,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from idgr.decoding.decoder import Decoder, Memory
+from idgr.decoding.decoder import Decoder
+from idgr.decoding.expansion import NEVER, Expansion, Tree
 from idgr.decoding.trie import Trie
 from idgr.errors import IdgrError, UsageError
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
-
-_DEAD = float("-inf")
 
 
 @dataclass(frozen=True)
@@ -91,141 +90,110 @@ def beam_search(
     Raises:
         IdgrError: the tree holds tokens that the model does not know.
     """
-    options = options or SearchOptions()
-    if int(trie.token.max()) >= model.config.vocab_size:
-        raise IdgrError("the IDs hold tokens that the model does not have", "give the tokenizer that the model has")
-    was_training = model.training
-    model.eval()
-    try:
+    return BeamSearch(model, trie, options, allowed=allowed).search(prompts, excluded, batch_size=batch_size)
+
+
+class BeamSearch:
+    """A model and a tree made ready once for many searches; see `beam_search` for the arguments."""
+
+    def __init__(
+        self,
+        model: T5ForConditionalGeneration,
+        trie: Trie,
+        options: SearchOptions | None = None,
+        *,
+        allowed: npt.NDArray[np.bool_] | None = None,
+    ) -> None:
+        if int(trie.token.max()) >= model.config.vocab_size:
+            raise IdgrError("the IDs hold tokens that the model does not have", "give the tokenizer that the model has")
+        self.model = model
+        self.options = options or SearchOptions()
         with torch.inference_mode():
-            tree = _Tree(trie, allowed, model.device)
-            decoder = Decoder(model, trie.depth)
-            results: list[Ranking | None] = [None] * len(prompts)
-            by_length = sorted(range(len(prompts)), key=lambda user: -len(prompts[user]))
-            for first in range(0, len(prompts), batch_size):
+            self.decoder = Decoder(model, trie.depth)
+            self.tree = Tree(trie, self.decoder.start, allowed, model.device)
+
+    def search(
+        self,
+        prompts: Sequence[Sequence[int]],
+        excluded: Sequence[Collection[int]] | None = None,
+        *,
+        batch_size: int = 32,
+    ) -> list[Ranking]:
+        """A ranking for each prompt, in their order; see `beam_search`."""
+        was_training = self.model.training
+        self.model.eval()
+        results: list[Ranking | None] = [None] * len(prompts)
+        by_length = sorted(range(len(prompts)), key=lambda user: -len(prompts[user]))
+        try:
+            first = 0
+            while first < len(prompts):
                 users = by_length[first : first + batch_size]
-                barred = tree.barred([excluded[user] if excluded is not None else () for user in users])
-                found = _search(decoder, tree, [prompts[user] for user in users], barred, options)
+                barred = self.tree.barred([excluded[user] if excluded is not None else () for user in users])
+                try:
+                    with torch.inference_mode():
+                        found = self._batch([prompts[user] for user in users], barred)
+                except torch.OutOfMemoryError:
+                    if len(users) == 1:
+                        raise
+                    batch_size = len(users) // 2
+                    continue
                 for user, ranking in zip(users, found, strict=True):
                     results[user] = ranking
-    finally:
-        model.train(was_training)
-    return [ranking for ranking in results if ranking is not None]
+                first += len(users)
+        finally:
+            self.model.train(was_training)
+        return [ranking for ranking in results if ranking is not None]
+
+    def _batch(self, prompts: Sequence[Sequence[int]], barred_BE: torch.Tensor | None) -> list[Ranking]:
+        options, tree = self.options, self.tree
+        expansion = Expansion(self.decoder, tree, prompts, full=options.normalize == "full")
+        prefixes = expansion.root()
+        B, device = len(prompts), self.decoder.device
+        score_BK = torch.zeros(B, 1, device=device)
+        done_score = torch.full((B, options.k), NEVER, device=device)
+        done_node = torch.zeros(B, options.k, dtype=torch.long, device=device)
+        for depth in range(tree.depth):
+            # With no more items below its prefixes than beams, a user's prefixes compete no longer.
+            settled_B = tree.n_items(prefixes.node).masked_fill(~prefixes.live, 0).sum(1) <= options.beams
+            children = expansion.children(prefixes, torch.full_like(prefixes.node, depth), settled_B)
+            total_BP = score_BK.gather(1, children.parent) + children.log_prob
+            alive = tree.alive(children.node, barred_BE)
+            if alive is not None:
+                total_BP = total_BP.masked_fill(~alive, NEVER)
+            best = _best(total_BP, children.node, 2 * options.beams)
+            score, node = total_BP.gather(1, best), children.node.gather(1, best)
+            live = score > NEVER
+            ends = live & (tree.n_children(node) == 0)
+
+            finishing = ends.clone()
+            finishing[:, options.beams :] = False
+            final = (score / (depth + 1) ** options.length_penalty).masked_fill(~finishing, NEVER)
+            pool_score, pool_node = torch.cat([done_score, final], 1), torch.cat([done_node, node], 1)
+            kept = _best(pool_score, tree.item_lo[pool_node].long(), options.k)
+            done_score, done_node = pool_score.gather(1, kept), pool_node.gather(1, kept)
+
+            stops = ends | ~live
+            going = stops.to(torch.int8).sort(dim=1, stable=True).indices[:, : options.beams]
+            score_BK = score.gather(1, going).masked_fill(stops.gather(1, going), NEVER)
+            # A prefix whose best possible end is below the worst of k results cannot change them.
+            longest = tree.depth if options.length_penalty > 0 else depth + 1
+            hopeless = score_BK / longest**options.length_penalty < done_score[:, -1:]
+            score_BK = score_BK.masked_fill(hopeless, NEVER)
+            live_BK = score_BK > NEVER
+            if not bool(live_BK.any()):
+                break
+            node_BK = node.gather(1, going).masked_fill(~live_BK, 0)
+            parent_BK = children.parent.gather(1, best).gather(1, going)
+            prefixes = expansion.follow(prefixes, parent_BK, node_BK, live_BK)
+
+        items = tree.item[tree.item_lo[done_node].cpu().numpy()].tolist()
+        found = zip(items, done_score.tolist(), strict=True)
+        return [_ranking(items_k, scores_k) for items_k, scores_k in found]
 
 
-class _Tree:
-    """The tree on the model's device, and the subset of the items that may be returned."""
-
-    def __init__(self, trie: Trie, allowed: npt.NDArray[np.bool_] | None, device: torch.device) -> None:
-        self.token = torch.from_numpy(trie.token).to(device)
-        self.first_child = torch.from_numpy(trie.first_child).to(device)
-        self.item_lo = torch.from_numpy(trie.item_lo).to(device)
-        self.item_hi = torch.from_numpy(trie.item_hi).to(device)
-        self.item = trie.item
-        self.depth = trie.depth
-        self.rank = np.empty(len(trie.item), dtype=np.int64)
-        self.rank[trie.item] = np.arange(len(trie.item))
-        self.allowed = None if allowed is None else allowed[trie.item]
-        self.n_allowed: torch.Tensor | None = None
-        if self.allowed is not None:
-            self.n_allowed = torch.from_numpy(np.concatenate([[0], np.cumsum(self.allowed)])).to(device)
-
-    def barred(self, excluded: Sequence[Collection[int]]) -> torch.Tensor | None:
-        """[B, E] the sorted ranks of each user's excluded items, filled up with the number of items."""
-        rows = []
-        for items in excluded:
-            ranks = np.unique(self.rank[np.fromiter(items, dtype=np.int64, count=len(items))])
-            rows.append(ranks if self.allowed is None else ranks[self.allowed[ranks]])
-        width = max(len(row) for row in rows)
-        if width == 0:
-            return None
-        table = np.full((len(rows), width), len(self.rank), dtype=np.int64)
-        for index, row in enumerate(rows):
-            table[index, : len(row)] = row
-        return torch.from_numpy(table).to(self.token.device)
-
-    def alive(self, node_BN: torch.Tensor, barred_BE: torch.Tensor | None) -> torch.Tensor | None:
-        """[B, N] whether any item below a node may be returned to the user; None if all may."""
-        if self.n_allowed is None and barred_BE is None:
-            return None
-        lo, hi = self.item_lo[node_BN].long(), self.item_hi[node_BN].long()
-        left = hi - lo if self.n_allowed is None else self.n_allowed[hi] - self.n_allowed[lo]
-        if barred_BE is not None:
-            left = left - (torch.searchsorted(barred_BE, hi) - torch.searchsorted(barred_BE, lo))
-        return left > 0
-
-
-def _search(
-    decoder: Decoder,
-    tree: _Tree,
-    prompts: Sequence[Sequence[int]],
-    barred_BE: torch.Tensor | None,
-    options: SearchOptions,
-) -> list[Ranking]:
-    memory: Memory = decoder.encode(prompts)
-    device, B = decoder.device, len(prompts)
-    node_BK = torch.zeros(B, 1, dtype=torch.long, device=device)
-    score_BK = torch.zeros(B, 1, device=device)
-    token_BK = torch.full((B, 1), decoder.start, dtype=torch.long, device=device)
-    sees_BKC = torch.ones(B, 1, 0, dtype=torch.bool, device=device)
-    done_score = torch.full((B, options.k), _DEAD, device=device)
-    done_node = torch.zeros(B, options.k, dtype=torch.long, device=device)
-
-    for depth in range(tree.depth):
-        K = node_BK.shape[1]
-        own = torch.eye(K, dtype=torch.bool, device=device).expand(B, K, K)
-        sees_BKC = torch.cat([sees_BKC, own], dim=-1)
-        hidden_BKD = decoder.extend(memory, token_BK, torch.full_like(token_BK, depth), sees_BKC)
-
-        first = tree.first_child[node_BK].long()
-        n_children = tree.first_child[node_BK + 1].long() - first
-        place_C = torch.arange(int(n_children.max()), device=device)
-        exists = place_C < n_children[..., None]
-        child_BKC = torch.where(exists, first[..., None] + place_C, 0)
-        token_BKC = tree.token[child_BKC].long().clamp_(min=0)
-        logit_BKV = (hidden_BKD @ decoder.head_VD.T).float()
-        logit_BKC = logit_BKV.gather(-1, token_BKC).masked_fill(~exists, _DEAD)
-        of = logit_BKC if options.normalize == "trie" else logit_BKV
-        total_BKC = score_BK[..., None] + logit_BKC - of.logsumexp(-1, keepdim=True)
-        total_BN = total_BKC.flatten(1).masked_fill(~exists.flatten(1), _DEAD)
-        node_BN = child_BKC.flatten(1)
-        alive = tree.alive(node_BN, barred_BE)
-        if alive is not None:
-            total_BN = total_BN.masked_fill(~alive, _DEAD)
-
-        best = _best(total_BN, node_BN, 2 * options.beams)
-        score, node = total_BN.gather(1, best), node_BN.gather(1, best)
-        live = score > _DEAD
-        ends = live & (tree.first_child[node] == tree.first_child[node + 1])
-
-        finishing = ends.clone()
-        finishing[:, options.beams :] = False
-        normal = (score / (depth + 1) ** options.length_penalty).masked_fill(~finishing, _DEAD)
-        pool_score, pool_node = torch.cat([done_score, normal], 1), torch.cat([done_node, node], 1)
-        kept = _best(pool_score, tree.item_lo[pool_node].long(), options.k)
-        done_score, done_node = pool_score.gather(1, kept), pool_node.gather(1, kept)
-
-        going = (ends | ~live).to(torch.int8).sort(dim=1, stable=True).indices[:, : options.beams]
-        score_BK = score.gather(1, going).masked_fill((ends | ~live).gather(1, going), _DEAD)
-        # A beam whose best possible end is below the worst of k results cannot change them.
-        longest = tree.depth if options.length_penalty > 0 else depth + 1
-        hopeless = score_BK / longest**options.length_penalty < done_score[:, -1:]
-        score_BK = score_BK.masked_fill(hopeless, _DEAD)
-        if not bool((score_BK > _DEAD).any()):
-            break
-        node_BK = node.gather(1, going).masked_fill(score_BK == _DEAD, 0)
-        parent = (best // len(place_C)).gather(1, going)
-        sees_BKC = sees_BKC.gather(1, parent[..., None].expand(-1, -1, sees_BKC.shape[-1]))
-        token_BK = tree.token[node_BK].long().clamp_(min=0)
-
-    items = tree.item[tree.item_lo[done_node].cpu().numpy()].tolist()
-    return [
-        Ranking(
-            [item for item, score in zip(items_K, scores_K, strict=True) if score > _DEAD],
-            [score for score in scores_K if score > _DEAD],
-        )
-        for items_K, scores_K in zip(items, done_score.tolist(), strict=True)
-    ]
+def _ranking(items: list[int], scores: list[float]) -> Ranking:
+    n = sum(score > NEVER for score in scores)
+    return Ranking(items[:n], scores[:n])
 
 
 def _best(score_BN: torch.Tensor, order_BN: torch.Tensor, n: int) -> torch.Tensor:

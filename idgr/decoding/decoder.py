@@ -1,11 +1,11 @@
-"""T5's decoder for searches that extend many beams of one user: user-level memory, shared key and value slots.
+"""T5's decoder for searches that follow many prefixes of one user's answer.
 
-Legend: B users, Q query tokens of a user in one pass, C slots (tokens evaluated so far), S prompt tokens, R rows that
-are no padding, H heads, K width of a head, D width of the model, V vocabulary.
+Legend: B users, Q query tokens of a user in one pass, R queries that are no padding, C slots (tokens of a user that have
+been evaluated), S prompt tokens, H heads, K width of a head, I all heads together, D width of the model, V vocabulary.
 
-The encoder's output and the cross-attention keys and values are held once a user, never once a beam. Every token that
-a search evaluates gets a slot of its user's self-attention cache; a search tells for each query which slots are its
-ancestors, so that reordering beams moves no keys or values. Knows nothing of trees, scores or beams.
+The encoder's output and the cross-attention's keys and values are held once a user, never once a prefix. Every token
+that a search evaluates takes a slot of its user's self-attention cache, and a search says for each query which slots are
+its ancestors, so that beams can be reordered without moving keys or values. Knows nothing of trees, scores or beams.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
 
-# Logits of so many vocabulary rows at a time, so that they are summed while they are still in the processor's cache.
+# So many vocabulary rows are multiplied and summed at a time, while they are in the processor's cache.
 VOCABULARY_CHUNK = 2048
 _MASKED = -1e9
 
@@ -34,6 +34,7 @@ class Memory:
         prompt_bias: [B, 1, 1, S], 0 at tokens and a large negative number at padding; None without padding.
         keys, values: for each layer [B, H, capacity, K]; the first `used` slots are filled.
         position: [B, capacity] the place of each slot's token in the decoder's sequence.
+        hidden: [B, capacity, D] the last hidden state of each slot, whose product with the head is the logits.
         used: the number of slots filled.
     """
 
@@ -42,6 +43,7 @@ class Memory:
     keys: list[torch.Tensor]
     values: list[torch.Tensor]
     position: torch.Tensor
+    hidden: torch.Tensor
     used: int = 0
 
 
@@ -65,7 +67,7 @@ class Decoder:
         self.embedding_VD: torch.Tensor = stack.embed_tokens.weight
         self.final_norm = stack.final_layer_norm
         attention = stack.block[0].layer[0].SelfAttention
-        # The bias of the last of max_positions queries, from the farthest key to the nearest: [H, distance].
+        # The bias of the last of max_positions queries, from the nearest key to the farthest: [H, distance].
         self.bias_HP = attention.compute_bias(1, max_positions, past_seen_tokens=max_positions - 1)[0, :, 0].flip(-1)
 
     @property
@@ -74,65 +76,80 @@ class Decoder:
 
     def encode(self, prompts: Sequence[Sequence[int]]) -> Memory:
         """Run the encoder and compute the cross-attention's keys and values, once a user."""
-        longest = max(len(prompt) for prompt in prompts)
-        tokens = torch.zeros(len(prompts), longest, dtype=torch.long)
-        mask = torch.zeros(len(prompts), longest, dtype=torch.long)
-        for row, prompt in enumerate(prompts):
-            tokens[row, : len(prompt)] = torch.tensor(prompt, dtype=torch.long)
-            mask[row, : len(prompt)] = 1
-        padded = bool((mask == 0).any())
-        tokens, mask = tokens.to(self.device), mask.to(self.device)
+        lengths = torch.tensor([len(prompt) for prompt in prompts])
+        longest = int(lengths.max())
+        filled_BS = torch.arange(longest) < lengths[:, None]
+        tokens_BS = torch.zeros(len(prompts), longest, dtype=torch.long)
+        tokens_BS[filled_BS] = torch.tensor([token for prompt in prompts for token in prompt], dtype=torch.long)
+        padded = not bool(filled_BS.all())
+        tokens_BS, filled_BS = tokens_BS.to(self.device), filled_BS.to(self.device)
         encoder: Any = self.model.encoder
-        prompt_BSD = encoder(input_ids=tokens, attention_mask=mask if padded else None).last_hidden_state
+        prompt_BSD = encoder(input_ids=tokens_BS, attention_mask=filled_BS.long() if padded else None).last_hidden_state
         cross = []
         for layer in self.layers:
             key, value = F.linear(prompt_BSD, layer.cross_key_value).chunk(2, dim=-1)
             cross.append((self._split(key), self._split(value)))
-        bias = ((1 - mask) * _MASKED).to(prompt_BSD.dtype)[:, None, None, :] if padded else None
-        empty = prompt_BSD.new_empty(len(prompts), self.heads, 0, self.head_width)
+        B, D = len(prompts), prompt_BSD.shape[-1]
+        empty = prompt_BSD.new_empty(B, self.heads, 0, self.head_width)
         return Memory(
             cross=cross,
-            prompt_bias=bias,
+            prompt_bias=(~filled_BS * _MASKED).to(prompt_BSD.dtype)[:, None, None, :] if padded else None,
             keys=[empty for _ in self.layers],
             values=[empty for _ in self.layers],
-            position=torch.zeros(len(prompts), 0, dtype=torch.long, device=self.device),
+            position=torch.zeros(B, 0, dtype=torch.long, device=self.device),
+            hidden=prompt_BSD.new_empty(B, 0, D),
         )
 
     def extend(
-        self, memory: Memory, token_BQ: torch.Tensor, position_BQ: torch.Tensor, sees_BQC: torch.Tensor
+        self,
+        memory: Memory,
+        token_BQ: torch.Tensor,
+        position_BQ: torch.Tensor,
+        sees_BQC: torch.Tensor,
+        cell_R: torch.Tensor,
     ) -> torch.Tensor:
-        """Evaluate Q more tokens of every user and keep their keys and values in the next Q slots.
+        """Evaluate Q more tokens of every user and keep what follows from them in the next Q slots.
 
         Args:
             memory: changed in place.
-            token_BQ: the tokens.
+            token_BQ: the tokens; padding where a user has fewer.
             position_BQ: their places in the decoder's sequence, from 0.
-            sees_BQC: [B, Q, used + Q] which slots each token attends to, its own among them.
+            sees_BQC: [B, Q, used + Q] which slots each token attends to: its ancestors and itself.
+            cell_R: the places of [B, Q], flattened, that are no padding, ascending.
 
         Returns:
-            [B, Q, D] hidden states, scaled so that their product with `head_VD` is the logits.
+            [R, D] hidden states, scaled so that their product with `head_VD` is the logits.
         """
-        first, last = memory.used, memory.used + token_BQ.shape[1]
+        (B, Q), first, last = token_BQ.shape, memory.used, memory.used + token_BQ.shape[1]
         self._reserve(memory, last)
         memory.position[:, first:last] = position_BQ
         memory.used = last
         distance_BQC = (position_BQ[:, :, None] - memory.position[:, None, :last]).clamp_(min=0)
-        bias = self.bias_HP[:, distance_BQC].transpose(0, 1).masked_fill(~sees_BQC[:, None], _MASKED)
+        bias = self.bias_HP[:, distance_BQC].transpose(0, 1).masked_fill_(~sees_BQC[:, None], _MASKED)
+        full = len(cell_R) == B * Q
 
-        hidden = F.embedding(token_BQ, self.embedding_VD)
+        def spread(hidden_RI: torch.Tensor) -> torch.Tensor:
+            if not full:
+                hidden_RI = hidden_RI.new_zeros(B * Q, hidden_RI.shape[1]).index_copy_(0, cell_R, hidden_RI)
+            return hidden_RI.view(B, Q, -1)
+
+        def gather(mixed_BHQK: torch.Tensor) -> torch.Tensor:
+            mixed = mixed_BHQK.transpose(1, 2).reshape(B * Q, -1)
+            return mixed if full else mixed[cell_R]
+
+        hidden = F.embedding(token_BQ.view(-1) if full else token_BQ.view(-1)[cell_R], self.embedding_VD)
         for index, layer in enumerate(self.layers):
-            query, key, value = F.linear(layer.norms[0](hidden), layer.query_key_value).chunk(3, dim=-1)
+            query, key, value = spread(F.linear(layer.norms[0](hidden), layer.query_key_value)).chunk(3, dim=-1)
             memory.keys[index][:, :, first:last] = self._split(key)
             memory.values[index][:, :, first:last] = self._split(value)
-            mixed = _attend(
-                self._split(query), memory.keys[index][:, :, :last], memory.values[index][:, :, :last], bias
-            )
-            hidden = hidden + F.linear(self._join(mixed), layer.out)
-            query = F.linear(layer.norms[1](hidden), layer.cross_query)
-            mixed = _attend(self._split(query), *memory.cross[index], memory.prompt_bias)
-            hidden = hidden + F.linear(self._join(mixed), layer.cross_out)
+            keys, values = memory.keys[index][:, :, :last], memory.values[index][:, :, :last]
+            hidden = hidden + F.linear(gather(_attend(self._split(query), keys, values, bias)), layer.out)
+            query = self._split(spread(F.linear(layer.norms[1](hidden), layer.cross_query)))
+            hidden = hidden + F.linear(gather(_attend(query, *memory.cross[index], memory.prompt_bias)), layer.cross_out)
             hidden = hidden + layer.feed_forward(layer.norms[2](hidden))
-        return self.final_norm(hidden) * self.scale
+        hidden = self.final_norm(hidden) * self.scale
+        memory.hidden[:, first:last] = spread(hidden)
+        return hidden
 
     def log_normaliser(self, hidden_RD: torch.Tensor) -> torch.Tensor:
         """The logarithm of the sum of exponentials over the whole vocabulary, [R] in float32 (Eq. 2)."""
@@ -144,10 +161,6 @@ class Decoder:
     def _split(self, hidden_BQI: torch.Tensor) -> torch.Tensor:
         return hidden_BQI.unflatten(-1, (self.heads, self.head_width)).transpose(1, 2)
 
-    @staticmethod
-    def _join(mixed_BHQK: torch.Tensor) -> torch.Tensor:
-        return mixed_BHQK.transpose(1, 2).flatten(2)
-
     def _reserve(self, memory: Memory, slots: int) -> None:
         capacity = memory.position.shape[1]
         if slots <= capacity:
@@ -157,6 +170,7 @@ class Decoder:
             for index, tensor in enumerate(tensors):
                 tensors[index] = F.pad(tensor, (0, 0, 0, more))
         memory.position = F.pad(memory.position, (0, more))
+        memory.hidden = F.pad(memory.hidden, (0, 0, 0, more))
 
 
 class _Layer:

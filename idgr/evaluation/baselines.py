@@ -86,7 +86,7 @@ def fit_markov(sequences: Sequence[Sequence[K]]) -> Markov[K]:
     before, after = before[by_rule], after[by_rule]
 
     followed, starts = np.unique(before, return_index=True)
-    ends = np.append(starts[1:], len(before))
+    ends = np.append(starts, len(before))[1:]
     successors = {
         keys[item]: [keys[code] for code in after[start:end].tolist()]
         for item, start, end in zip(followed.tolist(), starts.tolist(), ends.tolist(), strict=True)

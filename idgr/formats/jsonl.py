@@ -77,7 +77,7 @@ class Lines:
                     seen = seen or any(not raw.isspace() and raw for raw in block)
                     yield first, block
                     first += len(block)
-        except (EOFError, zlib.error, isal_zlib.IsalError, BadGzipFile) as fault:
+        except (EOFError, zlib.error, isal_zlib.IsalError, BadGzipFile) as fault:  # type: ignore[misc] # isal's stubs
             raise IdgrError(
                 f"damaged gzip data ({fault})",
                 "fetch or compress the file again",

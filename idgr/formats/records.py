@@ -177,7 +177,11 @@ def read_sequences(path: str | os.PathLike[str], known: Container[str] | None = 
 
 
 def read_queries(
-    path: str | os.PathLike[str], known: Container[str] | None = None, *, need_target: bool = False
+    path: str | os.PathLike[str],
+    known: Container[str] | None = None,
+    *,
+    need_target: bool = False,
+    allow_empty: bool = False,
 ) -> Iterator[Query]:
     """Stream `valid.jsonl`, `test.jsonl` or bare histories.
 

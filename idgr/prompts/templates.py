@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import string
+from collections.abc import Sequence
 from importlib import resources
 
 import numpy as np
@@ -76,6 +77,11 @@ def split_template(template: str) -> tuple[str, str]:
     if slots != 1:
         raise ValueError(f"{HISTORY_SLOT} stands {slots} times in the template; write it exactly once")
     return before, after
+
+
+def template_words(templates: Sequence[str]) -> list[str]:
+    """The text of the templates without slots, for a vocabulary that shall know their words."""
+    return [" ".join(split_template(template)) for template in templates]
 
 
 def draw_templates(n_templates: int, seed: int, epoch: int, instances: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -1,7 +1,8 @@
 """What a recommender's training minimises: cross-entropy over the vocabulary, or over the children in the prefix tree.
 
 Legend: B instances, S prompt tokens, T target tokens, D width, V vocabulary, E distinct tokens in the tree, I items,
-L tokens of the longest ID with EOS, P branch points of the targets in a batch, M children of these branch points. Knows tokens, not text.
+L tokens of the longest ID with EOS, P branch points of the targets in a batch, M children of these branch points.
+Knows tokens, not text.
 """
 
 from __future__ import annotations
@@ -26,10 +27,15 @@ Ints = npt.NDArray[np.int64]
 
 
 def decoder_states(
-    model: T5ForConditionalGeneration, prompt_BS: Tensor, prompt_mask_BS: Tensor, inputs_BT: Tensor
+    model: T5ForConditionalGeneration, prompt: Tensor, prompt_mask_BS: Tensor, inputs_BT: Tensor
 ) -> Tensor:
-    """[B, T, D] what the output head is applied to, after T5's scaling, at each position of the decoder's input."""
-    encoded_BSD = model.encoder(input_ids=prompt_BS, attention_mask=prompt_mask_BS)[0]
+    """[B, T, D] what the output head is applied to, after T5's scaling, at each position of the decoder's input.
+
+    Args:
+        prompt: tokens [B, S], or what the encoder shall read in place of their embeddings [B, S, D].
+    """
+    read = "input_ids" if prompt.ndim == 2 else "inputs_embeds"
+    encoded_BSD = model.encoder(**{read: prompt}, attention_mask=prompt_mask_BS)[0]
     hidden_BTD: Tensor = model.decoder(
         input_ids=inputs_BT,
         encoder_hidden_states=encoded_BSD,

@@ -21,8 +21,9 @@ from idgr.decoding.trie import Trie, build_trie
 from idgr.errors import IdgrError, UsageError
 from idgr.evaluation.metrics import hit_rate, ndcg, target_ranks
 from idgr.models.tokenizer import decode, encode
-from idgr.prompts.rendering import PromptRenderer
+from idgr.prompts.rendering import Prompt, PromptRenderer
 from idgr.prompts.templates import draw_templates
+from idgr.training.batches import decoder_inputs, pad_rows
 from idgr.training.loop import LoopOptions, run_epochs
 from idgr.training.objectives import (
     IGNORED,
@@ -140,7 +141,7 @@ def train_recommender(
     model = backbone.model
     trie = build_trie(renderer.id_tokens, backbone.tokenizer.eos_token_id)
     instances = make_instances(sequences, renderer.max_history)
-    loss_of = _loss(model, renderer, trie, instances, options.objective, loop.seed)
+    loss_of = instance_loss(model, renderer, trie, instances, options.objective, loop.seed)
     users = _sample(len(valid), options.valid_users, loop.seed)
     validate = _validation(model, renderer, trie, [valid[user] for user in users], options)
     best: dict[str, Any] = {}
@@ -155,21 +156,27 @@ def train_recommender(
             best, weights = record, copy.deepcopy(model.state_dict()) if valid else {}
         return bool(options.patience) and record["epoch"] - best["epoch"] >= options.patience
 
-    run_epochs(model, _costs(instances, renderer), loss_of, loop, label="train-rec", after_epoch=after_epoch)
+    run_epochs(model, prompt_costs(instances, renderer), loss_of, loop, label="train-rec", after_epoch=after_epoch)
     if weights:
         model.load_state_dict(weights)
     return best
 
 
-def _loss(
+def instance_loss(
     model: T5ForConditionalGeneration,
     renderer: PromptRenderer,
     trie: Trie,
     instances: Instances,
     objective: str,
     seed: int,
+    embed: Callable[[Sequence[Prompt], Tensor], Tensor] | None = None,
 ) -> Callable[[Ints, int], tuple[Tensor, int]]:
-    """The summed loss of instances in an epoch, as the loop wants it."""
+    """The summed loss of instances in an epoch, as the loop wants it.
+
+    Args:
+        embed: given a batch's prompts and their tokens [B, S], what the encoder reads, [B, S, D]; None for the
+            model's own embeddings of the tokens.
+    """
     tokens_IL = _target_tokens(trie)
     branches = find_branches(trie) if objective == "trie" else None
     lengths = (tokens_IL != IGNORED).sum(axis=1) if branches is None else branches.decoder_lengths()
@@ -179,12 +186,14 @@ def _loss(
         templates = draw_templates(len(renderer.before), seed, epoch, batch)
         begins, ends, targets = instances.begin[batch], instances.end[batch], instances.items[instances.end[batch]]
         prompts = [
-            renderer.render(instances.items[begin:end].tolist(), template).tokens
+            renderer.render(instances.items[begin:end].tolist(), template)
             for begin, end, template in zip(begins.tolist(), ends.tolist(), templates.tolist(), strict=True)
         ]
-        prompt_BS, mask_BS = pad_rows(prompts, model.config.pad_token_id, model.device)
+        rows = [prompt.tokens for prompt in prompts]
+        prompt_BS, mask_BS = pad_rows(rows, model.config.pad_token_id, model.device)
+        read = prompt_BS if embed is None else embed(prompts, prompt_BS)
         labels_BT = tokens_IL[targets, : int(lengths[targets].max())]
-        hidden_BTD = decoder_states(model, prompt_BS, mask_BS, decoder_inputs(model, labels_BT))
+        hidden_BTD = decoder_states(model, read, mask_BS, decoder_inputs(model, labels_BT))
         head_VD = model.lm_head.weight
         if branches is None or entries is None:
             return full_loss(hidden_BTD, head_VD, torch.from_numpy(labels_BT).to(model.device))
@@ -195,29 +204,14 @@ def _loss(
     return loss_of
 
 
-def pad_rows(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Token rows as [B, S], filled up with `pad` at the end, and the mask [B, S] of what is not filling."""
-    lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
-    mask_BS = np.arange(int(lengths.max())) < lengths[:, None]
-    tokens_BS = np.full(mask_BS.shape, pad, dtype=np.int64)
-    tokens_BS[mask_BS] = np.fromiter((token for row in rows for token in row), np.int64, count=int(lengths.sum()))
-    return torch.from_numpy(tokens_BS).to(device), torch.from_numpy(mask_BS.astype(np.int64)).to(device)
-
-
-def decoder_inputs(model: T5ForConditionalGeneration, labels_BT: Ints) -> Tensor:
-    """Labels shifted right behind the decoder's start token, with padding where they are `IGNORED`."""
-    inputs_BT = np.full_like(labels_BT, model.config.decoder_start_token_id)
-    inputs_BT[:, 1:] = np.where(labels_BT[:, :-1] == IGNORED, model.config.pad_token_id, labels_BT[:, :-1])
-    return torch.from_numpy(inputs_BT).to(model.device)
-
-
 def _target_tokens(trie: Trie) -> Ints:
     """[I, L] the tokens of each item's ID with EOS, filled up with `IGNORED`."""
     paths = trie.paths()
-    return np.where(paths >= 0, trie.token[paths], IGNORED).astype(np.int64)
+    tokens_IL: Ints = np.where(paths >= 0, trie.token[paths], IGNORED).astype(np.int64)
+    return tokens_IL
 
 
-def _costs(instances: Instances, renderer: PromptRenderer) -> Ints:
+def prompt_costs(instances: Instances, renderer: PromptRenderer) -> Ints:
     """[N] about how many prompt tokens each instance has, but for its template."""
     id_lengths = np.fromiter(map(len, renderer.id_tokens), dtype=np.int64) + len(renderer.separator)
     before = np.concatenate([[0], np.cumsum(id_lengths[instances.items])])

@@ -25,13 +25,13 @@ GOLDEN = Path(__file__).parent / "golden" / "diverse_beam.json"
 SHAPE = {"d_model": 24, "d_ff": 32, "d_kv": 8, "num_heads": 3, "num_layers": 2, "num_decoder_layers": 2}
 MODELS: dict[str, dict[str, Any]] = {
     "tied": {"vocab_size": 40, "feed_forward_proj": "relu", "tie_word_embeddings": True},
-    "untied gated": {"vocab_size": 150, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
+    "untied gated": {"vocab_size": 60, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
 }
 BEAMS = [(5, 5), (6, 3), (4, 2), (10, 10), (4, 1)]
 LENGTHS = [(1, 10), (10, 20), (3, 6)]
 PENALTIES = [0.1, 0.5, 4.0]
 LENGTH_PENALTIES = [1.0, 0.0]
-ROWS = [[7, 3, 9, 1], [5, 1], [12, 30, 31, 22, 8, 8, 17, 1], [39, 20, 1]]
+ROWS = [[33, 24, 28, 24, 2, 36, 36, 1], [33, 12, 31, 34, 4, 1], [27, 30, 3, 1], [39, 11, 18, 31, 35, 12, 10, 10, 1]]
 
 
 def hashed_weights(name: str, shape: torch.Size) -> torch.Tensor:

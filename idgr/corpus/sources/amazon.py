@@ -23,9 +23,9 @@ LAYOUTS = (
     Layout(user="reviewerID", item="asin", time="unixReviewTime", rating="overall"),  # 2014 and 2018
     Layout(user="user_id", item="parent_asin", time="timestamp", rating="rating"),  # 2023
 )
-# The longest lines of the real dumps are below 200,000 bytes. The limits bound what parsing one line can cost.
-MAX_LITERAL_BYTES = 2_000_000
-MAX_DEPTH = 30
+FIELDS = None  # all that describe the item, in the record's own order
+DUPLICATE_ENTRIES = True  # the dump of 2018 repeats entries; the first counts
+MAX_LITERAL_BYTES = 2_000_000  # far above the lines of real dumps; bounds what parsing one line can cost
 
 
 def read_events(path: str | os.PathLike[str], *, min_rating: float | None = None) -> Events:
@@ -36,14 +36,12 @@ def read_events(path: str | os.PathLike[str], *, min_rating: float | None = None
 def read_entries(path: str | os.PathLike[str]) -> Iterator[Entry]:
     """The metadata of a dump: lines of JSON, or of Python literals (2014). Raises `IdgrError` with file and line."""
     lines = Lines(path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of escapes such as "\d" in literals, which Python warns of
-        for number, line in lines:
-            record = _parse(lines.path, number, line)
-            # Some titles of the 2018 dump are a piece of the page's script.
-            if "getTime" in str(record.get("title", "")):
-                record = record | {"title": None}
-            yield entry(lines.path, number, record, "parent_asin" if "parent_asin" in record else "asin")
+    for number, line in lines:
+        record = _parse(lines.path, number, line)
+        # Some titles of the 2018 dump are a piece of the page's script.
+        if "getTime" in str(record.get("title", "")):
+            record = record | {"title": None}
+        yield entry(lines.path, number, record, "parent_asin" if "parent_asin" in record else "asin")
 
 
 def _parse(path: str, number: int, line: bytes) -> dict[str, Any]:
@@ -65,7 +63,7 @@ def parse_literal(line: bytes) -> Any:
     """The value of a Python literal in UTF-8: strings, numbers, lists, dictionaries, None and the like.
 
     Raises:
-        ValueError: it is something else, or longer or nested deeper than any honest record.
+        ValueError: it is something else, longer than any honest record, or nested too deep for Python.
     """
     if len(line) > MAX_LITERAL_BYTES:
         raise ValueError(f"a line of {len(line):,} bytes, more than {MAX_LITERAL_BYTES:,}")
@@ -73,37 +71,13 @@ def parse_literal(line: bytes) -> Any:
         text = line.decode()
     except UnicodeDecodeError as fault:
         raise ValueError(f"not valid UTF-8 ({fault.reason})") from None
-    _check_depth(text)
     try:
-        return ast.literal_eval(text)
-    except (SyntaxError, ValueError, TypeError) as fault:
-        reason = fault.msg if isinstance(fault, SyntaxError) else "it holds more than values"
-        raise ValueError(f"not a Python literal ({reason})") from None
-
-
-def _check_depth(text: str) -> None:
-    """Raise `ValueError` where brackets or signs outside of strings nest too deep for Python's parser to be safe."""
-    depth = signs = 0
-    quote = ""
-    escaped = False
-    for c in text:
-        if quote:
-            if escaped:
-                escaped = False
-            elif c == "\\":
-                escaped = True
-            elif c == quote:
-                quote = ""
-            continue
-        if c in "'\"":
-            quote, signs = c, 0
-        elif c in "([{":
-            depth += 1
-        elif c in ")]}":
-            depth -= 1
-        elif c in "+-~" or c.isalpha():
-            signs += 1
-        elif c == ",":
-            signs = 0
-        if depth > MAX_DEPTH or signs > 5 * MAX_DEPTH:
-            raise ValueError(f"not a Python literal of an item (nested deeper than {MAX_DEPTH})")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes such as "\d", which Python warns of
+            return ast.literal_eval(text)
+    except SyntaxError as fault:
+        raise ValueError(f"not a Python literal ({fault.msg})") from None
+    except (ValueError, TypeError):
+        raise ValueError("not a Python literal (it holds more than values)") from None
+    except (RecursionError, MemoryError):  # how Python's parser gives up on nesting
+        raise ValueError("not a Python literal of an item (nested too deep)") from None

@@ -1,0 +1,168 @@
+"""How fast a review dump is read, beside pandas and beside gzip with orjson, and what memory a whole `prep` needs.
+
+The dump is the user's own, or one made up in the form of Amazon's reviews of 2014.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import orjson
+
+from idgr.bench.processes import measure
+from idgr.corpus.metadata import read_entries, texts
+from idgr.corpus.preparation import PrepOptions, prepare, write_prepared
+from idgr.corpus.sources import amazon
+from idgr.formats.jsonl import replace_file
+
+_DAY = 86_400
+
+
+def bench_reading(path: str | None, *, rows: int, repeats: int, seed: int) -> Iterator[dict[str, Any]]:
+    """Read the same dump with each contender in turn, `repeats` times; yield one record per contender.
+
+    Args:
+        path: a gzipped dump of Amazon reviews; None makes one of `rows` rows.
+
+    Yields:
+        Median rows per second, their ratio to pandas', the seconds of every run and the largest peak memory in MiB.
+    """
+    with tempfile.TemporaryDirectory(prefix="idgr-bench-") as folder:
+        if path is None:
+            path = str(Path(folder, "reviews.json.gz"))
+            write_reviews(path, rows, seed=seed, words=90)
+        runs: dict[str, list[tuple[float, float]]] = {name: [] for name in CONTENDERS}
+        count = 0
+        for _ in range(repeats):
+            for name, make in CONTENDERS.items():
+                measured = measure(make, path)
+                runs[name].append((measured.seconds, measured.peak_mib))
+                count = measured.result
+        rates = {name: median(count / seconds for seconds, _ in done) for name, done in runs.items()}
+        for name, done in runs.items():
+            yield {
+                "bench": "prep",
+                "contender": name,
+                "rows": count,
+                "mib": round(Path(path).stat().st_size / 2**20, 1),
+                "rows_per_s": round(rates[name]),
+                "ratio_to_pandas": round(rates[name] / rates["pandas"], 2),
+                "peak_mib": round(max(peak for _, peak in done)),
+                "seconds": [round(seconds, 3) for seconds, _ in done],
+                "cpus": os.cpu_count(),
+            }
+
+
+def bench_memory(events: int, *, seed: int) -> dict[str, Any]:
+    """Make a dump of `events` reviews without their texts, prepare it whole, and tell time and peak memory."""
+    with tempfile.TemporaryDirectory(prefix="idgr-bench-") as folder:
+        reviews, meta = str(Path(folder, "reviews.json.gz")), str(Path(folder, "meta.jsonl.gz"))
+        n_items = write_reviews(reviews, events, seed=seed, words=0)
+        with replace_file(meta) as stream:
+            for item in range(n_items):
+                stream.write(orjson.dumps({"asin": _item_key(item), "title": f"thing {item}"}) + b"\n")
+        measured = measure(_whole_prep, reviews, meta, str(Path(folder, "data")))
+        return {
+            "bench": "prep",
+            "contender": "idgr, whole prep",
+            "rows": events,
+            **measured.result,
+            "rows_per_s": round(events / measured.seconds),
+            "peak_mib": round(measured.peak_mib),
+            "seconds": [round(measured.seconds, 1)],
+            "cpus": os.cpu_count(),
+        }
+
+
+def write_reviews(path: str, rows: int, *, seed: int, words: int) -> int:
+    """Write made-up reviews with the keys of Amazon's dump of 2014, in random order; return the number of items.
+
+    Users have 10 reviews on average and items 100, unevenly. Words follow Zipf's law, so the texts compress about as
+    real ones do.
+
+    Args:
+        words: words in a review on average.
+    """
+    rng = np.random.default_rng(seed)
+    n_users, n_items = max(1, rows // 10), max(1, rows // 100)
+    letters = rng.integers(97, 123, size=(20_000, 10), dtype=np.uint8)
+    vocabulary = [
+        bytes(row[:length]).decode() for row, length in zip(letters, rng.integers(2, 11, 20_000), strict=True)
+    ]
+    likely = 1 / np.arange(1, len(vocabulary) + 1)
+    likely /= likely.sum()
+    with replace_file(path) as stream:
+        for begin in range(0, rows, 50_000):
+            size = min(50_000, rows - begin)
+            users = rng.integers(n_users, size=size)
+            items = (n_items * rng.random(size) ** 2).astype(np.int64)
+            days = rng.integers(5_000, size=size)
+            stars = rng.integers(1, 6, size=size)
+            lengths = rng.poisson(words, size=size)
+            text = rng.choice(len(vocabulary), size=int(lengths.sum()), p=likely).tolist()
+            at = 0
+            lines = []
+            for user, item, day, star, length in zip(
+                users.tolist(), items.tolist(), days.tolist(), stars.tolist(), lengths.tolist(), strict=True
+            ):
+                row: dict[str, Any] = {"reviewerID": f"A{user:013d}", "asin": _item_key(item)}
+                if words:
+                    row |= {
+                        "reviewerName": f"Reader {user}",
+                        "helpful": [0, 0],
+                        "reviewText": " ".join([vocabulary[word] for word in text[at : at + length]]),
+                    }
+                row |= {"overall": float(star), "summary": "Five words in a row", "unixReviewTime": day * _DAY}
+                at += length
+                lines.append(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+            stream.write(b"".join(lines))
+    return n_items
+
+
+def _item_key(item: int) -> str:
+    return f"B{item:09d}"
+
+
+def _pandas() -> Callable[[str], int]:
+    import pandas
+
+    return lambda path: len(pandas.read_json(path, lines=True))
+
+
+def _gzip_orjson() -> Callable[[str], int]:
+    def read(path: str) -> int:
+        with gzip.open(path) as stream:
+            rows = [(row["reviewerID"], row["asin"], row["unixReviewTime"]) for row in map(orjson.loads, stream)]
+        return len(rows)
+
+    return read
+
+
+def _idgr() -> Callable[[str], int]:
+    return lambda path: len(amazon.read_events(path))
+
+
+CONTENDERS: dict[str, Callable[[], Callable[[str], int]]] = {
+    "pandas": _pandas,
+    "gzip + orjson": _gzip_orjson,
+    "idgr": _idgr,
+}
+
+
+def _whole_prep() -> Callable[[str, str, str], dict[str, int]]:
+    def run(reviews: str, meta: str, output: str) -> dict[str, int]:
+        prepared = prepare(
+            amazon.read_events(reviews), lambda wanted: texts(amazon.read_entries(meta), wanted), PrepOptions()
+        )
+        Path(output).mkdir()
+        write_prepared(Path(output), prepared)
+        return {name: prepared.stats[name] for name in ("users", "items", "interactions")}
+
+    return run

@@ -1,0 +1,70 @@
+"""A contender in a fresh process: how long it took and how much memory that process ever held.
+
+Knows nothing of what is measured.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from idgr.errors import IdgrError
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one run gave: its result, seconds of wall clock, and peak resident memory of its process in MiB."""
+
+    result: Any
+    seconds: float
+    peak_mib: float
+
+
+def measure(make: Callable[[], Callable[..., Any]], *arguments: Any) -> Measurement:
+    """Run `make()(*arguments)` in a new process; the time is that of the call, without `make` and its imports.
+
+    Args:
+        make: a function at the top level of a module, which does the imports and returns what is to be timed.
+
+    Raises:
+        IdgrError: the process ended without a result.
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_run, args=(theirs, make, arguments))
+    process.start()
+    theirs.close()
+    try:
+        measured = ours.recv()
+    except EOFError:
+        process.join()
+        raise IdgrError(
+            f"the contender {make.__name__} ended with code {process.exitcode}", "see its message above"
+        ) from None
+    process.join()
+    return Measurement(*measured)
+
+
+def _run(pipe: Connection, make: Callable[[], Callable[..., Any]], arguments: tuple[Any, ...]) -> None:
+    timed = make()
+    started = time.perf_counter()
+    result = timed(*arguments)
+    seconds = time.perf_counter() - started
+    pipe.send((result, seconds, peak_mib()))
+
+
+def peak_mib() -> float:
+    """The most memory, in MiB, that this process has held."""
+    # Linux hands the peak that getrusage gives down from the parent; VmHWM is the process's own.
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,0 +1,151 @@
+"""`idgr train-rec`: train the recommender on histories told in textual IDs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from idgr.errors import IdgrError, UsageError
+
+
+def train_rec(
+    train: Annotated[str, typer.Argument(help="Training sequences, train.jsonl of `idgr prep`.", metavar="TRAIN")],
+    ids: Annotated[str, typer.Option("--ids", help="Textual IDs, ids.jsonl of `idgr gen-ids`.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder for the trained model.")],
+    valid: Annotated[
+        str | None, typer.Option("--valid", help="valid.jsonl; its HR and NDCG choose the epoch that is kept.")
+    ] = None,
+    model: Annotated[
+        str, typer.Option("--model", help="Preset (nano, small), model folder, or name of a hub model.")
+    ] = "nano",
+    tokenizer: Annotated[
+        str | None, typer.Option("--tokenizer", help="Folder whose tokenizer a preset shares, such as GEN/.")
+    ] = None,
+    vocab_size: Annotated[
+        int | None, typer.Option("--vocab-size", help="Bound of the vocabulary that a preset learns.")
+    ] = None,
+    objective: Annotated[
+        str, typer.Option("--objective", help="Softmax over the vocabulary (full) or the valid children (trie).")
+    ] = "full",
+    templates: Annotated[
+        str | None, typer.Option("--templates", help="Prompt templates, one a line, with {history}; else idgr's ten.")
+    ] = None,
+    max_history: Annotated[int, typer.Option("--max-history", help="Newest history items that are shown.")] = 20,
+    max_prompt_tokens: Annotated[
+        int, typer.Option("--max-prompt-tokens", help="Length of a prompt; the oldest items go.")
+    ] = 512,
+    epochs: Annotated[int, typer.Option("--epochs", help="Passes over the training instances.")] = 10,
+    lr: Annotated[float, typer.Option("--lr", help="Highest learning rate.")] = 1e-3,
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Instances a batch.")] = 64,
+    accumulate: Annotated[int, typer.Option("--accumulate", help="Batches a step.")] = 1,
+    schedule: Annotated[
+        str, typer.Option("--schedule", help="Learning rate after the warm-up: linear, cosine or constant.")
+    ] = "linear",
+    warmup: Annotated[float, typer.Option("--warmup", help="Share of the steps in which the rate rises.")] = 0.05,
+    weight_decay: Annotated[float, typer.Option("--weight-decay", help="AdamW's weight decay.")] = 0.01,
+    clip: Annotated[float, typer.Option("--clip", help="Largest norm of a gradient.")] = 1.0,
+    dropout: Annotated[float | None, typer.Option("--dropout", help="Dropout; the model's own if not given.")] = None,
+    epoch_instances: Annotated[
+        int, typer.Option("--epoch-instances", help="Instances drawn for each epoch; 0 for all.")
+    ] = 0,
+    valid_users: Annotated[int, typer.Option("--valid-users", help="Users to validate on; 0 for all.")] = 2000,
+    valid_beams: Annotated[int, typer.Option("--valid-beams", help="Beams of the search on validation.")] = 20,
+    patience: Annotated[
+        int, typer.Option("--patience", help="Stop after so many epochs without a better NDCG@10; 0 for never.")
+    ] = 0,
+    precision: Annotated[
+        str, typer.Option("--precision", help="fp32, or bf16 for products of matrices only.")
+    ] = "fp32",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    seed: Annotated[int, typer.Option("--seed", help="Seed of all that is random.")] = 0,
+) -> None:
+    """Train a recommender that reads a history as textual IDs and writes the next item's ID.
+
+    Example: idgr train-rec data/beauty/train.jsonl --ids ids.jsonl --valid data/beauty/valid.jsonl -o rec/
+    """
+    given = dict(locals())
+    if output == "-":
+        raise UsageError("-o - cannot hold a model folder", "give the name of a folder to -o")
+    if [train, ids, valid, templates].count("-") > 1:
+        raise UsageError("standard input (-) given for several inputs", "give `-` once")
+    if max_history < 1:
+        raise UsageError(f"--max-history {max_history}", "give a number of at least 1")
+    if vocab_size is not None and vocab_size < 1:
+        raise UsageError(f"--vocab-size {vocab_size}", "give a number of at least 1")
+
+    from idgr.formats.jsonl import dump_line, replace_folder
+    from idgr.formats.records import ids_fingerprint, read_ids, read_queries, read_sequences
+    from idgr.formats.run_info import RunInfo
+    from idgr.models.backbone import resolve_model, save_backbone
+    from idgr.progress import log
+    from idgr.prompts.rendering import PromptRenderer
+    from idgr.prompts.templates import load_templates, template_words
+    from idgr.training.loop import LoopOptions, pick_device
+    from idgr.training.recommender import RecommenderOptions, id_tokens, train_recommender
+
+    options = RecommenderOptions(objective, valid_users, valid_beams, patience)
+    loop = LoopOptions(
+        epochs=epochs,
+        lr=lr,
+        batch_size=batch_size,
+        accumulate=accumulate,
+        schedule=schedule,
+        warmup=warmup,
+        weight_decay=weight_decay,
+        clip=clip,
+        dropout=dropout,
+        precision=precision,
+        epoch_instances=epoch_instances,
+        seed=seed,
+    )
+    where = pick_device(device)
+    wordings = load_templates(templates)
+    facts: dict[str, object] = {
+        "objective": objective,
+        "templates": wordings,
+        "max_history": max_history,
+        "max_prompt_tokens": max_prompt_tokens,
+    }
+    inputs = {"train": train, "ids": ids, "valid": valid, "model": model if Path(model).is_dir() else None}
+    inputs |= {"tokenizer": tokenizer, "templates": templates}
+    shaping = {name: value for name, value in given.items() if name not in {*inputs, "output", "device"}}
+    run = RunInfo("train-rec", {**shaping, "model": model}, inputs, seed, facts)
+
+    with replace_folder(output) as folder:
+        known = read_ids(ids)
+        number = {record.item_id: i for i, record in enumerate(known)}
+        sequences = [[number[item] for item in row.items] for row in read_sequences(train, number)]
+        if max(map(len, sequences)) < 2:
+            raise IdgrError("no sequence has two items", "give longer training sequences", where=train)
+        users = (
+            [
+                ([number[item] for item in query.history], number[str(query.target)])
+                for query in read_queries(valid, number, need_target=True)
+            ]
+            if valid is not None
+            else []
+        )
+        texts = [record.id for record in known]
+        backbone = resolve_model(
+            model,
+            tokenizer=tokenizer,
+            texts=lambda: [*texts, *template_words(wordings)],
+            vocab_size=vocab_size,
+            seed=seed,
+        )
+        renderer = PromptRenderer(
+            backbone.tokenizer, wordings, id_tokens(backbone.tokenizer, texts), max_history, max_prompt_tokens
+        )
+        backbone.model.to(where)
+        if not users:
+            log("train-rec: no --valid, so the last epoch is kept, not the best")
+        with open(folder / "log.jsonl", "wb", buffering=0) as written:
+            best = train_recommender(
+                backbone, renderer, sequences, users, options, loop, lambda record: written.write(dump_line(record))
+            )
+        log(f"train-rec: kept epoch {best['epoch']} of {loop.epochs}")
+        save_backbone(backbone, folder)
+        run.facts |= {"ids_fingerprint": ids_fingerprint(known), "kept": best}
+        run.write(output, folder)

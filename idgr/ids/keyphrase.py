@@ -1,0 +1,130 @@
+"""IDs by a rule, with no model: the words of an item's text that tell it from the other items, in the text's order.
+
+A telling word is rare enough to discriminate and common enough to be a word: inverse document frequency, less for
+words that no other item has, for numbers and codes, and for words far behind. Names of fields are no words.
+Knows texts only.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+from idgr.ids.assignment import assign
+from idgr.ids.spelling import clean_id, fold
+
+WORDS = 4
+MOST_WORDS = 6
+_SWAPS = 8  # further words that may take the place of the least telling one
+_FAR = 20  # words after which a word counts half
+_LONGEST_UNSPACED = 6
+_PIECE = 2
+
+_FIELD_NAME = re.compile(r"(?:^|;)\s*[^\W\d][^:;,.]{0,39}:(?=\s)")
+# Scripts that put no spaces between words: Thai, Lao, Myanmar, Khmer, kana, Han.
+_UNSPACED = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+)
+
+
+def keyphrase_ids(
+    texts: Sequence[str],
+    *,
+    unique: bool = True,
+    can_spell: Callable[[Sequence[str]], list[bool]] | None = None,
+) -> list[str]:
+    """A short phrase of each item's own words.
+
+    Args:
+        texts: the items' plain texts, `key: value; key: value`.
+        unique: whether to make phrases differ, also in case: with more words, with others, at last with a number.
+            Without it a phrase may repeat, and is empty where a text has no words.
+        can_spell: whether each text is spelled by the tokenizer that is to read the IDs; words that are not are left
+            out.
+
+    Returns:
+        A phrase for each text, of `WORDS` words where the text has them and at most `MOST_WORDS` and a number.
+    """
+    frequency = Counter(word for text in texts for word in set(_words(text)))
+    vocabulary = list(frequency)
+    spelled = (
+        set(vocabulary)
+        if can_spell is None
+        else {word for word, right in zip(vocabulary, can_spell(vocabulary), strict=True) if right}
+    )
+
+    def phrases(text: str) -> list[str]:
+        words = [word for word in _words(text) if word in spelled]
+        return _phrases(words, frequency, len(texts))
+
+    if not unique:
+        return [next(iter(phrases(text)), "") for text in texts]
+
+    def propose(wanted: list[tuple[int, int]]) -> list[list[str]]:
+        found = [phrases(texts[place]) for place, _ in wanted]
+        if can_spell is None:
+            return found
+        right = iter(can_spell([phrase for candidates in found for phrase in candidates]))
+        return [[phrase for phrase in candidates if next(right)] for candidates in found]
+
+    everything = can_spell or (lambda ids: [True] * len(ids))
+    return [chosen.text for chosen in assign(range(len(texts)), propose, 1, everything)]
+
+
+def _words(text: str) -> Iterator[str]:
+    for word in clean_id(_FIELD_NAME.sub(" ; ", text)).split():
+        if len(word) > _LONGEST_UNSPACED and _UNSPACED.search(word):
+            yield from _pieces(word)
+        else:
+            yield word
+
+
+def _pieces(word: str) -> Iterator[str]:
+    """A long run of a script without spaces, cut into short pieces, never before a combining mark."""
+    start = end = 0
+    while start < len(word):
+        letters = 0
+        while end < len(word) and (letters < _PIECE or unicodedata.category(word[end])[0] == "M"):
+            letters += unicodedata.category(word[end])[0] != "M"
+            end += 1
+        yield word[start:end]
+        start = end
+
+
+def _phrases(words: list[str], frequency: Counter[str], n_texts: int) -> list[str]:
+    """Phrases from the most telling words, in the order of preference."""
+    first: dict[str, int] = {}
+    spelling: dict[str, str] = {}
+    for place, word in enumerate(words):
+        folded = fold(word)
+        if folded not in first:
+            first[folded], spelling[folded] = place, word
+    ranked = heapq.nsmallest(
+        WORDS + _SWAPS,
+        ((-_weight(spelling[word], place, frequency, n_texts), place, word) for word, place in first.items()),
+    )
+    if not ranked:
+        return []
+    best = [word for _, _, word in ranked]
+
+    def phrase(chosen: list[str]) -> str:
+        return " ".join(spelling[word] for word in sorted(chosen, key=first.__getitem__))
+
+    choices = [best[:count] for count in range(min(WORDS, len(best)), min(MOST_WORDS, len(best)) + 1)]
+    choices += [[*best[: WORDS - 1], other] for other in best[WORDS:]]
+    return list(dict.fromkeys(phrase(chosen) for chosen in choices))
+
+
+def _weight(word: str, place: int, frequency: Counter[str], n_texts: int) -> float:
+    weight = math.log((1 + n_texts) / frequency[word])
+    if frequency[word] == 1:
+        weight *= 0.6
+    if any(character.isdigit() for character in word):
+        weight *= 0.5
+    if len(word) == 1 and word.isascii():
+        weight *= 0.3
+    return weight / (1 + place / _FAR)

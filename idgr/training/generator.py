@@ -1,0 +1,105 @@
+"""The warm start of an ID generator: from an item's plain text to its ID, by teacher forcing on given pairs.
+
+Knows texts and IDs as text; where the pairs come from and where the model goes, its callers say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from idgr.errors import IdgrError, UsageError
+from idgr.models.tokenizer import encode
+from idgr.training.batches import decoder_inputs, pad_labels, pad_rows
+from idgr.training.loop import LoopOptions, run_epochs
+from idgr.training.objectives import decoder_states, full_loss
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
+
+    from idgr.models.backbone import Backbone
+
+Ints = npt.NDArray[np.int64]
+
+
+def generator_inputs(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_text_tokens: int) -> list[list[int]]:
+    """What the generator reads for each plain text: at most `max_text_tokens` tokens, then EOS."""
+    return [[*row, tokenizer.eos_token_id] for row in encode(tokenizer, texts, max_tokens=max_text_tokens)]
+
+
+def train_generator(
+    backbone: Backbone,
+    pairs: Sequence[tuple[str, str]],
+    loop: LoopOptions,
+    *,
+    max_text_tokens: int,
+    held_out: float,
+    on_epoch: Callable[[dict[str, Any]], object],
+) -> None:
+    """Train the backbone's model where it lies on pairs of plain text and ID.
+
+    Args:
+        max_text_tokens: texts are cut behind so many tokens.
+        held_out: the share of pairs, drawn from the seed, that is not trained on; its loss is told after each epoch.
+        on_epoch: is given each epoch's record: that of the loop, with held_out_loss in nats a token.
+
+    Raises:
+        IdgrError: an ID has no tokens.
+        UsageError: `held_out` is no share.
+    """
+    if not 0 <= held_out < 1:
+        raise UsageError(f"--held-out {held_out}", "give a share from 0 to below 1")
+    model, tokenizer = backbone.model, backbone.tokenizer
+    sources = generator_inputs(tokenizer, [text for text, _ in pairs], max_text_tokens)
+    targets = encode(tokenizer, [textual for _, textual in pairs])
+    for number, row in enumerate(targets):
+        if not row:
+            raise IdgrError(f"the ID {pairs[number][1]!r} has no tokens", "give pairs whose IDs hold words")
+    labels = [[*row, tokenizer.eos_token_id] for row in targets]
+
+    order = np.random.default_rng([loop.seed, len(pairs)]).permutation(len(pairs))
+    n_held = int(held_out * len(pairs))
+    held, train = order[:n_held], order[n_held:]
+    lengths = np.fromiter((len(sources[i]) for i in train), dtype=np.int64, count=len(train))
+
+    def loss_of(batch: Ints, epoch: int) -> tuple[Tensor, int]:
+        return pair_loss(model, [sources[i] for i in train[batch]], [labels[i] for i in train[batch]])
+
+    def after_epoch(record: dict[str, Any]) -> bool:
+        if n_held:
+            record["held_out_loss"] = _mean_loss(
+                model, [sources[i] for i in held], [labels[i] for i in held], loop.batch_size
+            )
+        on_epoch(record)
+        return False
+
+    run_epochs(model, lengths, loss_of, loop, label="init-gen", after_epoch=after_epoch)
+
+
+def pair_loss(
+    model: T5ForConditionalGeneration, sources: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]
+) -> tuple[Tensor, int]:
+    """The summed cross-entropy of `labels` given `sources`, both ended by EOS, and the number of tokens."""
+    source_BS, mask_BS = pad_rows(sources, model.config.pad_token_id, model.device)
+    labels_BT = pad_labels(labels)
+    hidden_BTD = decoder_states(model, source_BS, mask_BS, decoder_inputs(model, labels_BT))
+    return full_loss(hidden_BTD, model.lm_head.weight, torch.from_numpy(labels_BT).to(model.device))
+
+
+@torch.inference_mode()
+def _mean_loss(
+    model: T5ForConditionalGeneration,
+    sources: Sequence[Sequence[int]],
+    labels: Sequence[Sequence[int]],
+    batch_size: int,
+) -> float:
+    total, terms = 0.0, 0
+    for begin in range(0, len(sources), batch_size):
+        loss, n = pair_loss(model, sources[begin : begin + batch_size], labels[begin : begin + batch_size])
+        total, terms = total + loss.item(), terms + n
+    return total / terms

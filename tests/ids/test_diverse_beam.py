@@ -1,0 +1,106 @@
+"""Diverse beam search against transformers 4.46, and its independence of the batch."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from idgr.errors import UsageError
+from idgr.ids.diverse_beam import BeamOptions, Found, Limits, diverse_beam_search
+from idgr.models.t5 import T5, encode, read_weights
+
+_spec = importlib.util.spec_from_file_location("make_golden", Path(__file__).with_name("make_golden.py"))
+assert _spec is not None
+assert _spec.loader is not None
+make_golden = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(make_golden)
+
+CASES = json.loads(make_golden.GOLDEN.read_text())
+
+
+@pytest.fixture(scope="module")
+def models() -> dict[str, T5]:
+    return {name: read_weights(make_golden.build_model(name), torch.float32) for name in make_golden.MODELS}
+
+
+def search(t5: T5, rows: list[list[int]], limits: list[Limits], options: BeamOptions) -> list[Found]:
+    with torch.inference_mode():
+        return diverse_beam_search(t5, *encode(t5, rows), limits, options)
+
+
+def limits_of(case: dict) -> Limits:
+    return Limits(case["penalty"], case["min"], case["max"])
+
+
+def check(found: list[Found], case: dict) -> None:
+    for result, wanted in zip(found, case["results"], strict=True):
+        assert sorted(result.scores, reverse=True) == pytest.approx(wanted["scores"], abs=1e-5, rel=1e-5), case
+        # Compared as a set, since sequences of equal score may stand in any order.
+        ours = sorted(zip(result.tokens, result.scores, strict=True))
+        theirs = sorted(zip(wanted["sequences"], wanted["scores"], strict=True))
+        assert [tokens for tokens, _ in ours] == [tokens for tokens, _ in theirs], case
+        assert [score for _, score in ours] == pytest.approx([score for _, score in theirs], abs=1e-5, rel=1e-5), case
+
+
+def test_a_source_alone_gets_what_transformers_446_returned(models: dict[str, T5]) -> None:
+    for case in CASES[::9]:
+        options = BeamOptions(case["beams"], case["groups"], case["length_penalty"])
+        found = [search(models[case["model"]], [row], [limits_of(case)], options)[0] for row in make_golden.ROWS]
+        check(found, case)
+
+
+def test_a_batch_of_mixed_penalties_and_lengths_gets_the_same(models: dict[str, T5]) -> None:
+    shapes: dict[tuple, list[dict]] = {}
+    for case in CASES:
+        shapes.setdefault((case["model"], case["beams"], case["groups"], case["length_penalty"]), []).append(case)
+    n_rows = len(make_golden.ROWS)
+    for (name, *shape), cases in shapes.items():
+        limits = [limits_of(case) for case in cases for _ in range(n_rows)]
+        found = search(models[name], make_golden.ROWS * len(cases), limits, BeamOptions(*shape))
+        for place, case in enumerate(cases):
+            check(found[place * n_rows : (place + 1) * n_rows], case)
+
+
+def test_groups_stand_in_order_and_the_first_is_the_plain_beam(models: dict[str, T5]) -> None:
+    limits = [Limits(0.5, 1, 10)] * len(make_golden.ROWS)
+    for t5 in models.values():
+        grouped = search(t5, make_golden.ROWS, limits, BeamOptions(6, 3))
+        plain = search(t5, make_golden.ROWS, limits, BeamOptions(2, 1))
+        for group, alone in zip(grouped, plain, strict=True):
+            assert group.tokens[:2] == alone.tokens
+            assert group.scores[:2] == pytest.approx(alone.scores, rel=1e-5)
+            assert all(
+                first >= second for first, second in zip(group.scores[::2], group.scores[1::2], strict=True)
+            )
+
+
+def test_the_margin_tells_how_close_the_closest_decision_was(models: dict[str, T5]) -> None:
+    t5 = models["tied"]
+    twin = t5.head_VD.clone()
+    best = search(t5, make_golden.ROWS[:1], [Limits(0.0, 3, 6)], BeamOptions(1, 1))[0]
+    assert best.margin > 1e-3
+    first = best.tokens[0][0]
+    twin[first - 1] = twin[first] * (1 + 1e-7)  # two tokens that can hardly be told apart
+    close = search(replace(t5, head_VD=twin), make_golden.ROWS[:1], [Limits(0.0, 3, 6)], BeamOptions(1, 1))[0]
+    assert close.margin < 1e-5
+
+
+def test_double_precision_is_double_throughout(models: dict[str, T5]) -> None:
+    t5 = read_weights(make_golden.build_model("tied"), torch.double)
+    limits = [Limits(0.5, 1, 10)] * len(make_golden.ROWS)
+    together = search(t5, make_golden.ROWS, limits, BeamOptions())
+    for row, result in zip(make_golden.ROWS, together, strict=True):
+        alone = search(t5, [row], limits[:1], BeamOptions())[0]
+        assert alone.tokens == result.tokens
+        assert alone.scores == pytest.approx(result.scores, rel=1e-13)
+
+
+@pytest.mark.parametrize(("beams", "groups"), [(5, 2), (0, 1), (3, 0)])
+def test_refuses_groups_that_do_not_divide_the_beams(beams: int, groups: int) -> None:
+    with pytest.raises(UsageError, match="--groups"):
+        BeamOptions(beams, groups)
