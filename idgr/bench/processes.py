@@ -19,10 +19,11 @@ from idgr.errors import IdgrError
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one run gave: its result, seconds of wall clock, and peak resident memory of its process in MiB."""
+    """What one run gave: its result, seconds of wall clock and of processors, and peak resident memory in MiB."""
 
     result: Any
     seconds: float
+    cpu_seconds: float
     peak_mib: float
 
 
@@ -53,10 +54,10 @@ def measure(make: Callable[[], Callable[..., Any]], *arguments: Any) -> Measurem
 
 def _run(pipe: Connection, make: Callable[[], Callable[..., Any]], arguments: tuple[Any, ...]) -> None:
     timed = make()
-    started = time.perf_counter()
+    started, worked = time.perf_counter(), time.process_time()
     result = timed(*arguments)
-    seconds = time.perf_counter() - started
-    pipe.send((result, seconds, peak_mib()))
+    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - worked
+    pipe.send((result, seconds, cpu_seconds, peak_mib()))
 
 
 def peak_mib() -> float:

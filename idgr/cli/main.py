@@ -16,8 +16,10 @@ from typer.exceptions import TyperException
 from idgr import __version__
 from idgr.cli.bench import app as bench_app
 from idgr.cli.eval import eval_command
+from idgr.cli.gen_ids import gen_ids
 from idgr.cli.ids import app as ids_app
 from idgr.cli.prep import app as prep_app
+from idgr.cli.train_gen import train_gen
 from idgr.cli.train_rec import train_rec
 from idgr.errors import IdgrError
 
@@ -48,7 +50,9 @@ def _global_options(
         os.environ["IDGR_DEBUG"] = "1"
 
 
+app.command("gen-ids")(gen_ids)
 app.command("train-rec")(train_rec)
+app.command("train-gen")(train_gen)
 app.command("eval")(eval_command)
 app.add_typer(ids_app, name="ids")
 app.add_typer(prep_app, name="prep")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -129,35 +131,37 @@ def _add_source(name: str, summary: str, example: str) -> None:
             raise UsageError("--fields names no key", "give names such as title,brand")
         run = RunInfo(f"prep {name}", options, {"events": interactions, "meta": meta}, seed)
 
-        from importlib import import_module
+        with _folder(output, run) as write:
+            from importlib import import_module
 
-        from idgr.corpus.metadata import texts
-        from idgr.corpus.preparation import PrepOptions, prepare
+            from idgr.corpus.metadata import texts
+            from idgr.corpus.preparation import PrepOptions, prepare
 
-        source = import_module(f"idgr.corpus.sources.{name}")
-        events = source.read_events(interactions, min_rating=min_rating)
-        log(f"read {len(events):,} events of {len(events.users):,} users on {len(events.items):,} items")
-        prepared = prepare(
-            events,
-            lambda wanted: texts(
-                source.read_entries(meta), wanted, names or source.FIELDS, duplicates=source.DUPLICATE_ENTRIES
-            ),
-            PrepOptions(
-                k_core=k_core,
-                begin=dates["from"],
-                end=dates["to"],
-                repeats=repeats,
-                ties=ties,
-                valid_from=dates["valid-from"],
-                test_from=dates["test-from"],
-                max_users=max_users,
-                missing_text=missing_text,
-                keep_all_items=keep_all_items,
-                allow_sorted=allow_sorted,
-                seed=seed,
-            ),
-        )
-        _write(output, prepared, run)
+            source = import_module(f"idgr.corpus.sources.{name}")
+            events = source.read_events(interactions, min_rating=min_rating)
+            log(f"read {len(events):,} events of {len(events.users):,} users on {len(events.items):,} items")
+            write(
+                prepare(
+                    events,
+                    lambda wanted: texts(
+                        source.read_entries(meta), wanted, names or source.FIELDS, duplicates=source.DUPLICATE_ENTRIES
+                    ),
+                    PrepOptions(
+                        k_core=k_core,
+                        begin=dates["from"],
+                        end=dates["to"],
+                        repeats=repeats,
+                        ties=ties,
+                        valid_from=dates["valid-from"],
+                        test_from=dates["test-from"],
+                        max_users=max_users,
+                        missing_text=missing_text,
+                        keep_all_items=keep_all_items,
+                        allow_sorted=allow_sorted,
+                        seed=seed,
+                    ),
+                )
+            )
 
     command.__doc__ = f"{summary}\n\n    Example: {example}"
     app.command(name)(command)
@@ -210,13 +214,15 @@ def demo_command(
     from idgr.corpus.preparation import PrepOptions, prepare
 
     shop = DemoOptions(n_items=n_items, n_users=n_users, seed=seed, distracting=distracting)
-    entries = [Entry("demo", place, row["item_id"], row) for place, row in enumerate(metadata(shop), 1)]
-    prepared = prepare(
-        from_rows("demo", events(shop)),
-        lambda wanted: texts(entries, wanted),
-        PrepOptions(k_core=0, keep_all_items=True),
-    )
-    _write(output, prepared, run)
+    with _folder(output, run) as write:
+        entries = [Entry("demo", place, row["item_id"], row) for place, row in enumerate(metadata(shop), 1)]
+        write(
+            prepare(
+                from_rows("demo", events(shop)),
+                lambda wanted: texts(entries, wanted),
+                PrepOptions(k_core=0, keep_all_items=True),
+            )
+        )
 
 
 @app.command("fuse")
@@ -235,7 +241,8 @@ def fuse_command(
 
     from idgr.corpus.fusion import fuse
 
-    _write(output, fuse(folders), run)
+    with _folder(output, run) as write:
+        write(fuse(folders))
 
 
 def _check_output(output: str) -> None:
@@ -252,13 +259,21 @@ def _date(option: str, text: str | None) -> int | None:
         raise UsageError(f"--{option} {text!r} is not a date", "write it like 2019-01-31 or 2019-01-31T12:00") from None
 
 
-def _write(output: str, prepared: Prepared, run: RunInfo) -> None:
+@contextmanager
+def _folder(output: str, run: RunInfo) -> Iterator[Callable[[Prepared], None]]:
+    """Make sure that the output can be written before work starts; give what writes a data set there."""
     from idgr.corpus.preparation import write_prepared
 
+    stats: dict[str, Any] = {}
     with replace_folder(output) as folder:
-        write_prepared(folder, prepared)
-        run.write(output, folder)
-    _show(output, prepared.stats)
+
+        def write(prepared: Prepared) -> None:
+            write_prepared(folder, prepared)
+            run.write(output, folder)
+            stats.update(prepared.stats)
+
+        yield write
+    _show(output, stats)
 
 
 def _show(output: str, stats: dict[str, Any]) -> None:

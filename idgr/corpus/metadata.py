@@ -40,7 +40,9 @@ def read_entries(path: str | os.PathLike[str], name: str = "item_id") -> Iterato
 def entry(path: str, line: int, record: dict[str, Any], name: str) -> Entry:
     """The entry of a record that holds the item's key under `name`. Raises `IdgrError` if it does not."""
     try:
-        return Entry(path, line, key(record, name), record)
+        item_id = key(record, name)
+        item_id.encode()  # halves of surrogate pairs, which a Python literal may hold, cannot be written
+        return Entry(path, line, item_id, record)
     except ValueError as fault:
         raise IdgrError(str(fault), where=path, line=line) from None
 
@@ -63,13 +65,15 @@ def texts(
         IdgrError: an item has a second entry and `duplicates` is false.
     """
     found: dict[str, str] = {}
+    seen: set[str] = set()
     for one in entries:
-        if wanted is not None and one.item_id not in wanted:
-            continue
-        if one.item_id not in found:
-            found[one.item_id] = plain_text(one.record, fields)
-        elif not duplicates:
+        if one.item_id in seen:
+            if duplicates:
+                continue
             raise IdgrError(
                 f"duplicate item_id {one.item_id!r}", "keep one record of each", where=one.path, line=one.line
             )
+        seen.add(one.item_id)
+        if wanted is None or one.item_id in wanted:
+            found[one.item_id] = plain_text(one.record, fields)
     return found

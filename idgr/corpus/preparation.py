@@ -82,7 +82,9 @@ def prepare(events: Events, read_texts: ReadTexts, options: PrepOptions) -> Prep
     shuffle_ties = options.ties == "shuffle" or (options.ties is None and is_grouped_by_item(events))
     if options.begin is not None or options.end is not None:
         events = events.keep(in_window(events.time, options.begin, options.end))
+    in_time = len(events)
     events = drop_repeats(events, options.repeats)
+    repeats = in_time - len(events)
     texts: dict[str, str] | None = None
     if options.missing_text == "drop":
         texts = {item: text for item, text in read_texts(_wanted(set(events.items), options)).items() if text}
@@ -124,6 +126,7 @@ def prepare(events: Events, read_texts: ReadTexts, options: PrepOptions) -> Prep
     items = _catalogue(texts, read_texts, set(whole.items), events, options)
     stats = describe(split)
     stats["catalogue"] = len(items)
+    stats["read"] = {"events": read, "repeats_left_out": repeats}
     stats["k_core"] = k
     stats["ties"] = {
         "share": tied_share(whole) if events.timed else 0.0,

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # So many vocabulary rows are multiplied and summed at a time, while they are in the processor's cache.
 VOCABULARY_CHUNK = 2048
+# Below this a sum of exponentials may have lost terms to underflow.
+SMALLEST_SUM = 1e-25
 _MASKED = -1e9
 
 
@@ -88,7 +90,7 @@ class Decoder:
         cross = []
         for layer in self.layers:
             key, value = F.linear(prompt_BSD, layer.cross_key_value).chunk(2, dim=-1)
-            cross.append((self._split(key), self._split(value)))
+            cross.append((self._split(key).contiguous(), self._split(value).contiguous()))
         B, D = len(prompts), prompt_BSD.shape[-1]
         empty = prompt_BSD.new_empty(B, self.heads, 0, self.head_width)
         return Memory(
@@ -153,10 +155,14 @@ class Decoder:
 
     def log_normaliser(self, hidden_RD: torch.Tensor) -> torch.Tensor:
         """The logarithm of the sum of exponentials over the whole vocabulary, [R] in float32 (Eq. 2)."""
-        sums = [
-            torch.mm(hidden_RD, chunk_VD.T).float().logsumexp(-1) for chunk_VD in self.head_VD.split(VOCABULARY_CHUNK)
-        ]
-        return torch.stack(sums).logsumexp(0)
+        if self.device.type == "cpu":
+            # Logits beyond ±80 are rare, so the sums are taken as they are, which saves two passes over the logits.
+            total_R = hidden_RD.new_zeros(len(hidden_RD), dtype=torch.float32)
+            for chunk_VD in self.head_VD.split(VOCABULARY_CHUNK):
+                total_R += torch.mm(hidden_RD, chunk_VD.T).float().exp_().sum(-1)
+            if bool((total_R.isfinite() & (total_R > SMALLEST_SUM)).all()):
+                return total_R.log_()
+        return torch.mm(hidden_RD, self.head_VD.T).float().logsumexp(-1)
 
     def _split(self, hidden_BQI: torch.Tensor) -> torch.Tensor:
         return hidden_BQI.unflatten(-1, (self.heads, self.head_width)).transpose(1, 2)

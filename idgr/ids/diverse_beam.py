@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from idgr.errors import UsageError
+from idgr.ids.schedule import Limits
 from idgr.models.t5 import T5, Cache, Source, decode_step, new_cache, source_of
 
 # Leaving finished sources in the batch costs their share of the work; taking them out copies the rest.
@@ -46,15 +47,6 @@ class BeamOptions:
             raise UsageError(
                 f"--beams {self.beams} does not divide into --groups {self.groups}", "give a multiple of --groups"
             )
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How one source is searched: the diversity penalty, and lengths in [min_tokens, max_tokens), EOS counted."""
-
-    penalty: float
-    min_tokens: int
-    max_tokens: int
 
 
 @dataclass(frozen=True)
@@ -147,7 +139,7 @@ def diverse_beam_search(
     def column(values: Sequence[float], dtype: torch.dtype) -> Tensor:
         return torch.tensor(values, dtype=dtype, device=t5.device)
 
-    def tokens_BGML() -> Tensor:
+    def no_tokens() -> Tensor:
         return torch.full((B, G, M, L), t5.pad, device=t5.device)
 
     state = _State(
@@ -157,13 +149,13 @@ def diverse_beam_search(
         penalty_B=column([limit.penalty for limit in limits], t5.dtype),
         min_tokens_B=column([limit.min_tokens for limit in limits], torch.long),
         max_tokens_B=column([limit.max_tokens for limit in limits], torch.long),
-        tokens_BGML=tokens_BGML(),
+        tokens_BGML=no_tokens(),
         score_BGM=score_BGM,
         done_BG=torch.zeros((B, G), dtype=torch.bool, device=t5.device),
         told_B=torch.zeros((B,), dtype=torch.bool, device=t5.device),
         margin_B=torch.full((B,), torch.inf, dtype=torch.double, device=t5.device),
         finished=_Hypotheses(
-            tokens_BGML(),
+            no_tokens(),
             torch.zeros((B, G, M), dtype=torch.long, device=t5.device),
             torch.full((B, G, M), -torch.inf, dtype=torch.double, device=t5.device),
         ),

@@ -1,7 +1,8 @@
 """IDs by a rule, with no model: the words of an item's text that tell it from the other items, in the text's order.
 
 A telling word is rare enough to discriminate and common enough to be a word: inverse document frequency, less for
-words that no other item has, for numbers and codes, and for words far behind. Names of fields are no words.
+words that no other item has, for numbers and codes, for function words of English, and for words far behind.
+Names of fields are no words.
 Knows texts only.
 """
 
@@ -23,6 +24,10 @@ _SWAPS = 8  # further words that may take the place of the least telling one
 _FAR = 20  # words after which a word counts half
 _LONGEST_UNSPACED = 6
 _PIECE = 2
+
+_FUNCTION_WORDS = frozenset(
+    """a an and are as at be by for from in is it of on or s that the this to with your""".split()  # noqa: SIM905
+)
 
 _FIELD_NAME = re.compile(r"(?:^|;)\s*[^\W\d][^:;,.]{0,39}:(?=\s)")
 # Scripts that put no spaces between words: Thai, Lao, Myanmar, Khmer, kana, Han.
@@ -125,6 +130,6 @@ def _weight(word: str, place: int, frequency: Counter[str], n_texts: int) -> flo
         weight *= 0.6
     if any(character.isdigit() for character in word):
         weight *= 0.5
-    if len(word) == 1 and word.isascii():
+    if (len(word) == 1 and word.isascii()) or word in _FUNCTION_WORDS:
         weight *= 0.3
     return weight / (1 + place / _FAR)

@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -155,7 +157,7 @@ def read_weights(model: T5ForConditionalGeneration, dtype: torch.dtype) -> T5:
     )
 
 
-def encode(t5: T5, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+def encode(t5: T5, rows: Sequence[Sequence[int] | npt.NDArray[np.int32]]) -> tuple[Tensor, Tensor]:
     """Run the encoder.
 
     Args:
@@ -166,7 +168,8 @@ def encode(t5: T5, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     """
     lengths_B = torch.tensor([len(row) for row in rows])
     tokens_BS = torch.full((len(rows), int(lengths_B.max())), t5.pad)
-    tokens_BS[torch.arange(tokens_BS.shape[1]) < lengths_B[:, None]] = torch.tensor([t for row in rows for t in row])
+    filled_BS = torch.arange(tokens_BS.shape[1]) < lengths_B[:, None]
+    tokens_BS[filled_BS] = torch.from_numpy(np.concatenate([np.asarray(row, dtype=np.int64) for row in rows]))
     tokens_BS, lengths_B = tokens_BS.to(t5.device), lengths_B.to(t5.device)
 
     S = tokens_BS.shape[1]
@@ -220,7 +223,7 @@ def decode_step(t5: T5, source: Source, cache: Cache, tokens_BK: Tensor, step: i
     for index, layer in enumerate(t5.decoder):
         weights = layer.self_attention
         h_BKD = _norm(t5, x_BKD, weights.norm_D)
-        q, k, v = (F.linear(h_BKD, w).unflatten(-1, (t5.n_heads, -1)) for w in (weights.q, weights.k, weights.v))
+        q, k, v = (F.linear(h_BKD, w).view(B, K, t5.n_heads, -1) for w in (weights.q, weights.k, weights.v))
         keys, values = cache.keys[index], cache.values[index]
         keys[:, :, :, step], values[:, :, :, step] = k, v
         keys, values = keys[:, :K, :, : step + 1], values[:, :K, :, : step + 1]
@@ -243,7 +246,7 @@ def _norm(t5: T5, x: Tensor, weight_D: Tensor) -> Tensor:
 
 
 def _heads(x_BSD: Tensor, n_heads: int) -> Tensor:
-    return x_BSD.unflatten(-1, (n_heads, -1)).transpose(1, 2)
+    return x_BSD.view(*x_BSD.shape[:2], n_heads, -1).transpose(1, 2)
 
 
 def _feed_forward(t5: T5, weights: FeedForward, x: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
 
     from idgr.models.backbone import Backbone
+
+DEFAULT_LR = 1e-4
 
 # Items of similar text length pass through the generator together, so many at a time.
 _ITEMS_AT_A_TIME = 64
@@ -98,7 +101,7 @@ def learn_ids(
     objective: str,
     options: IdLearningOptions,
     loop: LoopOptions,
-    on_epoch: Callable[[dict[str, Any]], None],
+    on_epoch: Callable[[dict[str, Any]], object],
 ) -> dict[str, Any]:
     """Train the generator's model where it lies; the recommender's weights stay as they are, bit for bit.
 

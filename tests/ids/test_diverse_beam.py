@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from idgr.errors import UsageError
-from idgr.ids.diverse_beam import BeamOptions, Found, Limits, diverse_beam_search
+from idgr.ids.diverse_beam import BeamOptions, Found, diverse_beam_search
+from idgr.ids.schedule import Limits
 from idgr.models.t5 import T5, encode, read_weights
 
 _spec = importlib.util.spec_from_file_location("make_golden", Path(__file__).with_name("make_golden.py"))
@@ -74,9 +75,7 @@ def test_groups_stand_in_order_and_the_first_is_the_plain_beam(models: dict[str,
         for group, alone in zip(grouped, plain, strict=True):
             assert group.tokens[:2] == alone.tokens
             assert group.scores[:2] == pytest.approx(alone.scores, rel=1e-5)
-            assert all(
-                first >= second for first, second in zip(group.scores[::2], group.scores[1::2], strict=True)
-            )
+            assert all(first >= second for first, second in zip(group.scores[::2], group.scores[1::2], strict=True))
 
 
 def test_the_margin_tells_how_close_the_closest_decision_was(models: dict[str, T5]) -> None:

@@ -1,0 +1,216 @@
+"""`idgr gen-ids`: a textual ID for every item."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from idgr.errors import IdgrError, UsageError
+from idgr.formats.jsonl import STDIN, STDOUT, write_jsonl
+from idgr.formats.records import Item, ItemId
+from idgr.formats.run_info import RunInfo, hash_input
+from idgr.progress import log, progress
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from idgr.ids.generation import GenerationOptions
+    from idgr.models.backbone import Backbone
+
+HUB_GENERATOR = "nandakishormpai/t5-small-machine-articles-tag-generation"
+KEYPHRASE = "keyphrase"
+
+
+def gen_ids(
+    items: Annotated[str, typer.Argument(metavar="ITEMS", help="items.jsonl, or any JSON Lines with item_id.")],
+    output: Annotated[str, typer.Option("-o", "--output", help="ids.jsonl; with --shard, the candidates.")] = STDOUT,
+    model: Annotated[
+        str, typer.Option("--model", help="Generator: a folder, a hub name, or `keyphrase`, a rule without a model.")
+    ] = HUB_GENERATOR,
+    rec_tokenizer: Annotated[
+        str | None,
+        typer.Option("--rec-tokenizer", help="Tokenizer that shall read the IDs; the generator's if not given."),
+    ] = None,
+    beams: Annotated[int, typer.Option("--beams", help="Beams of the diverse beam search.")] = 5,
+    groups: Annotated[int, typer.Option("--groups", help="Groups that the beams are divided into.")] = 5,
+    penalty_start: Annotated[float, typer.Option("--penalty-start", help="First diversity penalty.")] = 0.1,
+    penalty_step: Annotated[float, typer.Option("--penalty-step", help="What a further attempt adds to it.")] = 0.1,
+    penalty_stop: Annotated[float, typer.Option("--penalty-stop", help="Last diversity penalty.")] = 1.0,
+    length_step: Annotated[
+        int, typer.Option("--length-step", help="IDs of [1, step) tokens, then [step, 2·step), and so on.")
+    ] = 10,
+    max_length_rounds: Annotated[
+        int, typer.Option("--max-length-rounds", help="Ranges of lengths that are tried.")
+    ] = 3,
+    length_penalty: Annotated[
+        float, typer.Option("--length-penalty", help="A sequence's score is divided by its length to this power.")
+    ] = 1.0,
+    exhausted: Annotated[
+        Literal["number", "error"],
+        typer.Option("--exhausted", help="After the last attempt: add a number to the first candidate, or stop."),
+    ] = "number",
+    empty_text: Annotated[
+        Literal["error", "key"],
+        typer.Option("--empty-text", help="An item without text: stop, or make its ID of its key."),
+    ] = "error",
+    max_text_tokens: Annotated[
+        int, typer.Option("--max-text-tokens", help="Tokens of an item's text that the generator reads.")
+    ] = 256,
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Items at once; the IDs do not depend on it.")] = 64,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    shard: Annotated[
+        str | None, typer.Option("--shard", metavar="I/N", help="Write candidates of every Nth item, from the Ith.")
+    ] = None,
+    assign: Annotated[
+        list[str] | None, typer.Option("--assign", metavar="GLOB", help="Assign IDs from the shards' candidates.")
+    ] = None,
+) -> None:
+    """Generate a unique textual ID for every item (Algorithm 1).
+
+    Example: idgr gen-ids data/beauty/items.jsonl --model gen/ -o ids.jsonl
+    """
+    given = {name.replace("_", "-"): value for name, value in locals().items() if name not in ("items", "output")}
+    _check_conflicts(items, model, shard, assign, rec_tokenizer)
+
+    from idgr.ids.shards import candidate_rows, parse_shard, read_candidates
+
+    part = parse_shard(shard) if shard is not None else None
+    paths = sorted({path for pattern in assign or [] for path in glob.glob(pattern)})  # noqa: PTH207 - a Path globs no absolute pattern
+    if assign and not paths:
+        raise UsageError(f"--assign {' '.join(assign)} names no file", "give the files that --shard wrote")
+    run = RunInfo("gen-ids", given, {"items": items, "rec-tokenizer": rec_tokenizer})
+    run.inputs |= {f"candidates {number}": path for number, path in enumerate(paths, start=1)}
+    if model == KEYPHRASE:
+        catalogue = _read_items(items, empty_text)
+        write_jsonl(output, (record.row() for record in _by_keyphrase(catalogue, rec_tokenizer, run)))
+        run.write(output)
+        return
+    run.inputs["model"] = model
+
+    from idgr.ids.diverse_beam import BeamOptions
+    from idgr.ids.generation import GenerationOptions, first_candidates
+    from idgr.ids.schedule import Schedule
+
+    schedule = Schedule(penalty_start, penalty_step, penalty_stop, length_step, max_length_rounds)
+    beam_options = BeamOptions(beams, groups, length_penalty)
+    options = GenerationOptions(schedule, beam_options, max_text_tokens, batch_size, exhausted == "number")
+    settings = {"model": hash_input(model), "beams": [beams, groups, length_penalty], "text": max_text_tokens}
+    settings["first"] = [penalty_start, length_step]
+    catalogue = _read_items(items, empty_text)
+    if part is not None:
+        ours = [item for item in (catalogue[place] for place in part.places(len(catalogue))) if item.text]
+        found = first_candidates([item.text for item in ours], _load(model, device), options, _watched) if ours else []
+        write_jsonl(output, candidate_rows(ours, found, settings))
+    else:
+        first = read_candidates(paths, catalogue, settings) if assign else None
+        records = _by_model(catalogue, model, rec_tokenizer, device, options, first, run)
+        write_jsonl(output, (record.row() for record in records))
+    run.write(output)
+
+
+def _check_conflicts(
+    items: str, model: str, shard: str | None, assign: list[str] | None, rec_tokenizer: str | None
+) -> None:
+    if shard is not None and assign:
+        raise UsageError("--shard and --assign given together", "write all shards first, then assign from them")
+    if model == KEYPHRASE and (shard is not None or assign):
+        raise UsageError("--model keyphrase needs no shards", "leave --shard and --assign out")
+    if shard is not None and rec_tokenizer is not None:
+        raise UsageError("--rec-tokenizer plays no part in --shard", "give it with --assign")
+    if assign and STDIN in assign:
+        raise UsageError("--assign - given", "give the names of files")
+
+
+def _read_items(path: str, empty_text: str) -> list[Item]:
+    """Items with `text` as it stands, or with the plain text of any other record; in file order."""
+    from idgr.corpus.metadata import read_entries
+    from idgr.corpus.text import plain_text
+
+    found: dict[str, Item] = {}
+    for entry in read_entries(path):
+        if entry.item_id in found:
+            raise IdgrError(
+                f"duplicate item_id {entry.item_id!r}", "keep one record of each", where=path, line=entry.line
+            )
+        text = entry.record.get("text")
+        item = Item(entry.item_id, text.strip() if isinstance(text, str) else plain_text(entry.record))
+        if not item.text and empty_text == "error":
+            raise IdgrError(
+                f"item {item.item_id!r} has no text",
+                "give it some, or take --empty-text key to make its ID of its key",
+                where=path,
+                line=entry.line,
+            )
+        found[item.item_id] = item
+    return list(found.values())
+
+
+def _load(model: str, device: str) -> Backbone:
+    from idgr.models.backbone import Backbone, load_backbone
+    from idgr.training.loop import pick_device
+
+    where = pick_device(device)
+    backbone = load_backbone(model)
+    return Backbone(backbone.model.to(where).eval(), backbone.tokenizer)
+
+
+def _watched(batches: Sequence[list[int]]) -> Iterator[list[int]]:
+    return progress(batches, "gen-ids", unit="batches")
+
+
+def _by_model(
+    catalogue: list[Item],
+    model: str,
+    rec_tokenizer: str | None,
+    device: str,
+    options: GenerationOptions,
+    first: dict[str, list[str]] | None,
+    run: RunInfo,
+) -> list[ItemId]:
+    from idgr.ids.generation import generate_ids
+    from idgr.models.tokenizer import load_tokenizer
+
+    recommender = load_tokenizer(rec_tokenizer or model)
+    made = generate_ids(catalogue, lambda: _load(model, device), recommender, options, first=first, watch=_watched)
+    facts = {"searches": made.n_searches, "close_searches": made.n_close}
+    _tell(made.ids, recommender, options.schedule.length_step, run, facts)
+    return made.ids
+
+
+def _by_keyphrase(catalogue: list[Item], rec_tokenizer: str | None, run: RunInfo) -> list[ItemId]:
+    from idgr.ids.keyphrase import keyphrase_ids
+    from idgr.ids.spelling import can_spell
+    from idgr.models.tokenizer import load_tokenizer
+
+    tokenizer = load_tokenizer(rec_tokenizer) if rec_tokenizer is not None else None
+    texts = [item.text or item.item_id.lower() for item in catalogue]
+    ids = keyphrase_ids(texts, can_spell=None if tokenizer is None else lambda ids: can_spell(tokenizer, ids))
+    records = [ItemId(item.item_id, text) for item, text in zip(catalogue, ids, strict=True)]
+    if tokenizer is None:
+        log(f"gen-ids: {len(records)} items, by the keyphrase rule")
+    else:
+        _tell(records, tokenizer, 0, run, {})
+    return records
+
+
+def _tell(
+    ids: list[ItemId], recommender: PreTrainedTokenizerBase, length_step: int, run: RunInfo, facts: dict[str, Any]
+) -> None:
+    """The summary, on standard error and in run.json."""
+    from dataclasses import asdict
+
+    from idgr.ids.generation import summarize
+
+    figures = summarize(ids, recommender, length_step)
+    run.facts["summary"] = asdict(figures) | facts
+    line = f"gen-ids: {figures.items} items, {figures.mean_tokens:.1f} tokens an ID, at most {figures.max_tokens}"
+    if facts:
+        close = facts["close_searches"] / max(1, facts["searches"])
+        line += (
+            f"; second attempts {figures.second_attempts:.2%}, longer IDs {figures.longer:.2%}, "
+            f"from no attempt {figures.without_attempt:.2%}; close searches made again {close:.2%}"
+        )
+    log(line)

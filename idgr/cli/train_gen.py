@@ -1,0 +1,130 @@
+"""`idgr train-gen`: train the ID generator through the frozen recommender."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from idgr.errors import IdgrError, UsageError
+
+PAPER_LR = 1e-8
+
+
+def train_gen(
+    train: Annotated[str, typer.Argument(help="Training sequences, train.jsonl of `idgr prep`.", metavar="TRAIN")],
+    items: Annotated[str, typer.Option("--items", help="The items' texts, items.jsonl of `idgr prep`.")],
+    ids: Annotated[str, typer.Option("--ids", help="The current IDs, ids.jsonl of `idgr gen-ids`.")],
+    rec: Annotated[str, typer.Option("--rec", help="The recommender trained on these IDs; it stays as it is.")],
+    gen: Annotated[str, typer.Option("--gen", help="The ID generator to begin from.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder for the trained generator.")],
+    temperature: Annotated[float, typer.Option("--temperature", help="Of the softmax at each ID position.")] = 1.0,
+    straight_through: Annotated[
+        bool, typer.Option("--straight-through", help="Show the hard IDs, with the gradient of the soft ones.")
+    ] = False,
+    anchor: Annotated[float, typer.Option("--anchor", help="Weight of staying close to the starting generator.")] = 0.0,
+    epochs: Annotated[int, typer.Option("--epochs", help="Passes over the training instances.")] = 1,
+    lr: Annotated[float | None, typer.Option("--lr", help="Highest learning rate (default: 1e-4).")] = None,
+    paper: Annotated[bool, typer.Option("--paper", help="The paper's learning rate, 1e-8.")] = False,
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Instances a batch.")] = 12,
+    accumulate: Annotated[int, typer.Option("--accumulate", help="Batches a step.")] = 1,
+    schedule: Annotated[
+        str, typer.Option("--schedule", help="Learning rate after the warm-up: linear, cosine or constant.")
+    ] = "linear",
+    warmup: Annotated[float, typer.Option("--warmup", help="Share of the steps in which the rate rises.")] = 0.05,
+    weight_decay: Annotated[float, typer.Option("--weight-decay", help="AdamW's weight decay.")] = 0.01,
+    clip: Annotated[float, typer.Option("--clip", help="Largest norm of a gradient.")] = 1.0,
+    dropout: Annotated[float | None, typer.Option("--dropout", help="Dropout; the model's own if not given.")] = None,
+    epoch_instances: Annotated[
+        int, typer.Option("--epoch-instances", help="Instances drawn for each epoch; 0 for all.")
+    ] = 0,
+    max_text_tokens: Annotated[int, typer.Option("--max-text-tokens", help="Texts are cut behind so many.")] = 256,
+    precision: Annotated[
+        str, typer.Option("--precision", help="fp32, or bf16 for products of matrices only.")
+    ] = "fp32",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    seed: Annotated[int, typer.Option("--seed", help="Seed of all that is random.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Take a recommender that was trained on other IDs.")] = False,
+) -> None:
+    """Train the ID generator by what its IDs are worth to a recommender, which stays frozen.
+
+    Example: idgr train-gen train.jsonl --items items.jsonl --ids ids.jsonl --rec rec/ --gen gen/ -o gen2/
+    """
+    given = dict(locals())
+    if output == "-":
+        raise UsageError("-o - cannot hold a model folder", "give the name of a folder to -o")
+    if [train, items, ids].count("-") > 1:
+        raise UsageError("standard input (-) given for several inputs", "give `-` once")
+    if paper and lr is not None:
+        raise UsageError("--paper and --lr both tell the learning rate", "leave one of them out")
+
+    from idgr.formats.jsonl import dump_line, replace_folder
+    from idgr.formats.rec_folder import check_ids_known, read_recommender_facts
+    from idgr.formats.records import read_ids, read_items, read_sequences
+    from idgr.formats.run_info import RunInfo
+    from idgr.models.backbone import load_backbone, save_backbone
+    from idgr.prompts.rendering import PromptRenderer
+    from idgr.training.id_learning import DEFAULT_LR, IdLearningOptions, check_one_vocabulary, learn_ids
+    from idgr.training.loop import LoopOptions, pick_device
+    from idgr.training.recommender import id_tokens
+
+    rate = PAPER_LR if paper else DEFAULT_LR if lr is None else lr
+    options = IdLearningOptions(temperature, straight_through, anchor, max_text_tokens)
+    loop = LoopOptions(
+        epochs=epochs,
+        lr=rate,
+        batch_size=batch_size,
+        accumulate=accumulate,
+        schedule=schedule,
+        warmup=warmup,
+        weight_decay=weight_decay,
+        clip=clip,
+        dropout=dropout,
+        precision=precision,
+        epoch_instances=epoch_instances,
+        seed=seed,
+    )
+    where = pick_device(device)
+    inputs = ("train", "items", "ids", "rec", "gen")
+    shaping = {name: value for name, value in given.items() if name not in {*inputs, "output", "device", "paper"}}
+    run = RunInfo("train-gen", {**shaping, "lr": rate}, {name: given[name] for name in inputs}, seed)
+
+    with replace_folder(output) as folder:
+        facts = read_recommender_facts(rec)
+        known = read_ids(ids)
+        if not force:
+            check_ids_known(facts, known, rec, ids)
+        number = {record.item_id: i for i, record in enumerate(known)}
+        sequences = [[number[item] for item in row.items] for row in read_sequences(train, number)]
+        if max(map(len, sequences)) < 2:
+            raise IdgrError("no sequence has two items", "give longer training sequences", where=train)
+        text_of = {item.item_id: item.text for item in read_items(items)}
+        for record in known:
+            if record.item_id not in text_of:
+                raise IdgrError(
+                    f"has no item {record.item_id!r}", f"give the items that {ids} was made for", where=items
+                )
+        generator, recommender = load_backbone(gen), load_backbone(rec)
+        check_one_vocabulary(generator.tokenizer, recommender.tokenizer, gen, rec)
+        rows = id_tokens(recommender.tokenizer, [record.id for record in known])
+        renderer = PromptRenderer(
+            recommender.tokenizer, facts.templates, rows, facts.max_history, facts.max_prompt_tokens
+        )
+        generator.model.to(where)
+        recommender.model.to(where)
+        texts = [text_of[record.item_id] for record in known]
+        with open(folder / "log.jsonl", "wb", buffering=0) as written:
+            last = learn_ids(
+                generator,
+                recommender,
+                renderer,
+                texts,
+                sequences,
+                facts.objective,
+                options,
+                loop,
+                lambda record: written.write(dump_line(record)),
+            )
+        save_backbone(generator, folder)
+        run.facts |= {"last": last}
+        run.write(output, folder)

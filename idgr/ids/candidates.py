@@ -1,0 +1,160 @@
+"""Candidate token sequences for many sources: batches for speed, and the same result whatever the batches.
+
+Matrix products of differently shaped batches differ in their last bits, which could turn a close decision of a
+search. So a search that was close is repeated in double precision, where the bits that differ do not matter.
+Knows token sequences and a model; texts, IDs and the choice among candidates live elsewhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from idgr.errors import IdgrError
+from idgr.ids.diverse_beam import BeamOptions, Found, diverse_beam_search
+from idgr.ids.schedule import Limits
+from idgr.models.t5 import T5, encode, read_weights
+
+if TYPE_CHECKING:
+    from transformers import T5ForConditionalGeneration
+
+# Scores of one search in batches of different shapes have been seen to differ by 2e-5 in single precision (T5-small).
+CLOSE = 1e-4
+_CLOSE_IN_DOUBLE = 1e-10
+_KEPT_BYTES = 512 << 20
+
+
+@dataclass
+class Candidates:
+    """Searches for the candidates of sources, on one device.
+
+    Args:
+        model: a T5, on the device where it shall run.
+        sources: the tokens of each source, EOS included.
+        options: the shape of the search.
+        batch_size: sources in a batch.
+        close: searches with a margin below this are repeated in double precision.
+
+    Attributes:
+        n_searches: how many searches were made.
+        n_close: how many of them were repeated.
+    """
+
+    model: T5ForConditionalGeneration
+    sources: Sequence[npt.NDArray[np.int32]]
+    options: BeamOptions
+    batch_size: int
+    close: float = CLOSE
+    n_searches: int = 0
+    n_close: int = 0
+    _states: dict[int, Tensor] = field(default_factory=dict)
+    _kept_bytes: int = 0
+
+    @cached_property
+    def _single(self) -> T5:
+        return read_weights(self.model, torch.float32)
+
+    @cached_property
+    def _double(self) -> T5:
+        return read_weights(self.model, torch.double)
+
+    def search(
+        self,
+        wanted: Sequence[tuple[int, Limits]],
+        watch: Callable[[Sequence[list[int]]], Iterable[list[int]]] = lambda batches: batches,
+    ) -> list[list[list[int]]]:
+        """The candidates of each (source, limits): token sequences without EOS, in the order of the groups.
+
+        Args:
+            watch: passes the batches on, and may show how far the work has come.
+
+        Raises:
+            IdgrError: the model's probabilities are not numbers.
+        """
+        found: list[Found | None] = [None] * len(wanted)
+        for batch in watch(self._batches(wanted, range(len(wanted)))):
+            self._fill(found, wanted, batch, self._single, self._encoded)
+        close = [place for place, result in enumerate(found) if result is not None and result.margin < self.close]
+        self.n_searches += len(wanted)
+        self.n_close += len(close)
+        for batch in self._batches(wanted, close):
+            self._fill(found, wanted, batch, self._double, self._encoded_in_double)
+        for place in close:
+            result = found[place]
+            if result is not None and result.margin < _CLOSE_IN_DOUBLE:
+                self._fill(found, wanted, [place], self._double, self._encoded_in_double)
+        return [self._checked(result) for result in found]
+
+    def _batches(self, wanted: Sequence[tuple[int, Limits]], places: Iterable[int]) -> list[list[int]]:
+        """Places in `wanted`, in batches of like lengths: the longest first, so that a lack of memory shows at once."""
+        order = sorted(
+            places,
+            key=lambda place: (wanted[place][1].max_tokens, len(self.sources[wanted[place][0]])),
+            reverse=True,
+        )
+        return [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+
+    def _fill(
+        self,
+        found: list[Found | None],
+        wanted: Sequence[tuple[int, Limits]],
+        batch: list[int],
+        t5: T5,
+        encoded: Callable[[list[int]], tuple[Tensor, Tensor]],
+    ) -> None:
+        sources, limits = zip(*(wanted[place] for place in batch), strict=True)
+        results: list[Found] | None = None
+        try:
+            with torch.inference_mode():
+                results = diverse_beam_search(t5, *encoded(list(sources)), limits, self.options)
+        except torch.OutOfMemoryError:
+            if len(batch) == 1:
+                raise
+        if results is None:  # not within `except`, whose traceback would keep the batch's memory
+            torch.cuda.empty_cache()
+            middle = len(batch) // 2
+            self._fill(found, wanted, batch[:middle], t5, encoded)
+            self._fill(found, wanted, batch[middle:], t5, encoded)
+            return
+        for place, result in zip(batch, results, strict=True):
+            found[place] = result
+
+    def _encoded(self, sources: list[int]) -> tuple[Tensor, Tensor]:
+        """The encoder's states of sources, each of which is encoded once as far as memory for keeping goes."""
+        new = [source for source in dict.fromkeys(sources) if source not in self._states]
+        fresh: dict[int, Tensor] = {}
+        if new:
+            states_BSD, lengths_B = encode(self._single, [self.sources[source] for source in new])
+            for source, states_SD, length in zip(new, states_BSD, lengths_B.tolist(), strict=True):
+                fresh[source] = states_SD[:length]
+            if new == sources:
+                self._keep(fresh)
+                return states_BSD, lengths_B
+        states = [fresh[source] if source in fresh else self._states[source] for source in sources]
+        self._keep(fresh)
+        lengths_B = torch.tensor([len(rows) for rows in states], device=self._single.device)
+        return torch.nn.utils.rnn.pad_sequence(states, batch_first=True), lengths_B
+
+    def _keep(self, fresh: dict[int, Tensor]) -> None:
+        for source, states_SD in fresh.items():
+            size = states_SD.numel() * states_SD.element_size()
+            if self._kept_bytes + size <= _KEPT_BYTES:
+                self._states[source] = states_SD.clone()
+                self._kept_bytes += size
+
+    def _encoded_in_double(self, sources: list[int]) -> tuple[Tensor, Tensor]:
+        return encode(self._double, [self.sources[source] for source in sources])
+
+    @staticmethod
+    def _checked(result: Found | None) -> list[list[int]]:
+        if result is None or not all(math.isfinite(score) for score in result.scores):
+            raise IdgrError("the ID generator's probabilities are not numbers", "train or fetch the generator again")
+        return result.tokens

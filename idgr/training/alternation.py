@@ -1,0 +1,157 @@
+"""Alternate training (IDGenRec, section 2.5): generator and recommender in turns, as a plan of single commands.
+
+A run is a list of phases, each a command with its arguments and one output; it is finished once that output is there,
+whole and made from the inputs as they are now. So a run that was cut off goes on where it stopped, and gives what the
+single commands would. Knows which phase follows which; what a command does, it leaves to whoever performs it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from idgr.errors import IdgrError, UsageError
+from idgr.formats.jsonl import replace_file, replace_folder, write_json, write_jsonl
+from idgr.formats.run_info import RUN_FILE, RunInfo, hash_folder, hash_input, read_run, sha256_file
+from idgr.models.backbone import PRESETS, load_backbone, save_backbone
+from idgr.progress import log
+
+MODES = ("alternate", "rec-only", "id-only")
+ORDERS = ("gen-first", "rec-first")
+
+METRICS = "metrics.json"
+
+
+@dataclass(frozen=True)
+class Alternation:
+    """What alternates; the names are those on the command line.
+
+    Attributes:
+        data: a prepared folder with items.jsonl, train.jsonl and valid.jsonl.
+        gen: the ID generator to begin from, a folder or hub name.
+        rec: the recommender to begin from: a preset, a folder or a hub name.
+        rounds: how often each of the two is trained.
+        mode: both in turns, or one of them alone (the paper's Table 5).
+        order: whether the first round trains the generator before the recommender; None for what suits `rec`: through
+            a recommender with random weights a generator would learn noise, so with a preset it comes second.
+        gen_options: options of `train-gen`, `ids_options` of `gen-ids`, `rec_options` of `train-rec`.
+        prompt_options: of both training commands, while the recommender cannot tell its own.
+        seed: of the first round; each further round adds 1.
+
+    Raises:
+        UsageError: a value is out of range, or the order does not suit the recommender.
+    """
+
+    data: Path
+    gen: str
+    rec: str
+    rounds: int = 3
+    mode: str = "alternate"
+    order: str | None = None
+    gen_options: dict[str, Any] = field(default_factory=dict)
+    ids_options: dict[str, Any] = field(default_factory=dict)
+    rec_options: dict[str, Any] = field(default_factory=dict)
+    prompt_options: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1:
+            raise UsageError(f"--rounds {self.rounds}", "give a number of at least 1")
+        for name, value, known in (("mode", self.mode, MODES), ("order", self.order, (None, *ORDERS))):
+            if value not in known:
+                raise UsageError(f"--{name} {value}", f"choose {', '.join(filter(None, known))}")
+        if self.order == "gen-first" and self.rec in PRESETS:
+            raise UsageError(
+                f"--order gen-first with --rec {self.rec}, through whose random weights nothing is learnt",
+                "take --order rec-first, or give a trained recommender to --rec",
+            )
+
+    @property
+    def gen_first(self) -> bool:
+        return self.rec not in PRESETS if self.order is None else self.order == "gen-first"
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A command of idgr, or `keep` for a copy of what a round does not change, or `validate`.
+
+    Attributes:
+        round: from 1; 0 for what comes before the first round.
+        command: its name on the command line.
+        arguments: by the names of the command's parameters.
+        output: the file or folder it makes.
+    """
+
+    round: int
+    command: str
+    arguments: dict[str, Any]
+    output: Path
+
+
+def plan(run: Path, what: Alternation) -> list[Phase]:
+    """The phases of a run in their order; every round's folder gets a generator, IDs and a recommender."""
+    data = what.data
+    items, train, valid = (str(data / name) for name in ("items.jsonl", "train.jsonl", "valid.jsonl"))
+    phases: list[Phase] = []
+    gen, rec = what.gen, what.rec
+
+    def add(number: int, command: str, output: Path, **arguments: Any) -> str:
+        phases.append(Phase(number, command, arguments, output))
+        return str(output)
+
+    def generate(number: int, output: Path) -> str:
+        return add(number, "gen-ids", output, items=items, model=gen, **what.ids_options)
+
+    ids = generate(0, run / "round-0" / "ids.jsonl")
+    for number in range(1, what.rounds + 1):
+        folder, seed = run / f"round-{number}", what.seed + number - 1
+        before = ids
+        trains_gen = what.mode != "rec-only" and (number > 1 or what.gen_first)
+        # A recommender that is not trained at all cannot be scored, nor learnt through.
+        trains_rec = what.mode != "id-only" or (number == 1 and not what.gen_first)
+        if trains_gen:
+            # The first recommender may know no IDs at all, and that of `id-only` never gets to know the new ones.
+            strange = number == 1 or what.mode == "id-only"
+            own = {"force": True, **(what.prompt_options if number == 1 else {})} if strange else {}
+            gen = add(
+                number, "train-gen", folder / "gen",
+                train=train, items=items, ids=ids, rec=rec, gen=gen, seed=seed, **what.gen_options, **own,
+            )  # fmt: skip
+            ids = generate(number, folder / "ids.jsonl")
+            add(number, "validate", folder / METRICS, phase="gen", before=before, ids=ids, rec=rec, trained=gen)
+        else:
+            gen = add(number, "keep", folder / "gen", source=gen)
+            ids = add(number, "keep", folder / "ids.jsonl", source=ids)
+        if trains_rec:
+            shared = {"tokenizer": gen} if rec in PRESETS else {}
+            rec = add(
+                number, "train-rec", folder / "rec",
+                train=train, ids=ids, valid=valid, model=rec, seed=seed, **what.rec_options, **what.prompt_options, **shared,
+            )  # fmt: skip
+            add(number, "validate", folder / METRICS, phase="rec", before=ids, ids=ids, rec=rec, trained=rec)
+        else:
+            rec = add(number, "keep", folder / "rec", source=rec)
+    return phases
+
+
+def is_done(phase: Phase) -> bool:
+    """Whether the phase's output is there, whole, and made from the inputs as they are now."""
+    if phase.command == "validate":
+        return phase.arguments["phase"] in read_metrics(phase.output)
+    record = read_run(phase.output)
+    if not record:
+        return False
+    if phase.command == "keep":
+        return _same(phase.arguments["source"], phase.output)
+    for role, entry in record["inputs"].items():
+        name = phase.arguments.get(role.replace("-", "_"))
+        if name is None or hash_input(name)["sha256"] != entry["sha256"]:
+            return False
+    if phase.output.is_dir():
+        return hash_folder(phase.output) == record["outputs"]
+    return {phase.output.name: sha256_file(phase.output)} == record["outputs"]
