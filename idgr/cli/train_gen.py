@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import replace
+from typing import Annotated, Any
 
 import typer
 
@@ -18,6 +19,18 @@ def train_gen(
     rec: Annotated[str, typer.Option("--rec", help="The recommender trained on these IDs; it stays as it is.")],
     gen: Annotated[str, typer.Option("--gen", help="The ID generator to begin from.")],
     output: Annotated[str, typer.Option("--output", "-o", help="Folder for the trained generator.")],
+    objective: Annotated[
+        str | None, typer.Option("--objective", help="full or trie; as the recommender was trained, if not given.")
+    ] = None,
+    templates: Annotated[
+        str | None, typer.Option("--templates", help="Prompt templates; else those the recommender was trained with.")
+    ] = None,
+    max_history: Annotated[
+        int | None, typer.Option("--max-history", min=1, help="Newest history items shown; else as in its training.")
+    ] = None,
+    max_prompt_tokens: Annotated[
+        int | None, typer.Option("--max-prompt-tokens", help="Length of a prompt; else as in its training.")
+    ] = None,
     temperature: Annotated[float, typer.Option("--temperature", help="Of the softmax at each ID position.")] = 1.0,
     straight_through: Annotated[
         bool, typer.Option("--straight-through", help="Show the hard IDs, with the gradient of the soft ones.")
@@ -44,7 +57,9 @@ def train_gen(
     ] = "fp32",
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
     seed: Annotated[int, typer.Option("--seed", help="Seed of all that is random.")] = 0,
-    force: Annotated[bool, typer.Option("--force", help="Take a recommender that was trained on other IDs.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Take a recommender that was trained on other IDs, or on none.")
+    ] = False,
 ) -> None:
     """Train the ID generator by what its IDs are worth to a recommender, which stays frozen.
 
@@ -53,20 +68,21 @@ def train_gen(
     given = dict(locals())
     if output == "-":
         raise UsageError("-o - cannot hold a model folder", "give the name of a folder to -o")
-    if [train, items, ids].count("-") > 1:
+    if [train, items, ids, templates].count("-") > 1:
         raise UsageError("standard input (-) given for several inputs", "give `-` once")
     if paper and lr is not None:
         raise UsageError("--paper and --lr both tell the learning rate", "leave one of them out")
 
     from idgr.formats.jsonl import dump_line, replace_folder
-    from idgr.formats.rec_folder import check_ids_known, read_recommender_facts
+    from idgr.formats.rec_folder import RecommenderFacts, check_ids_known, read_recommender_facts
     from idgr.formats.records import read_ids, read_items, read_sequences
     from idgr.formats.run_info import RunInfo
     from idgr.models.backbone import load_backbone, save_backbone
     from idgr.prompts.rendering import PromptRenderer
+    from idgr.prompts.templates import load_templates
     from idgr.training.id_learning import DEFAULT_LR, IdLearningOptions, check_one_vocabulary, learn_ids
     from idgr.training.loop import LoopOptions, pick_device
-    from idgr.training.recommender import id_tokens
+    from idgr.training.recommender import OBJECTIVES, id_tokens
 
     rate = PAPER_LR if paper else DEFAULT_LR if lr is None else lr
     options = IdLearningOptions(temperature, straight_through, anchor, max_text_tokens)
@@ -84,13 +100,19 @@ def train_gen(
         epoch_instances=epoch_instances,
         seed=seed,
     )
+    if objective is not None and objective not in OBJECTIVES:
+        raise UsageError(f"--objective {objective}", f"choose {' or '.join(OBJECTIVES)}")
     where = pick_device(device)
-    inputs = ("train", "items", "ids", "rec", "gen")
+    inputs = ("train", "items", "ids", "rec", "gen", "templates")
     shaping = {name: value for name, value in given.items() if name not in {*inputs, "output", "device", "paper"}}
     run = RunInfo("train-gen", {**shaping, "lr": rate}, {name: given[name] for name in inputs}, seed)
 
     with replace_folder(output) as folder:
-        facts = read_recommender_facts(rec)
+        wordings = load_templates(templates)
+        facts = read_recommender_facts(rec, RecommenderFacts("full", wordings, 20, 512, "") if force else None)
+        asked: dict[str, Any] = {"objective": objective, "templates": None if templates is None else wordings}
+        asked |= {"max_history": max_history, "max_prompt_tokens": max_prompt_tokens}
+        facts = replace(facts, **{name: value for name, value in asked.items() if value is not None})
         known = read_ids(ids)
         if not force:
             check_ids_known(facts, known, rec, ids)

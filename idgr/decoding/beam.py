@@ -10,7 +10,8 @@ the result is ever stopped. Knows nothing of item keys, prompts' text or files.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -57,10 +58,14 @@ class SearchOptions:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Items by index, best first, with their scores; shorter than k where there are fewer valid items."""
+    """Items by index, best first, with their scores; shorter than k where there are fewer valid items.
+
+    `expansions` is the number of prefixes that an exact search had to look beyond; None from beam search.
+    """
 
     items: list[int]
     scores: list[float]
+    expansions: int | None = None
 
 
 def beam_search(
@@ -104,8 +109,7 @@ class BeamSearch:
         *,
         allowed: npt.NDArray[np.bool_] | None = None,
     ) -> None:
-        if int(trie.token.max()) >= model.config.vocab_size:
-            raise IdgrError("the IDs hold tokens that the model does not have", "give the tokenizer that the model has")
+        check_tokens(model, trie)
         self.model = model
         self.options = options or SearchOptions()
         with torch.inference_mode():
@@ -120,29 +124,24 @@ class BeamSearch:
         batch_size: int = 32,
     ) -> list[Ranking]:
         """A ranking for each prompt, in their order; see `beam_search`."""
-        was_training = self.model.training
-        self.model.eval()
         results: list[Ranking | None] = [None] * len(prompts)
         by_length = sorted(range(len(prompts)), key=lambda user: -len(prompts[user]))
-        try:
-            first = 0
+        first = 0
+        with evaluating(self.model):
             while first < len(prompts):
                 users = by_length[first : first + batch_size]
                 barred = self.tree.barred([excluded[user] if excluded is not None else () for user in users])
                 try:
-                    with torch.inference_mode():
-                        found = self._batch([prompts[user] for user in users], barred)
+                    found = self._batch([prompts[user] for user in users], barred)
                 except torch.OutOfMemoryError:
                     if len(users) == 1:
                         raise
                     batch_size = len(users) // 2
                     continue
-                for user, ranking in zip(users, found, strict=True):
-                    results[user] = ranking
+                for user, one in zip(users, found, strict=True):
+                    results[user] = one
                 first += len(users)
-        finally:
-            self.model.train(was_training)
-        return [ranking for ranking in results if ranking is not None]
+        return [one for one in results if one is not None]
 
     def _batch(self, prompts: Sequence[Sequence[int]], barred_BE: torch.Tensor | None) -> list[Ranking]:
         options, tree = self.options, self.tree
@@ -160,7 +159,7 @@ class BeamSearch:
             alive = tree.alive(children.node, barred_BE)
             if alive is not None:
                 total_BP = total_BP.masked_fill(~alive, NEVER)
-            best = _best(total_BP, children.node, 2 * options.beams)
+            best = best_places(total_BP, children.node, 2 * options.beams)
             score, node = total_BP.gather(1, best), children.node.gather(1, best)
             live = score > NEVER
             ends = live & (tree.n_children(node) == 0)
@@ -169,7 +168,7 @@ class BeamSearch:
             finishing[:, options.beams :] = False
             final = (score / (depth + 1) ** options.length_penalty).masked_fill(~finishing, NEVER)
             pool_score, pool_node = torch.cat([done_score, final], 1), torch.cat([done_node, node], 1)
-            kept = _best(pool_score, tree.item_lo[pool_node].long(), options.k)
+            kept = best_places(pool_score, tree.item_lo[pool_node].long(), options.k)
             done_score, done_node = pool_score.gather(1, kept), pool_node.gather(1, kept)
 
             stops = ends | ~live
@@ -188,15 +187,34 @@ class BeamSearch:
 
         items = tree.item[tree.item_lo[done_node].cpu().numpy()].tolist()
         found = zip(items, done_score.tolist(), strict=True)
-        return [_ranking(items_k, scores_k) for items_k, scores_k in found]
+        return [ranking(items_k, scores_k) for items_k, scores_k in found]
 
 
-def _ranking(items: list[int], scores: list[float]) -> Ranking:
+def ranking(items: list[int], scores: list[float], expansions: int | None = None) -> Ranking:
+    """The ranking of items that are sorted already; those that score minus infinity are none."""
     n = sum(score > NEVER for score in scores)
-    return Ranking(items[:n], scores[:n])
+    return Ranking(items[:n], scores[:n], expansions)
 
 
-def _best(score_BN: torch.Tensor, order_BN: torch.Tensor, n: int) -> torch.Tensor:
+def check_tokens(model: T5ForConditionalGeneration, trie: Trie) -> None:
+    """Raise `IdgrError` where the tree holds tokens that the model does not know."""
+    if int(trie.token.max()) >= model.config.vocab_size:
+        raise IdgrError("the IDs hold tokens that the model does not have", "give the tokenizer that the model has")
+
+
+@contextmanager
+def evaluating(model: T5ForConditionalGeneration) -> Iterator[None]:
+    """Without gradients and dropout; the model's training mode is put back at the end."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(was_training)
+
+
+def best_places(score_BN: torch.Tensor, order_BN: torch.Tensor, n: int) -> torch.Tensor:
     """The places of the n best scores, best first; equal scores in ascending `order`, so that ties are settled."""
     bits = score_BN.float().contiguous().view(torch.int32).long()
     # IEEE floats as integers of the same order: those of negative numbers count down.

@@ -1,11 +1,12 @@
 """T5's decoder for searches that follow many prefixes of one user's answer.
 
-Legend: B users, Q query tokens of a user in one pass, R queries that are no padding, C slots (tokens of a user that have
-been evaluated), S prompt tokens, H heads, K width of a head, I all heads together, D width of the model, V vocabulary.
+Legend: B users, Q query tokens of a user in one pass, R queries that are no padding, C slots (tokens of a user that
+have been evaluated), S prompt tokens, H heads, K width of a head, I all heads together, D width of the model,
+V vocabulary.
 
 The encoder's output and the cross-attention's keys and values are held once a user, never once a prefix. Every token
-that a search evaluates takes a slot of its user's self-attention cache, and a search says for each query which slots are
-its ancestors, so that beams can be reordered without moving keys or values. Knows nothing of trees, scores or beams.
+that a search evaluates takes a slot of its user's self-attention cache, and a search says for each query which slots
+are its ancestors, so that beams can be reordered without moving keys or values. Knows nothing of trees or scores.
 """
 
 from __future__ import annotations
@@ -64,7 +65,9 @@ class Decoder:
         self.heads, self.head_width = config.num_heads, config.d_kv
         self.head_VD: torch.Tensor = model.lm_head.weight
         self.scale = config.d_model**-0.5 if config.scale_decoder_outputs else 1.0
-        self.start: int = config.pad_token_id if config.decoder_start_token_id is None else config.decoder_start_token_id
+        self.start: int = (
+            config.pad_token_id if config.decoder_start_token_id is None else config.decoder_start_token_id
+        )
         self.layers = [_Layer(block) for block in stack.block]
         self.embedding_VD: torch.Tensor = stack.embed_tokens.weight
         self.final_norm = stack.final_layer_norm
@@ -147,25 +150,28 @@ class Decoder:
             keys, values = memory.keys[index][:, :, :last], memory.values[index][:, :, :last]
             hidden = hidden + F.linear(gather(_attend(self._split(query), keys, values, bias)), layer.out)
             query = self._split(spread(F.linear(layer.norms[1](hidden), layer.cross_query)))
-            hidden = hidden + F.linear(gather(_attend(query, *memory.cross[index], memory.prompt_bias)), layer.cross_out)
+            hidden = hidden + F.linear(
+                gather(_attend(query, *memory.cross[index], memory.prompt_bias)), layer.cross_out
+            )
             hidden = hidden + layer.feed_forward(layer.norms[2](hidden))
-        hidden = self.final_norm(hidden) * self.scale
-        memory.hidden[:, first:last] = spread(hidden)
-        return hidden
+        scaled_RD: torch.Tensor = self.final_norm(hidden) * self.scale
+        memory.hidden[:, first:last] = spread(scaled_RD)
+        return scaled_RD
 
     def log_normaliser(self, hidden_RD: torch.Tensor) -> torch.Tensor:
         """The logarithm of the sum of exponentials over the whole vocabulary, [R] in float32 (Eq. 2)."""
         if self.device.type == "cpu":
             # Logits beyond ±80 are rare, so the sums are taken as they are, which saves two passes over the logits.
             total_R = hidden_RD.new_zeros(len(hidden_RD), dtype=torch.float32)
-            for chunk_VD in self.head_VD.split(VOCABULARY_CHUNK):
+            for chunk_VD in torch.split(self.head_VD, VOCABULARY_CHUNK):
                 total_R += torch.mm(hidden_RD, chunk_VD.T).float().exp_().sum(-1)
             if bool((total_R.isfinite() & (total_R > SMALLEST_SUM)).all()):
                 return total_R.log_()
         return torch.mm(hidden_RD, self.head_VD.T).float().logsumexp(-1)
 
     def _split(self, hidden_BQI: torch.Tensor) -> torch.Tensor:
-        return hidden_BQI.unflatten(-1, (self.heads, self.head_width)).transpose(1, 2)
+        B, Q, _ = hidden_BQI.shape
+        return hidden_BQI.view(B, Q, self.heads, self.head_width).transpose(1, 2)
 
     def _reserve(self, memory: Memory, slots: int) -> None:
         capacity = memory.position.shape[1]

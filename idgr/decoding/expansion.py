@@ -4,9 +4,10 @@ Legend: B users, K prefixes of a user, L tokens of a block, Q query tokens of a 
 are no padding, C slots, N candidates of all users, P candidates of a user, D width of the model, E excluded items.
 
 A node with a single child begins a chain: no choice is left until the chain ends in a node with several children or in
-a leaf. The tokens of a chain are evaluated in one pass, as a block. Under the softmax over the whole vocabulary (Eq. 2)
-that happens when a search reaches the chain's beginning, since each forced token costs something; under the softmax over
-the valid children a forced token costs nothing, so it happens only when its end is reached and choices are needed.
+a leaf. The tokens of a chain can be evaluated in one pass, as a block. Under the softmax over the whole vocabulary
+(Eq. 2) each forced token costs something, so a block is evaluated where a search reaches its beginning, and only if the
+search is sure to follow it to its end; else it goes token by token. Under the softmax over the valid children a forced
+token costs nothing, so a block is evaluated only where its end is reached and there is a choice, and tails never.
 """
 
 from __future__ import annotations
@@ -35,9 +36,7 @@ class Tree:
         allowed: [I] which items may be returned; None for all.
     """
 
-    def __init__(
-        self, trie: Trie, start: int, allowed: npt.NDArray[np.bool_] | None, device: torch.device
-    ) -> None:
+    def __init__(self, trie: Trie, start: int, allowed: npt.NDArray[np.bool_] | None, device: torch.device) -> None:
         self.token = torch.tensor(trie.token).to(device)
         self.token[0] = start
         self.first_child = torch.tensor(trie.first_child).to(device)
@@ -163,7 +162,9 @@ class Expansion:
             at_root=True,
         )
 
-    def follow(self, prefixes: Prefixes, parent_BK: torch.Tensor, node_BK: torch.Tensor, live_BK: torch.Tensor) -> Prefixes:
+    def follow(
+        self, prefixes: Prefixes, parent_BK: torch.Tensor, node_BK: torch.Tensor, live_BK: torch.Tensor
+    ) -> Prefixes:
         """The prefixes that continue some of `prefixes` by one token each, to the nodes `node_BK`."""
         slot, ahead = prefixes.slot.gather(1, parent_BK), prefixes.ahead.gather(1, parent_BK)
         single = self.tree.n_children(prefixes.node).gather(1, parent_BK) == 1
@@ -193,7 +194,9 @@ class Expansion:
             self._evaluate(prefixes, needed, depth_BK, settled_B)
         return self._score(prefixes, n_children)
 
-    def _evaluate(self, prefixes: Prefixes, needed: torch.Tensor, depth_BK: torch.Tensor, settled_B: torch.Tensor) -> None:
+    def _evaluate(
+        self, prefixes: Prefixes, needed: torch.Tensor, depth_BK: torch.Tensor, settled_B: torch.Tensor
+    ) -> None:
         memory, tree = self.memory, self.tree
         (B, K), device, used = needed.shape, needed.device, memory.used
         length_BK = tree.block[prefixes.begin] * needed
@@ -232,7 +235,7 @@ class Expansion:
         if self.full:
             normaliser_R = self.decoder.log_normaliser(hidden_RD)
             only_R = tree.token[tree.first_child[node_R].long()].long()
-            forced_R = (hidden_RD * self.decoder.head_VD[only_R]).sum(-1).float() - normaliser_R
+            forced_R = (hidden_RD.float() * self.decoder.head_VD[only_R].float()).sum(-1) - normaliser_R
             self.normaliser = torch.cat([self.normaliser, spread(normaliser_R, 0)], dim=1)
             self.forced = torch.cat([self.forced, spread(forced_R, 0)], dim=1)
 
@@ -284,10 +287,10 @@ class Expansion:
 def _products(hidden: torch.Tensor, row: torch.Tensor, head_VD: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
     """The logits of pairs of a hidden state and a token, in float32."""
     parts = [
-        (hidden[some_rows] * head_VD[tokens]).sum(-1)
-        for some_rows, tokens in zip(row.split(_GATHER_CHUNK), token.split(_GATHER_CHUNK), strict=True)
+        (hidden[rows].float() * head_VD[tokens].float()).sum(-1)
+        for rows, tokens in zip(torch.split(row, _GATHER_CHUNK), torch.split(token, _GATHER_CHUNK), strict=True)
     ]
-    return torch.cat(parts).float()
+    return torch.cat(parts)
 
 
 def _log_sums(logit: torch.Tensor, row: torch.Tensor, count: torch.Tensor) -> torch.Tensor:

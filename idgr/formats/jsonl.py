@@ -9,11 +9,12 @@ import codecs
 import errno
 import os
 import shutil
+import stat
 import sys
 import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from gzip import BadGzipFile
 from itertools import islice
 from pathlib import Path
@@ -40,6 +41,19 @@ def _open_bytes(path: str) -> IO[bytes]:
 
         return igzip_threaded.open(path, "rb", threads=1)  # type: ignore[no-any-return]
     return open(path, "rb")
+
+
+def _damaged_line(path: str) -> int:
+    """The first line that a gzip file does not hold whole, which the fast reader cannot tell: it loses a block."""
+    lines, stream = 1, zlib.decompressobj(zlib.MAX_WBITS | 16)
+    with open(path, "rb") as packed, suppress(zlib.error):
+        while data := packed.read(1 << 16):
+            while data:
+                lines += stream.decompress(data).count(b"\n")
+                data = stream.unused_data
+                if stream.eof:
+                    stream = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    return lines
 
 
 class Lines:
@@ -82,7 +96,7 @@ class Lines:
                 f"damaged gzip data ({fault})",
                 "fetch or compress the file again",
                 where=self.path,
-                line=first + len(block),
+                line=_damaged_line(self.path),
             ) from None
         except OSError as fault:
             if isinstance(fault, BrokenPipeError):
@@ -139,12 +153,23 @@ def dump_line(record: dict[str, Any]) -> bytes:
     return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)
 
 
+def is_stream(path: str | os.PathLike[str]) -> bool:
+    """Whether an output is standard output, a device or a named pipe: written to, never replaced, nothing beside it."""
+    if os.fspath(path) == STDOUT:
+        return True
+    try:
+        mode = Path(path).stat().st_mode
+    except OSError:  # there is nothing yet, or it cannot be seen, which opening it will tell
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
 @contextmanager
 def replace_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """A binary stream whose bytes appear under `path` only if the block ends without an exception.
 
     `-` is standard output, flushed at the end. A name that ends in `.gz` is compressed, with no time
-    stamp inside, so equal records give equal bytes.
+    stamp inside, so equal records give equal bytes. A device or named pipe is written as it is.
 
     Raises:
         IdgrError: the folder cannot be made or written.
@@ -155,6 +180,10 @@ def replace_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         sys.stdout.buffer.flush()
         return
     final = Path(name)
+    if is_stream(final):
+        with open(final, "wb") as stream:
+            yield stream
+        return
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         if final.is_dir():

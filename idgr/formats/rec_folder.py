@@ -26,13 +26,20 @@ class RecommenderFacts:
     ids_fingerprint: str
 
 
-def read_recommender_facts(folder: str | os.PathLike[str]) -> RecommenderFacts:
+def read_recommender_facts(
+    folder: str | os.PathLike[str], untrained: RecommenderFacts | None = None
+) -> RecommenderFacts:
     """The facts that `idgr train-rec` left in `folder`.
+
+    Args:
+        untrained: what to take for a model that `idgr train-rec` has not made, if that is accepted.
 
     Raises:
         IdgrError: the folder is not a recommender's.
     """
     record = read_run(folder)
+    if untrained is not None and record.get("command") != "train-rec":
+        return untrained
     kinds = {"objective": str, "templates": list, "max_history": int, "max_prompt_tokens": int, "ids_fingerprint": str}
     facts: dict[str, Any] = {}
     for name, kind in kinds.items():

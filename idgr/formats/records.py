@@ -188,6 +188,7 @@ def read_queries(
     Args:
         known: the catalogue's item keys, if every item must be among them.
         need_target: whether each line must hold a `target`, and each user stand on one line only.
+        allow_empty: whether a file without records is accepted.
 
     Raises:
         IdgrError: while streaming, at the first line that is wrong.
@@ -202,7 +203,7 @@ def read_queries(
             _check_known([query.target], known)
         return query
 
-    return read_jsonl(path, _once(parse, "user_id") if need_target else parse)
+    return read_jsonl(path, _once(parse, "user_id") if need_target else parse, allow_empty=allow_empty)
 
 
 def read_recommendations(

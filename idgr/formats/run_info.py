@@ -19,7 +19,7 @@ import orjson
 
 from idgr import __version__
 from idgr.errors import IdgrError
-from idgr.formats.jsonl import STDIN, STDOUT, write_json
+from idgr.formats.jsonl import STDIN, is_stream, write_json
 
 RUN_FILE = "run.json"
 _PACKAGES = ("torch", "transformers", "tokenizers", "sentencepiece", "numpy", "polars", "accelerate", "safetensors")
@@ -78,10 +78,10 @@ class RunInfo:
         """Write the record for `output`: into it if it is a folder, else beside it as `NAME.run.json`.
 
         Args:
-            output: the final name of what the run wrote; nothing is written for `-`.
+            output: the final name of what the run wrote; nothing is written for `-`, a device or a named pipe.
             folder: where the output lies now, while it has not yet taken its final name.
         """
-        if os.fspath(output) == STDOUT:
+        if is_stream(output):
             return
         place = Path(folder if folder is not None else output)
         outputs = hash_folder(place) if place.is_dir() else {place.name: sha256_file(place)}

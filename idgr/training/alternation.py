@@ -8,18 +8,25 @@ single commands would. Knows which phase follows which; what a command does, it 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from idgr.errors import IdgrError, UsageError
+from idgr.decoding.trie import build_trie
+from idgr.errors import UsageError
 from idgr.formats.jsonl import replace_file, replace_folder, write_json, write_jsonl
+from idgr.formats.rec_folder import RecommenderFacts, read_recommender_facts
+from idgr.formats.records import read_ids, read_queries
 from idgr.formats.run_info import RUN_FILE, RunInfo, hash_folder, hash_input, read_run, sha256_file
+from idgr.ids.diff import changed_share
 from idgr.models.backbone import PRESETS, load_backbone, save_backbone
 from idgr.progress import log
+from idgr.prompts.rendering import PromptRenderer
+from idgr.training.loop import pick_device
+from idgr.training.recommender import RecommenderOptions, draw_users, id_tokens, validation
 
 MODES = ("alternate", "rec-only", "id-only")
 ORDERS = ("gen-first", "rec-first")
@@ -128,10 +135,10 @@ def plan(run: Path, what: Alternation) -> list[Phase]:
             gen = add(number, "keep", folder / "gen", source=gen)
             ids = add(number, "keep", folder / "ids.jsonl", source=ids)
         if trains_rec:
-            shared = {"tokenizer": gen} if rec in PRESETS else {}
+            own = {**what.rec_options, **what.prompt_options, **({"tokenizer": gen} if rec in PRESETS else {})}
             rec = add(
                 number, "train-rec", folder / "rec",
-                train=train, ids=ids, valid=valid, model=rec, seed=seed, **what.rec_options, **what.prompt_options, **shared,
+                train=train, ids=ids, valid=valid, model=rec, seed=seed, **own,
             )  # fmt: skip
             add(number, "validate", folder / METRICS, phase="rec", before=ids, ids=ids, rec=rec, trained=rec)
         else:
@@ -152,6 +159,114 @@ def is_done(phase: Phase) -> bool:
         name = phase.arguments.get(role.replace("-", "_"))
         if name is None or hash_input(name)["sha256"] != entry["sha256"]:
             return False
-    if phase.output.is_dir():
-        return hash_folder(phase.output) == record["outputs"]
-    return {phase.output.name: sha256_file(phase.output)} == record["outputs"]
+    is_folder = phase.output.is_dir()
+    now = hash_folder(phase.output) if is_folder else {phase.output.name: sha256_file(phase.output)}
+    return bool(now == record["outputs"])
+
+
+def keep(source: str, output: Path) -> None:
+    """Copy a model folder, or a file with its record; a model on the hub is loaded and saved."""
+    if Path(source).is_file():
+        for ending in (f".{RUN_FILE}", ""):  # the record first: a copy that is there has it
+            if Path(f"{source}{ending}").is_file():
+                with replace_file(f"{output}{ending}") as stream:
+                    stream.write(Path(f"{source}{ending}").read_bytes())
+        return
+    with replace_folder(output) as folder:
+        if Path(source).is_dir():
+            shutil.copytree(source, folder, dirs_exist_ok=True)
+        else:
+            save_backbone(load_backbone(source), folder)
+        if not (folder / RUN_FILE).is_file():
+            RunInfo("keep", {}, {"source": source}).write(output, folder)
+
+
+def score_phase(
+    phase: Phase, valid: Path, options: RecommenderOptions, untrained: RecommenderFacts, device: str, seed: int
+) -> dict[str, Any]:
+    """A line of `metrics.jsonl`: what a phase's training ended with, and what recommender and IDs are worth after it.
+
+    Args:
+        valid: valid.jsonl; the test set is not looked at.
+        options: how many users are scored and with how many beams.
+        untrained: how a recommender is asked that cannot tell how it was trained.
+        seed: draws the users; the same ones for all phases of a run.
+    """
+    rec, ids_file = phase.arguments["rec"], phase.arguments["ids"]
+    facts = read_recommender_facts(rec, untrained)
+    known = read_ids(ids_file)
+    number = {record.item_id: i for i, record in enumerate(known)}
+    queries = list(read_queries(valid, number, need_target=True))
+    users = [queries[place] for place in draw_users(len(queries), options.valid_users, seed)]
+    backbone = load_backbone(rec)
+    backbone.model.to(pick_device(device)).eval()
+    rows = id_tokens(backbone.tokenizer, [record.id for record in known])
+    renderer = PromptRenderer(backbone.tokenizer, facts.templates, rows, facts.max_history, facts.max_prompt_tokens)
+    trie = build_trie(rows, backbone.tokenizer.eos_token_id)
+    pairs = [([number[item] for item in query.history], number[str(query.target)]) for query in users]
+    how = RecommenderOptions(facts.objective, options.valid_users, options.valid_beams)
+    scores = validation(backbone.model, renderer, trie, pairs, how)()
+
+    trained, summary = read_run(phase.arguments["trained"]), read_run(ids_file).get("summary", {})
+    return {
+        "round": phase.round,
+        "phase": phase.arguments["phase"],
+        "loss": (trained.get("kept") or trained.get("last") or {}).get("loss"),
+        "n_users": len(users),
+        **scores,
+        "ids_changed": changed_share(read_ids(phase.arguments["before"]), known),
+        "ids_second_attempt": summary.get("second_attempts"),
+        "ids_longer": summary.get("longer"),
+    }
+
+
+def run_phases(
+    run: Path, phases: Iterable[Phase], perform: Callable[[Phase], None], score: Callable[[Phase], dict[str, Any]]
+) -> None:
+    """Go through the phases, passing over what is done, then copy the best round to `final`.
+
+    The best round is the one with the highest NDCG@10 on validation at its end; of equal ones the earliest.
+
+    Args:
+        perform: runs a command of idgr.
+        score: gives the figures of a `validate` phase.
+    """
+    for leftover in [*run.glob(".*.tmp"), *run.glob(".*.old"), *run.glob("*/.*.tmp"), *run.glob("*/.*.old")]:
+        # A run that was cut off left it; nothing of it was finished.
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+    lines: dict[int, list[dict[str, Any]]] = {}
+    for phase in phases:
+        if is_done(phase):
+            log(f"alternate: round {phase.round}, {phase.command} {phase.output.name}: done before")
+        elif phase.command == "validate":
+            found = read_metrics(phase.output)
+            line = score(phase)
+            write_json(phase.output, {**found, phase.arguments["phase"]: line})
+        else:
+            log(f"alternate: round {phase.round}, {phase.command} {phase.output.name}")
+            keep(phase.arguments["source"], phase.output) if phase.command == "keep" else perform(phase)
+        if phase.command == "validate":
+            lines[phase.round] = list(read_metrics(phase.output).values())
+            write_jsonl(run / "metrics.jsonl", (line for rows in lines.values() for line in rows))
+    best = max(lines, key=lambda number: (lines[number][-1]["ndcg@10"], -number))
+    for name in ("gen", "rec", "ids.jsonl"):
+        source, output = run / f"round-{best}" / name, run / "final" / name
+        if not _same(str(source), output):
+            keep(str(source), output)
+    write_json(run / "final" / METRICS, lines[best][-1])
+    log(f"alternate: the best of {len(lines)} rounds on validation is round {best}")
+
+
+def read_metrics(path: Path) -> dict[str, Any]:
+    """A round's metrics.json: the line of each of its phases scored so far, by the phase's name."""
+    if not path.is_file():
+        return {}
+    record: dict[str, Any] = orjson.loads(path.read_bytes())
+    return record
+
+
+def _same(source: str, output: Path) -> bool:
+    """Whether a copy is there and whole; a model on the hub is taken not to have changed."""
+    if not (Path(source).exists() and output.exists()):
+        return output.exists()
+    return bool(hash_input(source)["sha256"] == hash_input(output)["sha256"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,20 @@ def test_is_a_filter(data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert sorted(path.name for path in data.iterdir()) == before
 
 
+def test_a_pipe_is_written_and_not_replaced(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(data / "pipe")
+    before = sorted(path.name for path in data.iterdir())
+    read: list[bytes] = []
+    reader = threading.Thread(target=lambda: read.append((data / "pipe").read_bytes()))
+    reader.start()
+    assert run([*EVAL, "-o", "pipe"]) == 0
+    reader.join(timeout=10)
+    assert json.loads(read[0])["n_users"] == 3
+    assert sorted(path.name for path in data.iterdir()) == before
+    assert (data / "pipe").is_fifo()
+    capsys.readouterr()
+
+
 def test_the_catalogue_is_what_the_data_name_where_no_file_gives_it(
     data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -96,8 +112,9 @@ def test_says_when_lists_and_baselines_treat_the_history_differently(
     assert "2 lists hold items of the history" in capsys.readouterr().err
     assert run([*EVAL, "-o", "kept.json", "--keep-history"]) == 0
     assert "of the history" not in capsys.readouterr().err
-    # u3 has just bought a, whose successor b comes next; with u1's c, whose successors are none, popularity's b first.
-    assert json.loads((data / "m.json").read_text()) != json.loads((data / "kept.json").read_text())
+    # Markov gives u1 d, u2 a and then d; with the history kept, u1 c and b, u2 c and a.
+    rates = [json.loads((data / name).read_text())["baselines"]["markov"]["hr@1"] for name in ("m.json", "kept.json")]
+    assert rates == [pytest.approx(2 / 3), 0.0]
 
 
 def fault(arguments: list[str], capsys: pytest.CaptureFixture[str], code: int = 1) -> str:

@@ -1,0 +1,185 @@
+"""`idgr alternate`: generator and recommender trained in turns, as a chain of single commands."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from idgr.cli.gen_ids import gen_ids
+from idgr.cli.train_gen import train_gen
+from idgr.cli.train_rec import train_rec
+from idgr.errors import IdgrError, UsageError
+from idgr.formats.jsonl import STDOUT
+from idgr.formats.run_info import RunInfo, hash_input, read_run
+
+if TYPE_CHECKING:
+    from idgr.training.alternation import Phase
+
+COMMANDS: dict[str, Callable[..., None]] = {"train-gen": train_gen, "gen-ids": gen_ids, "train-rec": train_rec}
+FIRST_ARGUMENT = {"train-gen": "train", "gen-ids": "items", "train-rec": "train"}
+
+
+def alternate(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="A folder that `idgr prep` wrote.")],
+    gen: Annotated[str, typer.Option("--gen", help="The ID generator to begin from.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder for the run, taken up where it stopped.")],
+    rec: Annotated[
+        str, typer.Option("--rec", help="The recommender to begin from: a preset, a folder or a hub model.")
+    ] = "nano",
+    rounds: Annotated[int, typer.Option("--rounds", help="How often each of the two is trained.")] = 3,
+    mode: Annotated[str, typer.Option("--mode", help="alternate, rec-only or id-only.")] = "alternate",
+    order: Annotated[
+        str | None,
+        typer.Option("--order", help="gen-first or rec-first (default: rec-first for a preset, else gen-first)."),
+    ] = None,
+    gen_epochs: Annotated[int, typer.Option("--gen-epochs", help="Epochs of the generator a round.")] = 1,
+    gen_lr: Annotated[float | None, typer.Option("--gen-lr", help="Its learning rate; that of train-gen.")] = None,
+    gen_batch_size: Annotated[int, typer.Option("--gen-batch-size", help="Its instances a batch.")] = 12,
+    gen_epoch_instances: Annotated[
+        int, typer.Option("--gen-epoch-instances", help="Instances drawn for each of its epochs; 0 for all.")
+    ] = 0,
+    temperature: Annotated[float, typer.Option("--temperature", help="Of the generator's softmax.")] = 1.0,
+    straight_through: Annotated[
+        bool, typer.Option("--straight-through", help="Show hard IDs, with the gradient of the soft ones.")
+    ] = False,
+    anchor: Annotated[float, typer.Option("--anchor", help="Weight of staying close to a round's generator.")] = 0.0,
+    rec_epochs: Annotated[int, typer.Option("--rec-epochs", help="Epochs of the recommender a round.")] = 10,
+    rec_lr: Annotated[float, typer.Option("--rec-lr", help="Its learning rate.")] = 1e-3,
+    rec_batch_size: Annotated[int, typer.Option("--rec-batch-size", help="Its instances a batch.")] = 64,
+    rec_epoch_instances: Annotated[
+        int, typer.Option("--rec-epoch-instances", help="Instances drawn for each of its epochs; 0 for all.")
+    ] = 0,
+    objective: Annotated[str, typer.Option("--objective", help="The recommender's: full or trie.")] = "full",
+    templates: Annotated[str | None, typer.Option("--templates", help="Prompt templates; else idgr's ten.")] = None,
+    max_history: Annotated[int, typer.Option("--max-history", help="Newest history items that are shown.")] = 20,
+    max_prompt_tokens: Annotated[int, typer.Option("--max-prompt-tokens", help="Length of a prompt.")] = 512,
+    max_text_tokens: Annotated[int, typer.Option("--max-text-tokens", help="Texts are cut behind so many.")] = 256,
+    valid_users: Annotated[int, typer.Option("--valid-users", help="Users to validate on; 0 for all.")] = 2000,
+    valid_beams: Annotated[int, typer.Option("--valid-beams", help="Beams of the search on validation.")] = 20,
+    patience: Annotated[int, typer.Option("--patience", help="As in train-rec; 0 for never.")] = 0,
+    precision: Annotated[str, typer.Option("--precision", help="fp32 or bf16.")] = "fp32",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the first round; each further one adds 1.")] = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the single commands and do nothing.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew in place of going on.")] = False,
+) -> None:
+    """Train generator and recommender in turns; run again, it goes on where it stopped.
+
+    Example: idgr alternate data/beauty/ --gen gen/ --rec nano --rounds 3 -o runs/beauty/
+    """
+    given = dict(locals())
+    if output == STDOUT:
+        raise UsageError("-o - cannot hold a run", "give the name of a folder to -o")
+
+    from idgr.formats.rec_folder import RecommenderFacts
+    from idgr.models.backbone import PRESETS
+    from idgr.models.tokenizer import load_tokenizer
+    from idgr.prompts.templates import load_templates
+    from idgr.training.alternation import Alternation, plan, run_phases, score_phase
+    from idgr.training.id_learning import check_one_vocabulary
+    from idgr.training.recommender import RecommenderOptions
+
+    folder = Path(output)
+    scoring: dict[str, Any] = {"valid_users": valid_users, "valid_beams": valid_beams}
+    prompts: dict[str, Any] = {
+        "objective": objective,
+        "max_history": max_history,
+        "max_prompt_tokens": max_prompt_tokens,
+    }
+    prompts |= {"templates": templates}
+    both: dict[str, Any] = {"precision": precision, "device": device}
+    gen_options: dict[str, Any] = {"epochs": gen_epochs, "lr": gen_lr, "batch_size": gen_batch_size}
+    gen_options |= {"epoch_instances": gen_epoch_instances, "max_text_tokens": max_text_tokens, **both}
+    gen_options |= {"temperature": temperature, "straight_through": straight_through, "anchor": anchor}
+    rec_options: dict[str, Any] = {
+        "epochs": rec_epochs,
+        "lr": rec_lr,
+        "batch_size": rec_batch_size,
+        "patience": patience,
+    }
+    rec_options |= {"epoch_instances": rec_epoch_instances, **scoring, **both}
+    what = Alternation(
+        Path(data),
+        gen,
+        rec,
+        rounds,
+        mode,
+        order,
+        gen_options=gen_options,
+        ids_options={"max_text_tokens": max_text_tokens, "device": device},
+        rec_options=rec_options,
+        prompt_options=prompts,
+        seed=seed,
+    )
+    phases = plan(folder, what)
+    if dry_run:
+        for phase in phases:
+            if phase.command in COMMANDS:
+                print(_command_line(phase))
+        return
+
+    scored_by = RecommenderOptions(objective, valid_users, valid_beams, patience)
+    untrained = RecommenderFacts(objective, load_templates(templates), max_history, max_prompt_tokens, "")
+    if rec not in PRESETS:
+        check_one_vocabulary(load_tokenizer(gen), load_tokenizer(rec), gen, rec)
+    inputs: dict[str, str | None] = {name: str(Path(data) / f"{name}.jsonl") for name in ("items", "train", "valid")}
+    inputs |= {"gen": gen, "rec": rec if rec not in PRESETS else None, "templates": templates}
+    left_out = {*inputs, "data", "output", "device", "dry_run", "overwrite"}
+    options = {name: value for name, value in given.items() if name not in left_out} | {"rec": rec}
+    info = RunInfo("alternate", options, {**inputs}, seed)
+    _claim(folder, options, inputs, overwrite)
+    info.write(folder)  # before the work: a rerun can tell whether it is the same run
+    run_phases(
+        folder,
+        phases,
+        lambda phase: COMMANDS[phase.command](**phase.arguments, output=str(phase.output)),
+        lambda phase: score_phase(phase, Path(inputs["valid"] or ""), scored_by, untrained, device, seed),
+    )
+    info.write(folder)
+
+
+def _claim(folder: Path, options: dict[str, Any], inputs: dict[str, str | None], overwrite: bool) -> None:
+    """Refuse a folder that is not this run's; with `overwrite`, empty one that is a run's.
+
+    Raises:
+        IdgrError: the folder holds something else, or a run that is not the same.
+    """
+    # A run that was cut off before its first word may have left a hidden file.
+    if not folder.exists() or (folder.is_dir() and all(path.name.startswith(".") for path in folder.iterdir())):
+        folder.mkdir(parents=True, exist_ok=True)
+        return
+    record = read_run(folder) if folder.is_dir() else {}
+    if record.get("command") != "alternate":
+        raise IdgrError("is not a run of `idgr alternate`", "give another folder to -o", where=folder)
+    if overwrite:
+        shutil.rmtree(folder)
+        folder.mkdir()
+        return
+    todo = "give the same, another folder to -o, or --overwrite to begin anew"
+    for name, value in options.items():
+        before = record["options"].get(name)
+        if name == "rounds" and before <= value:
+            continue  # more rounds go on from those that are there
+        if before != value:
+            option = name.replace("_", "-")
+            raise IdgrError(f"was made with --{option} {before}, not {value}", todo, where=folder)
+    for role, path in inputs.items():
+        before = record["inputs"].get(role)
+        if (before or {}).get("sha256") != (hash_input(path)["sha256"] if path is not None else None):
+            raise IdgrError(f"was made from another {role} than {path}", todo, where=folder)
+
+
+def _command_line(phase: Phase) -> str:
+    """What a user would type for a phase."""
+    words = ["idgr", phase.command, phase.arguments[FIRST_ARGUMENT[phase.command]]]
+    for name, value in phase.arguments.items():
+        if name == FIRST_ARGUMENT[phase.command] or value is None or value is False:
+            continue
+        words.append(f"--{name.replace('_', '-')}")
+        words += [] if value is True else [str(value)]
+    return shlex.join([*words, "-o", str(phase.output)])

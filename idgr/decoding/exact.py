@@ -1,0 +1,173 @@
+"""The exact best items: best-first search over the prefix tree, with proof.
+
+Legend: K nodes expanded at a time, F open nodes, C slots of the decoder's memory, P children.
+
+Log-probabilities only fall along a path, so a node's score bounds that of every item below it. The search ends when no
+open node's bound reaches the worst of the k items found; no other item can then score higher. It is the oracle against
+which beams are judged. Knows nothing of item keys, prompts' text or files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from idgr.decoding.beam import Ranking, SearchOptions, best_places, check_tokens, evaluating, ranking
+from idgr.decoding.decoder import Decoder
+from idgr.decoding.expansion import NEVER, Expansion, Prefixes, Tree
+from idgr.decoding.trie import Trie
+
+if TYPE_CHECKING:
+    from transformers import T5ForConditionalGeneration
+
+# The best so many open nodes are expanded in one pass.
+_NODES_AT_A_TIME = 64
+
+
+@dataclass
+class _Open:
+    """Nodes that have been scored and not been expanded, [F] each.
+
+    Attributes:
+        score: the sum of the path's log-probabilities.
+        node, depth: where.
+        begin: the first node of the chain that ends at the node and has not been evaluated.
+        above: the slot of the last token before it; -1 at the root.
+    """
+
+    score: torch.Tensor
+    node: torch.Tensor
+    depth: torch.Tensor
+    begin: torch.Tensor
+    above: torch.Tensor
+
+    def take(self, places: torch.Tensor) -> _Open:
+        return _Open(*(getattr(self, field.name)[places] for field in fields(self)))
+
+    def join(self, other: _Open) -> _Open:
+        return _Open(*(torch.cat([getattr(self, field.name), getattr(other, field.name)]) for field in fields(self)))
+
+
+class ExactSearch:
+    """A model and a tree made ready once for many exact searches; the arguments are those of beam search.
+
+    `options.beams` has no part in it.
+    """
+
+    def __init__(
+        self,
+        model: T5ForConditionalGeneration,
+        trie: Trie,
+        options: SearchOptions | None = None,
+        *,
+        allowed: npt.NDArray[np.bool_] | None = None,
+    ) -> None:
+        check_tokens(model, trie)
+        self.model = model
+        self.options = options or SearchOptions()
+        with torch.inference_mode():
+            self.decoder = Decoder(model, trie.depth)
+            self.tree = Tree(trie, self.decoder.start, allowed, model.device)
+
+    def search(
+        self,
+        prompts: Sequence[Sequence[int]],
+        excluded: Sequence[Collection[int]] | None = None,
+        *,
+        batch_size: int = 1,
+    ) -> list[Ranking]:
+        """A ranking for each prompt, in their order, with the number of nodes expanded.
+
+        Users are searched one after the other, whatever `batch_size`, since each needs passes of its own.
+        """
+        with evaluating(self.model):
+            return [
+                self._user(prompt, self.tree.barred([excluded[user] if excluded is not None else ()]))
+                for user, prompt in enumerate(prompts)
+            ]
+
+    def _user(self, prompt: Sequence[int], barred_BE: torch.Tensor | None) -> Ranking:
+        k, tree = self.options.k, self.tree
+        expansion = Expansion(self.decoder, tree, [prompt], full=self.options.normalize == "full")
+        device = self.decoder.device
+        zero = torch.zeros(1, dtype=torch.long, device=device)
+        opened = _Open(torch.zeros(1, device=device), zero, zero, zero, zero - 1)
+        done_score = torch.full((k,), NEVER, device=device)
+        done_node = torch.zeros(k, dtype=torch.long, device=device)
+        slot_above = zero[:0]
+        expansions = 0
+        while len(opened.node):
+            bound = self._bound(opened.score, opened.depth)
+            order = bound.topk(min(_NODES_AT_A_TIME, len(bound)))
+            chosen = order.indices[order.values >= done_score[-1]]
+            if not len(chosen):
+                break
+            rest = torch.ones(len(bound), dtype=torch.bool, device=device)
+            rest[chosen] = False
+            rest &= bound >= done_score[-1]
+            node = opened.take(chosen)
+            opened = opened.take(rest)
+            expansions += len(chosen)
+
+            prefixes = Prefixes(
+                node=node.node[None],
+                live=torch.ones(1, len(chosen), dtype=torch.bool, device=device),
+                begin=node.begin[None],
+                slot=torch.full((1, len(chosen)), -1, device=device),
+                ahead=torch.zeros(1, len(chosen), dtype=torch.long, device=device),
+                sees=_ancestors(node.above, slot_above)[None],
+                at_root=bool(node.node[0] == 0),
+            )
+            used = expansion.memory.used
+            children = expansion.children(prefixes, node.depth[None], torch.zeros(1, dtype=torch.bool, device=device))
+            if expansion.memory.used > used:
+                slot_above = torch.cat([slot_above, _blocks_above(prefixes, node.above, used)])
+
+            parent, child = children.parent[0], children.node[0]
+            score = node.score[parent] + children.log_prob[0]
+            depth = node.depth[parent] + 1
+            alive = tree.alive(children.node, barred_BE)
+            reached = self._bound(score, depth) >= done_score[-1]
+            reached &= (score > NEVER) if alive is None else (score > NEVER) & alive[0]
+            leaf = tree.n_children(child) == 0
+            final = (score / depth**self.options.length_penalty).masked_fill(~(reached & leaf), NEVER)
+            pool_score, pool_node = torch.cat([done_score, final]), torch.cat([done_node, child])
+            kept = best_places(pool_score[None], tree.item_lo[pool_node].long()[None], k)[0]
+            done_score, done_node = pool_score[kept], pool_node[kept]
+
+            slot = prefixes.slot[0][parent]
+            waiting = slot < 0  # in a chain whose tokens cost nothing
+            begin = torch.where(waiting, node.begin[parent], child)
+            above = torch.where(waiting, node.above[parent], slot)
+            found = _Open(score, child, depth, begin, above)
+            opened = opened.join(found.take(reached & ~leaf))
+        items = tree.item[tree.item_lo[done_node].cpu().numpy()].tolist()
+        return ranking(items, done_score.tolist(), expansions)
+
+    def _bound(self, score: torch.Tensor, depth: torch.Tensor) -> torch.Tensor:
+        """The best score that an item below a node can have."""
+        penalty = self.options.length_penalty
+        return score / (self.tree.depth**penalty if penalty > 0 else depth.clamp(min=1) ** penalty)
+
+
+def _ancestors(above_K: torch.Tensor, slot_above_C: torch.Tensor) -> torch.Tensor:
+    """[K, C] the slots on the way from the root down to each of the slots `above_K`."""
+    sees_KC = torch.zeros(len(above_K), len(slot_above_C) + 1, dtype=torch.bool, device=above_K.device)
+    while bool((above_K >= 0).any()):
+        sees_KC.scatter_(1, above_K[:, None] + 1, torch.ones_like(sees_KC[:, :1]))
+        above_K = torch.where(above_K >= 0, slot_above_C[above_K.clamp(min=0)], above_K)
+    return sees_KC[:, 1:]
+
+
+def _blocks_above(prefixes: Prefixes, above_K: torch.Tensor, used: int) -> torch.Tensor:
+    """For each slot that an expansion filled, the slot of the token before it."""
+    own_KQ = prefixes.sees[0][:, used:]
+    slot_Q = torch.arange(used, used + own_KQ.shape[1], device=above_K.device)
+    prefix_Q = own_KQ.to(torch.int8).argmax(0)
+    first_Q = own_KQ.to(torch.int8).argmax(1)[prefix_Q] + used == slot_Q
+    return torch.where(first_Q, above_K[prefix_Q], slot_Q - 1)

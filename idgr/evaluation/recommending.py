@@ -1,0 +1,88 @@
+"""A trained recommender and its catalogue, asked for the best items after each history.
+
+Knows item keys, IDs as token lists and prompts; files and the command line it does not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from idgr.decoding.beam import BeamSearch, Ranking, SearchOptions
+from idgr.decoding.exact import ExactSearch
+from idgr.decoding.trie import Trie, build_trie
+from idgr.errors import UsageError
+from idgr.formats.records import Query, Recommendation
+from idgr.prompts.rendering import PromptRenderer
+
+if TYPE_CHECKING:
+    from idgr.models.backbone import Backbone
+
+
+class Recommender:
+    """Ranks the catalogue for histories of item keys.
+
+    Args:
+        backbone: the model on its device, and its tokenizer.
+        item_keys: the catalogue.
+        renderer: for the backbone's tokenizer, with the IDs of the items in the same order.
+        options: how to search.
+        template: the number of the template that histories are shown with.
+        allowed: the keys of the items that may be returned; None for all.
+        keep_history: whether items of a history may be returned to it.
+        exact: whether to search until it is proven that no other item scores higher.
+        batch_size: histories at a time.
+
+    Raises:
+        UsageError: there is no such template.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        item_keys: Sequence[str],
+        renderer: PromptRenderer,
+        options: SearchOptions,
+        *,
+        template: int = 0,
+        allowed: Collection[str] | None = None,
+        keep_history: bool = False,
+        exact: bool = False,
+        batch_size: int = 32,
+    ) -> None:
+        if not 0 <= template < len(renderer.before):
+            raise UsageError(f"--template {template}: there are {len(renderer.before)} templates", "count them from 0")
+        self.item_keys = list(item_keys)
+        self.tokenizer = backbone.tokenizer
+        self.number = {item: i for i, item in enumerate(self.item_keys)}
+        self.renderer, self.template, self.keep_history, self.batch_size = renderer, template, keep_history, batch_size
+        trie: Trie = build_trie(renderer.id_tokens, backbone.tokenizer.eos_token_id)
+        mask = None if allowed is None else np.array([item in allowed for item in self.item_keys], dtype=bool)
+        search = ExactSearch if exact else BeamSearch
+        self.search: BeamSearch | ExactSearch = search(backbone.model, trie, options, allowed=mask)
+
+    def prompt(self, query: Query) -> list[int]:
+        """The tokens that the model reads for a history."""
+        return self.renderer.render([self.number[item] for item in query.history], self.template).tokens
+
+    def recommend(self, queries: Sequence[Query]) -> list[Recommendation]:
+        """The best items after each history, in the order given; the histories' items must be of the catalogue."""
+        excluded = [() if self.keep_history else {self.number[item] for item in query.history} for query in queries]
+        rankings: list[Ranking] = self.search.search(
+            [self.prompt(query) for query in queries], excluded, batch_size=self.batch_size
+        )
+        return [
+            Recommendation(query.user_id, [self.item_keys[item] for item in ranking.items], ranking.scores)
+            for query, ranking in zip(queries, rankings, strict=True)
+        ]
+
+
+def prompt_settings(run: Mapping[str, Any], templates: Sequence[str]) -> tuple[list[str], int, int]:
+    """The templates, newest items shown and longest prompt that a recommender was trained with, from its `run.json`."""
+    return (
+        list(run.get("templates", templates)),
+        int(run.get("max_history", 20)),
+        int(run.get("max_prompt_tokens", 512)),
+    )

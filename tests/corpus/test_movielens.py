@@ -1,0 +1,86 @@
+"""MovieLens, in the form with `::` and in the form with commas."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from idgr.corpus.events import Events
+from idgr.corpus.sources.movielens import read_entries, read_events
+from idgr.errors import IdgrError
+
+Write = Callable[[str, Any], Path]
+
+
+def triples(events: Events) -> list[tuple[str, str, int]]:
+    columns = zip(events.user.tolist(), events.item.tolist(), (events.time // 10**6).tolist(), strict=True)
+    return [(events.users[user], events.items[item], time) for user, item, time in columns]
+
+
+DAT = b"1::1193::5::978300760\n2::661::3::978302109\n1::661::4::978301968\n"
+CSV = b"userId,movieId,rating,timestamp\r\n1,1193,5.0,978300760\r\n2,661,3.0,978302109\r\n1,661,4.0,978301968\r\n"
+EXPECTED = [("1", "1193", 978300760), ("2", "661", 978302109), ("1", "661", 978301968)]
+
+
+@pytest.mark.parametrize(("name", "content"), [("ratings.dat", DAT), ("ratings.csv", CSV), ("ratings.csv.gz", CSV)])
+def test_ratings(write: Write, name: str, content: bytes) -> None:
+    assert triples(read_events(write(name, content))) == EXPECTED
+    assert triples(read_events(write(name, content), min_rating=4)) == [EXPECTED[0], EXPECTED[2]]
+
+
+def test_many_ratings_keep_their_lines(write: Write) -> None:
+    events = read_events(write("ratings.dat", b"".join(b"%d::%d::3::%d\n" % (n % 7, n % 11, n) for n in range(2_500))))
+    assert events.line.tolist() == list(range(1, 2_501))
+
+
+def test_films_in_latin_1(write: Write) -> None:
+    (film,) = read_entries(write("movies.dat", "73::Misérables, Les (1995)::Drama|Musical\n".encode("latin-1")))
+    assert (film.item_id, film.record) == ("73", {"title": "Misérables, Les (1995)", "genres": ["Drama", "Musical"]})
+
+
+def test_films_in_quotes(write: Write) -> None:
+    content = 'movieId,title,genres\n1,"Misérables, Les ""the"" (1995)",Drama|Musical\n2,X (2000),(no genres listed)\n'
+    films = list(read_entries(write("movies.csv", content.encode())))
+    assert [film.record for film in films] == [
+        {"title": 'Misérables, Les "the" (1995)', "genres": ["Drama", "Musical"]},
+        {"title": "X (2000)", "genres": []},
+    ]
+    assert films[0].line == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "what"),
+    [
+        (b"1::2::3::4\n1::2::3\n", 2, "3 fields, not 4"),
+        (b"1::2::3::4\n1::2::3::noon\n", 2, "timestamp 'noon' is not a number"),
+        (b"1::2::3::4\n::2::3::4\n", 2, "empty key"),
+        (b"userId,movieId,rating,timestamp\n1,2,3\n", 2, "3 fields, not 4"),
+        (b"userId,movieId,rating,timestamp\n1,2,\xff,4\n", 2, "not valid UTF-8"),
+        (b"user,movie,stars,time\n1,2,3,4\n", 1, "1 fields, not 4"),
+    ],
+)
+def test_faulty_ratings_are_named(write: Write, content: bytes, line: int, what: str) -> None:
+    path = write("ratings", content)
+    with pytest.raises(IdgrError, match=what) as caught:
+        read_events(path)
+    assert (caught.value.where, caught.value.line) == (str(path), line)
+
+
+def test_a_rating_that_is_no_number_is_named_where_ratings_count(write: Write) -> None:
+    with pytest.raises(IdgrError, match=r"ratings:1: rating 'good'"):
+        read_events(write("ratings", b"1::2::good::4\n"), min_rating=3)
+
+
+def test_the_whole_way(write: Write, prep: Callable[..., Path], load: Callable[[Path], list[dict[str, Any]]]) -> None:
+    ratings = b"".join(b"1::%d::4::%d\n" % (movie, time) for movie, time in ((10, 3), (20, 1), (30, 2)))
+    movies = b"30::C (1930)::Drama\n10::A (1910)::Comedy|Drama\n20::B (1920)::Film-Noir\n99::Z::Drama\n"
+    folder = prep("movielens", write("ratings.dat", ratings), write("movies.dat", movies), "--k-core", "0")
+    assert load(folder / "items.jsonl") == [
+        {"item_id": "30", "text": "title: c (1930); genres: drama"},
+        {"item_id": "10", "text": "title: a (1910); genres: comedy, drama"},
+        {"item_id": "20", "text": "title: b (1920); genres: film-noir"},
+    ]
+    assert load(folder / "test.jsonl") == [{"user_id": "1", "history": ["20", "30"], "target": "10"}]
