@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from idgr.bench.processes import Measurement, measure
+from idgr.corpus.demo import DemoOptions, metadata
+from idgr.corpus.text import plain_text
 from idgr.formats.records import Item
 from idgr.ids.generation import GenerationOptions, generate_ids
 from idgr.ids.schedule import Limits
@@ -106,15 +108,23 @@ def bench_gen_ids(
         }
 
 
+def demo_items(n_items: int, seed: int) -> list[Item]:
+    """The first items of a demo shop, as `prep` would write them."""
+    shop = metadata(DemoOptions(n_items=max(20, n_items), seed=seed))
+    return [Item(str(record["item_id"]), plain_text(record)) for record in shop[:n_items]]
+
+
 @torch.no_grad()
 def make_talkative(model: T5ForConditionalGeneration) -> None:
     """Scale random weights so that what is generated depends on the item, as it does with a trained generator.
 
     T5's own initial weights repeat the newest token: its embedding outweighs all that the layers add.
     """
-    model.shared.weight *= 0.1
-    model.decoder.final_layer_norm.weight *= 20.0
+    model.shared.weight *= 0.02
+    model.decoder.final_layer_norm.weight *= 40.0
     for block in model.decoder.block:
+        block.layer[0].SelfAttention.o.weight *= 3.0
+        block.layer[1].EncDecAttention.q.weight *= 3.0
         block.layer[1].EncDecAttention.o.weight *= 4.0
 
 

@@ -82,7 +82,7 @@ def bench_memory(events: int, *, seed: int) -> dict[str, Any]:
 
 
 def write_reviews(path: str, rows: int, *, seed: int, words: int) -> int:
-    """Write made-up reviews with the keys of Amazon's dump of 2014, in random order; return the number of items.
+    """Write made-up reviews with the keys of Amazon's dump of 2014, grouped by item as there; return how many items.
 
     Users have 10 reviews on average and items 100, unevenly. Words follow Zipf's law, so the texts compress about as
     real ones do.
@@ -98,11 +98,12 @@ def write_reviews(path: str, rows: int, *, seed: int, words: int) -> int:
     ]
     likely = 1 / np.arange(1, len(vocabulary) + 1)
     likely /= likely.sum()
+    taken = np.sort((n_items * rng.random(rows) ** 2).astype(np.int32))
     with replace_file(path) as stream:
         for begin in range(0, rows, 50_000):
             size = min(50_000, rows - begin)
             users = rng.integers(n_users, size=size)
-            items = (n_items * rng.random(size) ** 2).astype(np.int64)
+            items = taken[begin : begin + size]
             days = rng.integers(5_000, size=size)
             stars = rng.integers(1, 6, size=size)
             lengths = rng.poisson(words, size=size)

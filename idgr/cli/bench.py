@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from idgr.cli.catalogue import read_catalogue
 from idgr.errors import IdgrError, UsageError
 from idgr.formats.jsonl import STDIN, STDOUT, write_jsonl
+from idgr.formats.records import read_items, read_sequences
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -54,3 +57,93 @@ def prep_command(
     if find_spec("pandas") is None:
         raise IdgrError("pandas, which idgr is compared with, is not installed", "pip install 'idgr[bench]'")
     write_jsonl(output, bench_reading(reviews, rows=rows, repeats=repeats, seed=seed))
+
+
+@app.command("gen-ids")
+def gen_ids_command(
+    items: Annotated[
+        str | None, typer.Argument(metavar="[ITEMS]", help="items.jsonl or raw metadata; the demo's if not given.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--items", min=2, help="Take so many items, the first.")] = 100,
+    model: Annotated[
+        str | None, typer.Option("--model", help="A generator's folder; random weights if not given.")
+    ] = None,
+    shape: Annotated[str, typer.Option("--shape", help="Preset of random weights: small is T5-small's.")] = "small",
+    tokenizer: Annotated[
+        str | None, typer.Option("--tokenizer", help="Tokenizer of random weights; one of the items' if not given.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Items that idgr searches at once.")] = 64,
+    repeats: Annotated[int, typer.Option(min=1, help="Times that each contender runs.")] = 3,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of random weights and of the demo.")] = 0,
+    output: Output = STDOUT,
+) -> None:
+    """Time Algorithm 1 in batches beside Algorithm 1 item by item, on the same weights and items.
+
+    Example: idgr bench gen-ids data/beauty/items.jsonl --items 200 --tokenizer t5-small
+    """
+    from idgr.models.backbone import PRESETS
+
+    if shape not in PRESETS:
+        raise UsageError(f"--shape {shape}", f"choose {' or '.join(PRESETS)}")
+    if model is not None and tokenizer is not None:
+        raise UsageError("--tokenizer given with --model, which has its own", "leave one of them out")
+
+    from idgr.bench.gen_ids import bench_gen_ids, demo_items
+    from idgr.ids.generation import GenerationOptions
+
+    need = "take another file, or leave such items out"
+    catalogue = read_catalogue(items, need_text=need) if items is not None else demo_items(limit, seed)
+    records = bench_gen_ids(
+        catalogue[:limit],
+        model=model,
+        tokenizer=tokenizer,
+        shape=shape,
+        options=GenerationOptions(batch_size=batch_size),
+        repeats=repeats,
+        device=device,
+        seed=seed,
+    )
+    write_jsonl(output, records)
+
+
+@app.command("train")
+def train_command(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="A folder of `idgr prep`: its texts and histories.")],
+    batches: Annotated[int, typer.Option("--batches", min=1, help="Batches of an epoch to go through.")] = 10,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Training instances a batch.")] = 12,
+    shape: Annotated[str, typer.Option("--shape", help="Preset of random weights: small is T5-small's.")] = "nano",
+    tokenizer: Annotated[
+        str | None, typer.Option("--tokenizer", help="Tokenizer of the models; one of the items' if not given.")
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Times that each contender runs.")] = 3,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the weights and of the batches.")] = 0,
+    output: Output = STDOUT,
+) -> None:
+    """Time the generator's share of train-gen: once per item of a batch, beside once per history slot.
+
+    Example: idgr bench train data/beauty/ --batches 20
+    """
+    from idgr.models.backbone import PRESETS
+
+    if shape not in PRESETS:
+        raise UsageError(f"--shape {shape}", f"choose {' or '.join(PRESETS)}")
+
+    from idgr.bench.train import bench_generator
+
+    catalogue = read_items(Path(data) / "items.jsonl")
+    number = {item.item_id: place for place, item in enumerate(catalogue)}
+    rows = read_sequences(Path(data) / "train.jsonl", number)
+    records = bench_generator(
+        catalogue,
+        [[number[item] for item in row.items] for row in rows],
+        shape=shape,
+        tokenizer=tokenizer,
+        n_batches=batches,
+        batch_size=batch_size,
+        repeats=repeats,
+        device=device,
+        seed=seed,
+    )
+    write_jsonl(output, records)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from idgr.errors import IdgrError, UsageError
+from idgr.cli.catalogue import read_catalogue
+from idgr.errors import UsageError
 from idgr.formats.jsonl import STDIN, STDOUT, write_jsonl
 from idgr.formats.records import Item, ItemId
 from idgr.formats.run_info import RunInfo, hash_input
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 HUB_GENERATOR = "nandakishormpai/t5-small-machine-articles-tag-generation"
 KEYPHRASE = "keyphrase"
+_NOT_SHAPING = {"items", "output", "assign", "rec_tokenizer", "batch_size", "device"}
+_GIVE_TEXT = "give it some, or take --empty-text key to make its ID of its key"
 
 
 def gen_ids(
@@ -72,11 +75,12 @@ def gen_ids(
 
     Example: idgr gen-ids data/beauty/items.jsonl --model gen/ -o ids.jsonl
     """
-    given = {name.replace("_", "-"): value for name, value in locals().items() if name not in ("items", "output")}
+    given = {name.replace("_", "-"): value for name, value in locals().items() if name not in _NOT_SHAPING}
     _check_conflicts(items, model, shard, assign, rec_tokenizer)
 
     from idgr.ids.shards import candidate_rows, parse_shard, read_candidates
 
+    need_text = _GIVE_TEXT if empty_text == "error" else None
     part = parse_shard(shard) if shard is not None else None
     paths = sorted({path for pattern in assign or [] for path in glob.glob(pattern)})  # noqa: PTH207 - a Path globs no absolute pattern
     if assign and not paths:
@@ -84,7 +88,7 @@ def gen_ids(
     run = RunInfo("gen-ids", given, {"items": items, "rec-tokenizer": rec_tokenizer})
     run.inputs |= {f"candidates {number}": path for number, path in enumerate(paths, start=1)}
     if model == KEYPHRASE:
-        catalogue = _read_items(items, empty_text)
+        catalogue = read_catalogue(items, need_text=need_text)
         write_jsonl(output, (record.row() for record in _by_keyphrase(catalogue, rec_tokenizer, run)))
         run.write(output)
         return
@@ -99,7 +103,7 @@ def gen_ids(
     options = GenerationOptions(schedule, beam_options, max_text_tokens, batch_size, exhausted == "number")
     settings = {"model": hash_input(model), "beams": [beams, groups, length_penalty], "text": max_text_tokens}
     settings["first"] = [penalty_start, length_step]
-    catalogue = _read_items(items, empty_text)
+    catalogue = read_catalogue(items, need_text=need_text)
     if part is not None:
         ours = [item for item in (catalogue[place] for place in part.places(len(catalogue))) if item.text]
         found = first_candidates([item.text for item in ours], _load(model, device), options, _watched) if ours else []
@@ -122,30 +126,6 @@ def _check_conflicts(
         raise UsageError("--rec-tokenizer plays no part in --shard", "give it with --assign")
     if assign and STDIN in assign:
         raise UsageError("--assign - given", "give the names of files")
-
-
-def _read_items(path: str, empty_text: str) -> list[Item]:
-    """Items with `text` as it stands, or with the plain text of any other record; in file order."""
-    from idgr.corpus.metadata import read_entries
-    from idgr.corpus.text import plain_text
-
-    found: dict[str, Item] = {}
-    for entry in read_entries(path):
-        if entry.item_id in found:
-            raise IdgrError(
-                f"duplicate item_id {entry.item_id!r}", "keep one record of each", where=path, line=entry.line
-            )
-        text = entry.record.get("text")
-        item = Item(entry.item_id, text.strip() if isinstance(text, str) else plain_text(entry.record))
-        if not item.text and empty_text == "error":
-            raise IdgrError(
-                f"item {item.item_id!r} has no text",
-                "give it some, or take --empty-text key to make its ID of its key",
-                where=path,
-                line=entry.line,
-            )
-        found[item.item_id] = item
-    return list(found.values())
 
 
 def _load(model: str, device: str) -> Backbone:

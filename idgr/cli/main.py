@@ -19,10 +19,12 @@ from idgr.cli.bench import app as bench_app
 from idgr.cli.eval import eval_command
 from idgr.cli.gen_ids import gen_ids
 from idgr.cli.ids import app as ids_app
+from idgr.cli.init_gen import init_gen
 from idgr.cli.prep import app as prep_app
 from idgr.cli.recommend import recommend
 from idgr.cli.train_gen import train_gen
 from idgr.cli.train_rec import train_rec
+from idgr.cli.zeroshot import zeroshot
 from idgr.errors import IdgrError
 
 app = typer.Typer(
@@ -53,11 +55,13 @@ def _global_options(
 
 
 app.command("gen-ids")(gen_ids)
+app.command("init-gen")(init_gen)
 app.command("train-rec")(train_rec)
 app.command("train-gen")(train_gen)
 app.command("alternate")(alternate)
 app.command("recommend")(recommend)
 app.command("eval")(eval_command)
+app.command("zeroshot")(zeroshot)
 app.add_typer(ids_app, name="ids")
 app.add_typer(prep_app, name="prep")
 app.add_typer(bench_app, name="bench")

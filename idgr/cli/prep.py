@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -294,7 +293,8 @@ def _show(output: str, stats: dict[str, Any]) -> None:
         ("users in valid, test", f"{stats['valid']['users']:,}, {stats['test']['users']:,}"),
         ("test targets unseen in training", "–" if unseen is None else f"{unseen:.2%}"),
     ]
-    table = Table(title=os.fspath(output), show_header=False, title_justify="left")
+    log(f"wrote {output}")
+    table = Table(show_header=False)
     table.add_column()
     table.add_column(justify="right")
     for row in rows:

@@ -6,14 +6,16 @@ import os
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from idgr.errors import IdgrError, UsageError
 from idgr.formats.jsonl import STDIN, STDOUT, Lines, dump_line, read_jsonl, replace_file
-from idgr.formats.records import Query, Recommendation, ids_fingerprint, read_ids, read_sequences
-from idgr.formats.run_info import RunInfo, read_run
+from idgr.formats.rec_folder import RecommenderFacts, check_ids_known, read_recommender_facts
+from idgr.formats.records import Query, Recommendation, read_ids, read_sequences
+from idgr.formats.run_info import RunInfo
 from idgr.progress import log, progress
 
 if TYPE_CHECKING:
@@ -53,6 +55,9 @@ def recommend(
         typer.Option("--baseline", help="Instead of a recommender, one of these; needs --train."),
     ] = None,
     train: Annotated[str | None, typer.Option("--train", help="train.jsonl, for --baseline.")] = None,
+    trie: Annotated[
+        str | None, typer.Option("--trie", help="Keep the prefix tree of the IDs here from one run to the next.")
+    ] = None,
     batch_size: Annotated[
         int, typer.Option("--batch-size", min=1, help="Histories at a time; with 1 each line is answered at once.")
     ] = 32,
@@ -76,7 +81,9 @@ def recommend(
         "train": train,
     }
     _check_conflicts(inputs, output, prompts, baseline, given)
-    shaping = {name: value for name, value in given.items() if name not in {*inputs, "output", "prompts", "device"}}
+    shaping = {
+        name: value for name, value in given.items() if name not in {*inputs, "output", "prompts", "trie", "device"}
+    }
     run = RunInfo("recommend", shaping, inputs)
 
     from idgr.ids.shards import parse_shard
@@ -88,30 +95,8 @@ def recommend(
     if baseline is not None:
         known, answer = _baseline(baseline, str(train), ids, allow, k, keep_history)
     else:
-        from idgr.decoding.beam import SearchOptions
-
-        trained = read_run(str(rec))
-        options = SearchOptions(
-            k,
-            max(beams, k) if search == "exact" else beams,
-            length_penalty,
-            normalize or trained.get("objective", "full"),
-        )
-        recommender = _recommender(
-            str(rec),
-            str(ids),
-            trained,
-            options,
-            allow,
-            template,
-            keep_history,
-            search,
-            batch_size,
-            device,
-            precision,
-            force,
-        )
-        run.options["normalize"] = options.normalize
+        recommender = _recommender(given)
+        run.options["normalize"] = recommender.search.options.normalize
         known, answer = recommender.number, recommender.recommend
         shown = _shower(recommender)
 
@@ -154,8 +139,9 @@ def _check_conflicts(
 ) -> None:
     if list(inputs.values()).count(STDIN) > 1:
         raise UsageError("standard input (-) given for several inputs", "give `-` once")
-    if output == prompts:
-        raise UsageError("-o and --prompts name the same file", "give each its own")
+    written = [name for name in (output, prompts, given["trie"]) if name is not None]
+    if len(set(written)) < len(written):
+        raise UsageError("-o, --prompts and --trie name the same file", "give each its own")
     if given["k"] < 1:
         raise UsageError(f"-k {given['k']}", "ask for at least one item")
     if baseline is None:
@@ -166,58 +152,60 @@ def _check_conflicts(
         return
     if inputs["train"] is None:
         raise UsageError(f"--baseline {baseline} needs --train", "give train.jsonl")
-    if inputs["rec"] is not None or prompts is not None:
-        raise UsageError("--baseline asks no model", "leave --rec and --prompts out")
+    if inputs["rec"] is not None or prompts is not None or given["trie"] is not None:
+        raise UsageError("--baseline asks no model", "leave --rec, --prompts and --trie out")
 
 
-def _recommender(
-    rec: str,
-    ids: str,
-    trained: dict[str, Any],
-    options: Any,
-    allow: str | None,
-    template: int,
-    keep_history: bool,
-    search: str,
-    batch_size: int,
-    device: str,
-    precision: str,
-    force: bool,
-) -> Recommender:
+def _recommender(given: dict[str, Any]) -> Recommender:
+    """The recommender that the options, by their names, ask for."""
+    rec, ids, trie_file = str(given["rec"]), str(given["ids"]), given["trie"]
     catalogue = read_ids(ids)
-    if not force and trained.get("ids_fingerprint") != ids_fingerprint(catalogue):
-        reason = "was trained on other IDs" if "ids_fingerprint" in trained else "does not tell which IDs it knows"
-        raise IdgrError(
-            f"{reason} than those of {ids}" if "other" in reason else reason, "give its own, or --force", where=rec
-        )
-    keys = [record.item_id for record in catalogue]
-    allowed = None if allow is None else _read_keys(allow, set(keys))
 
     import torch
 
-    from idgr.evaluation.recommending import Recommender, prompt_settings
+    from idgr.decoding.beam import SearchOptions
+    from idgr.decoding.trie import build_trie, load_trie, save_trie
+    from idgr.evaluation.recommending import Recommender, catalogue_fingerprint
     from idgr.models.backbone import load_backbone
     from idgr.prompts.rendering import PromptRenderer
     from idgr.prompts.templates import load_templates
     from idgr.training.loop import pick_device
     from idgr.training.recommender import id_tokens
 
-    where = pick_device(device)
+    untrained = RecommenderFacts("full", load_templates(), 20, 512, "") if given["force"] else None
+    facts = read_recommender_facts(rec, untrained)
+    if not given["force"]:
+        check_ids_known(facts, catalogue, rec, ids)
+    exact = given["search"] == "exact"
+    beams = max(given["beams"], given["k"]) if exact else given["beams"]
+    options = SearchOptions(given["k"], beams, given["length-penalty"], given["normalize"] or facts.objective)
+    keys = [record.item_id for record in catalogue]
+    allowed = None if given["allow"] is None else _read_keys(given["allow"], set(keys))
+
+    where = pick_device(given["device"])
     backbone = load_backbone(rec)
-    backbone.model.to(device=where, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
-    templates, max_history, max_tokens = prompt_settings(trained, load_templates())
-    rows = id_tokens(backbone.tokenizer, [record.id for record in catalogue])
-    renderer = PromptRenderer(backbone.tokenizer, templates, rows, max_history, max_tokens)
+    backbone.model.to(device=where, dtype=torch.bfloat16 if given["precision"] == "bf16" else torch.float32)
+    fingerprint = catalogue_fingerprint(catalogue, backbone.tokenizer) if trie_file is not None else ""
+    trie = load_trie(trie_file, fingerprint) if trie_file is not None and Path(trie_file).exists() else None
+    if trie is None:
+        rows = id_tokens(backbone.tokenizer, [record.id for record in catalogue])
+        trie = build_trie(rows, backbone.tokenizer.eos_token_id)
+        if trie_file is not None:
+            save_trie(trie, trie_file, fingerprint)
+    else:
+        rows = trie.tokens()
+    renderer = PromptRenderer(backbone.tokenizer, facts.templates, rows, facts.max_history, facts.max_prompt_tokens)
     return Recommender(
         backbone,
         keys,
         renderer,
+        trie,
         options,
-        template=template,
+        template=given["template"],
         allowed=allowed,
-        keep_history=keep_history,
-        exact=search == "exact",
-        batch_size=batch_size,
+        keep_history=given["keep-history"],
+        exact=exact,
+        batch_size=given["batch-size"],
     )
 
 

@@ -76,6 +76,7 @@ def train_rec(
         raise UsageError(f"--vocab-size {vocab_size}", "give a number of at least 1")
 
     from idgr.formats.jsonl import dump_line, replace_folder
+    from idgr.formats.rec_folder import read_seen_tokens, write_seen_tokens
     from idgr.formats.records import ids_fingerprint, read_ids, read_queries, read_sequences
     from idgr.formats.run_info import RunInfo
     from idgr.models.backbone import resolve_model, save_backbone
@@ -108,10 +109,9 @@ def train_rec(
         "max_history": max_history,
         "max_prompt_tokens": max_prompt_tokens,
     }
-    inputs = {"train": train, "ids": ids, "valid": valid, "model": model if Path(model).is_dir() else None}
-    inputs |= {"tokenizer": tokenizer, "templates": templates}
-    shaping = {name: value for name, value in given.items() if name not in {*inputs, "output", "device"}}
-    run = RunInfo("train-rec", {**shaping, "model": model}, inputs, seed, facts)
+    paths = {"train": train, "ids": ids, "valid": valid, "tokenizer": tokenizer, "templates": templates}
+    shaping = {name: value for name, value in given.items() if name not in {*paths, "output", "device"}}
+    run = RunInfo("train-rec", shaping, {**paths, "model": model if Path(model).is_dir() else None}, seed, facts)
 
     with replace_folder(output) as folder:
         known = read_ids(ids)
@@ -147,5 +147,7 @@ def train_rec(
             )
         log(f"train-rec: kept epoch {best['epoch']} of {loop.epochs}")
         save_backbone(backbone, folder)
+        seen = {token for row in sequences for item in row for token in renderer.id_tokens[item]}
+        write_seen_tokens(folder, seen | (read_seen_tokens(model) or set()))
         run.facts |= {"ids_fingerprint": ids_fingerprint(known), "kept": best}
         run.write(output, folder)

@@ -162,13 +162,13 @@ class BeamSearch:
             best = best_places(total_BP, children.node, 2 * options.beams)
             score, node = total_BP.gather(1, best), children.node.gather(1, best)
             live = score > NEVER
-            ends = live & (tree.n_children(node) == 0)
+            ends = live & (tree.is_leaf(node))
 
             finishing = ends.clone()
             finishing[:, options.beams :] = False
             final = (score / (depth + 1) ** options.length_penalty).masked_fill(~finishing, NEVER)
             pool_score, pool_node = torch.cat([done_score, final], 1), torch.cat([done_node, node], 1)
-            kept = best_places(pool_score, tree.item_lo[pool_node].long(), options.k)
+            kept = best_places(pool_score, tree.rank_of(pool_node), options.k)
             done_score, done_node = pool_score.gather(1, kept), pool_node.gather(1, kept)
 
             stops = ends | ~live
@@ -185,7 +185,7 @@ class BeamSearch:
             parent_BK = children.parent.gather(1, best).gather(1, going)
             prefixes = expansion.follow(prefixes, parent_BK, node_BK, live_BK)
 
-        items = tree.item[tree.item_lo[done_node].cpu().numpy()].tolist()
+        items = tree.item[tree.rank_of(done_node).cpu().numpy()].tolist()
         found = zip(items, done_score.tolist(), strict=True)
         return [ranking(items_k, scores_k) for items_k, scores_k in found]
 

@@ -134,10 +134,10 @@ class ExactSearch:
             alive = tree.alive(children.node, barred_BE)
             reached = self._bound(score, depth) >= done_score[-1]
             reached &= (score > NEVER) if alive is None else (score > NEVER) & alive[0]
-            leaf = tree.n_children(child) == 0
+            leaf = tree.is_leaf(child)
             final = (score / depth**self.options.length_penalty).masked_fill(~(reached & leaf), NEVER)
             pool_score, pool_node = torch.cat([done_score, final]), torch.cat([done_node, child])
-            kept = best_places(pool_score[None], tree.item_lo[pool_node].long()[None], k)[0]
+            kept = best_places(pool_score[None], tree.rank_of(pool_node)[None], k)[0]
             done_score, done_node = pool_score[kept], pool_node[kept]
 
             slot = prefixes.slot[0][parent]
@@ -146,7 +146,7 @@ class ExactSearch:
             above = torch.where(waiting, node.above[parent], slot)
             found = _Open(score, child, depth, begin, above)
             opened = opened.join(found.take(reached & ~leaf))
-        items = tree.item[tree.item_lo[done_node].cpu().numpy()].tolist()
+        items = tree.item[tree.rank_of(done_node).cpu().numpy()].tolist()
         return ranking(items, done_score.tolist(), expansions)
 
     def _bound(self, score: torch.Tensor, depth: torch.Tensor) -> torch.Tensor:

@@ -37,12 +37,15 @@ class Tree:
     """
 
     def __init__(self, trie: Trie, start: int, allowed: npt.NDArray[np.bool_] | None, device: torch.device) -> None:
-        self.token = torch.tensor(trie.token).to(device)
+        self.eos = trie.eos
+        self.token = torch.tensor(trie.token, device=device)
         self.token[0] = start
-        self.first_child = torch.tensor(trie.first_child).to(device)
-        self.item_lo = torch.tensor(trie.item_lo).to(device)
-        self.item_hi = torch.tensor(trie.item_hi).to(device)
-        self.block = torch.from_numpy(block_lengths(trie)).to(device)
+        self.first_child = torch.tensor(trie.first_child, device=device)
+        self.item_lo = torch.tensor(trie.item_lo, device=device)
+        self.item_hi = torch.tensor(trie.item_hi, device=device)
+        self.tail = torch.tensor(trie.tail, device=device)
+        self.chain = torch.tensor(_chains(trie), device=device)
+        self.crown = len(trie.item_lo)
         self.item = trie.item
         self.depth = trie.depth
         self.rank = np.empty(len(trie.item), dtype=np.int64)
@@ -67,30 +70,59 @@ class Tree:
         return torch.from_numpy(table).to(self.token.device)
 
     def alive(self, node_BP: torch.Tensor, barred_BE: torch.Tensor | None) -> torch.Tensor | None:
-        """[B, P] whether any item below a node may be returned to the user; None if all may."""
+        """[B, P] whether any item below a node may be returned to the user; None if all may.
+
+        The nodes of a tail are as alive as its head, which is always asked for first.
+        """
         if self.n_allowed is None and barred_BE is None:
             return None
-        lo, hi = self.item_lo[node_BP].long(), self.item_hi[node_BP].long()
+        crown = node_BP.clamp(max=self.crown - 1)
+        lo, hi = self.item_lo[crown].long(), self.item_hi[crown].long()
         left = hi - lo if self.n_allowed is None else self.n_allowed[hi] - self.n_allowed[lo]
         if barred_BE is not None:
             left = left - (torch.searchsorted(barred_BE, hi) - torch.searchsorted(barred_BE, lo))
-        return left > 0
+        return (left > 0) | (node_BP >= self.crown)
 
-    def n_items(self, node: torch.Tensor) -> torch.Tensor:
-        return self.item_hi[node].long() - self.item_lo[node].long()
+    def is_leaf(self, node: torch.Tensor) -> torch.Tensor:
+        return self.token[node] == self.eos
 
     def n_children(self, node: torch.Tensor) -> torch.Tensor:
-        return self.first_child[node + 1].long() - self.first_child[node].long()
+        crown = node.clamp(max=self.crown - 1)
+        several = self.first_child[crown + 1] - self.first_child[crown]
+        return torch.where((node < self.crown) & (several > 0), several, ~self.is_leaf(node)).long()
+
+    def first(self, node: torch.Tensor) -> torch.Tensor:
+        """The first child; anything at a leaf."""
+        crown = node.clamp(max=self.crown - 1)
+        first, after = self.first_child[crown], self.first_child[crown + 1]
+        of_crown = torch.where(after > first, first, self.tail[self.item_lo[crown].long()])
+        return torch.where(node < self.crown, of_crown, node + 1).clamp(max=len(self.token) - 1).long()
+
+    def n_items(self, node: torch.Tensor) -> torch.Tensor:
+        crown = node.clamp(max=self.crown - 1)
+        return torch.where(node < self.crown, self.item_hi[crown] - self.item_lo[crown], 1)
+
+    def rank_of(self, node: torch.Tensor) -> torch.Tensor:
+        """The first rank below a node."""
+        behind = torch.searchsorted(self.tail, node.int(), right=True) - 1
+        return torch.where(node < self.crown, self.item_lo[node.clamp(max=self.crown - 1)], behind)
+
+    def block(self, node: torch.Tensor) -> torch.Tensor:
+        """The tokens from a node to the end of the chain that it begins: 1 at a node with several children, and 0 at a
+        leaf, whose EOS needs no evaluation."""
+        after = torch.searchsorted(self.tail, node.int(), right=True)
+        return torch.where(node < self.crown, self.chain[node.clamp(max=self.crown - 1)], self.tail[after] - node - 1)
 
 
-def block_lengths(trie: Trie) -> npt.NDArray[np.int64]:
-    """[N] the tokens from a node to the end of the chain that it begins: 1 at a node with several children, 0 at a
-    leaf, whose EOS needs no evaluation."""
-    n_children = np.diff(trie.first_child)
-    lengths = (n_children > 0).astype(np.int64)
+def _chains(trie: Trie) -> npt.NDArray[np.int32]:
+    """[M] for each node of the crown, the tokens from it to the end of the chain that it begins."""
+    several = np.diff(trie.first_child)
+    lengths = np.ones(len(several), dtype=np.int32)
+    heads = several == 0
+    lengths[heads] = np.diff(trie.tail)[trie.item_lo[heads]]
     for first, last in reversed(trie.levels()):
-        single = first + np.flatnonzero(n_children[first:last] == 1)
-        lengths[single] += lengths[trie.first_child[single]]
+        single = first + np.flatnonzero(several[first:last] == 1)
+        lengths[single] = 1 + lengths[trie.first_child[single]]
     return lengths
 
 
@@ -199,13 +231,13 @@ class Expansion:
     ) -> None:
         memory, tree = self.memory, self.tree
         (B, K), device, used = needed.shape, needed.device, memory.used
-        length_BK = tree.block[prefixes.begin] * needed
+        length_BK = tree.block(prefixes.begin) * needed
         if self.full:
             length_BK = torch.where(settled_B[:, None], length_BK, length_BK.clamp(max=1))
         L = int(length_BK.max())
         steps = [prefixes.begin]
         for _ in range(L - 1):
-            steps.append(tree.first_child[steps[-1]].long().clamp_(max=len(tree.token) - 1))
+            steps.append(tree.first(steps[-1]))
         node_BKL = torch.stack(steps, dim=-1)
         exists = torch.arange(L, device=device) < length_BK[..., None]
         # Each user's tokens lie side by side in the order of prefix and place.
@@ -234,7 +266,7 @@ class Expansion:
         )
         if self.full:
             normaliser_R = self.decoder.log_normaliser(hidden_RD)
-            only_R = tree.token[tree.first_child[node_R].long()].long()
+            only_R = tree.token[tree.first(node_R)].long()
             forced_R = (hidden_RD.float() * self.decoder.head_VD[only_R].float()).sum(-1) - normaliser_R
             self.normaliser = torch.cat([self.normaliser, spread(normaliser_R, 0)], dim=1)
             self.forced = torch.cat([self.forced, spread(forced_R, 0)], dim=1)
@@ -254,7 +286,7 @@ class Expansion:
         P, N = int(n_user.max()), int(n_user.sum())
         row_N = torch.repeat_interleave(count, output_size=N)
         among_N = torch.arange(N, device=device) - (count.cumsum(0) - count)[row_N]
-        child_N = tree.first_child[prefixes.node.flatten()[row_N]].long() + among_N
+        child_N = tree.first(prefixes.node.flatten())[row_N] + among_N
         user_N = row_N // K
         cell_N = user_N * P + torch.arange(N, device=device) - (n_user.cumsum(0) - n_user)[user_N]
 

@@ -5,19 +5,22 @@ Knows item keys, IDs as token lists and prompts; files and the command line it d
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import hashlib
+from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from idgr.decoding.beam import BeamSearch, Ranking, SearchOptions
 from idgr.decoding.exact import ExactSearch
-from idgr.decoding.trie import Trie, build_trie
+from idgr.decoding.trie import Trie
 from idgr.errors import UsageError
-from idgr.formats.records import Query, Recommendation
+from idgr.formats.records import ItemId, Query, Recommendation
 from idgr.prompts.rendering import PromptRenderer
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from idgr.models.backbone import Backbone
 
 
@@ -28,6 +31,7 @@ class Recommender:
         backbone: the model on its device, and its tokenizer.
         item_keys: the catalogue.
         renderer: for the backbone's tokenizer, with the IDs of the items in the same order.
+        trie: the same IDs as a tree.
         options: how to search.
         template: the number of the template that histories are shown with.
         allowed: the keys of the items that may be returned; None for all.
@@ -44,6 +48,7 @@ class Recommender:
         backbone: Backbone,
         item_keys: Sequence[str],
         renderer: PromptRenderer,
+        trie: Trie,
         options: SearchOptions,
         *,
         template: int = 0,
@@ -58,7 +63,6 @@ class Recommender:
         self.tokenizer = backbone.tokenizer
         self.number = {item: i for i, item in enumerate(self.item_keys)}
         self.renderer, self.template, self.keep_history, self.batch_size = renderer, template, keep_history, batch_size
-        trie: Trie = build_trie(renderer.id_tokens, backbone.tokenizer.eos_token_id)
         mask = None if allowed is None else np.array([item in allowed for item in self.item_keys], dtype=bool)
         search = ExactSearch if exact else BeamSearch
         self.search: BeamSearch | ExactSearch = search(backbone.model, trie, options, allowed=mask)
@@ -79,10 +83,10 @@ class Recommender:
         ]
 
 
-def prompt_settings(run: Mapping[str, Any], templates: Sequence[str]) -> tuple[list[str], int, int]:
-    """The templates, newest items shown and longest prompt that a recommender was trained with, from its `run.json`."""
-    return (
-        list(run.get("templates", templates)),
-        int(run.get("max_history", 20)),
-        int(run.get("max_prompt_tokens", 512)),
-    )
+def catalogue_fingerprint(catalogue: Iterable[ItemId], tokenizer: PreTrainedTokenizerBase) -> str:
+    """A hash of the items and IDs in their order and of the tokenizer, on all of which a prefix tree depends."""
+    digest = hashlib.sha256()
+    for record in catalogue:
+        digest.update(f"{len(record.item_id)} {record.item_id} {record.id}\n".encode())
+    digest.update(tokenizer.backend_tokenizer.to_str().encode())
+    return digest.hexdigest()

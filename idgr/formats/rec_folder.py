@@ -1,6 +1,6 @@
-"""What a recommender's folder tells of its training, so that it is shown prompts as it was then.
+"""What a recommender's folder tells of its training: how it was asked, and which tokens it has seen in IDs.
 
-Knows the facts in `run.json`; weights and tokenizers it does not.
+Knows the facts in `run.json` and numbers of tokens; weights and tokenizers it does not.
 """
 
 from __future__ import annotations
@@ -8,11 +8,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import orjson
+
 from idgr.errors import IdgrError
+from idgr.formats.jsonl import dump_line, replace_file
 from idgr.formats.records import ItemId, ids_fingerprint
 from idgr.formats.run_info import RUN_FILE, read_run
+
+SEEN_TOKENS = "seen_tokens.json"
 
 
 @dataclass(frozen=True)
@@ -61,3 +67,15 @@ def check_ids_known(
             "give the IDs it was trained on, train it on these with `idgr train-rec --model`, or insist with --force",
             where=rec,
         )
+
+
+def write_seen_tokens(folder: str | os.PathLike[str], tokens: Iterable[int]) -> None:
+    """Leave in a recommender's folder which tokens the IDs that it was trained on are made of."""
+    with replace_file(Path(folder) / SEEN_TOKENS) as stream:
+        stream.write(dump_line({"tokens": sorted(set(tokens))}))
+
+
+def read_seen_tokens(folder: str | os.PathLike[str]) -> set[int] | None:
+    """What `write_seen_tokens` left in `folder`; None where it has not."""
+    path = Path(folder) / SEEN_TOKENS
+    return set(orjson.loads(path.read_bytes())["tokens"]) if path.is_file() else None

@@ -186,12 +186,14 @@ def _advance(t5: T5, state: _State, step: int, bias_1HLL: Tensor, length_penalty
     else:
         newest_BK = state.tokens_BGML[..., step - 1].reshape(B, K)
     logits_BKV = decode_step(t5, state.source, state.cache, newest_BK, step, bias_1HLL)
-    total_BK1 = logits_BKV.logsumexp(-1, keepdim=True)
-    logits_BKV[..., t5.eos].masked_fill_((step + 1 < state.min_tokens_B)[:, None], -torch.inf)
-    # A penalty only lowers scores, and there are at most K - M penalized tokens: the best R are among these.
-    n_ranked = min(2 * M + 1, V)
-    top_BKC, token_BKC = logits_BKV.topk(min(n_ranked + K - M, V))
-    top_BKC = (top_BKC - total_BK1).expand(B, K, -1)
+    # A penalty only lowers scores, there are at most K - M penalized tokens, and EOS may be ruled out: the best R are
+    # among these.
+    n_ranked = min(2 * M + 1, V - 1)
+    top_BKC, token_BKC = logits_BKV.topk(min(n_ranked + K - M + 1, V))
+    most_BK1 = top_BKC[..., :1].clone()
+    total_BK1 = most_BK1 + logits_BKV.sub_(most_BK1).exp_().sum(-1, keepdim=True).log_()
+    too_short_B11 = (step + 1 < state.min_tokens_B)[:, None, None]
+    top_BKC = (top_BKC - total_BK1).masked_fill_(too_short_B11 & (token_BKC == t5.eos), -torch.inf).expand(B, K, -1)
     token_BKC = token_BKC.expand(B, K, -1)
     C = top_BKC.shape[-1]
 

@@ -4,7 +4,7 @@ The encoder runs once per source; cross-attention keys and values are made once 
 beams; self-attention keys and values are kept from step to step. All of it runs in one precision, double if asked,
 with nothing cast to single on the way. Knows nothing of searches, items or text.
 
-Legend: B sources, S source tokens, K rows per source (beams), L steps kept, D width, H heads, E width of a head,
+Legend: B sources, S source tokens, N tokens of all sources together, K rows per source (beams), L steps kept, D width, H heads, E width of a head,
 V vocabulary. Linear weights are [out, in].
 """
 
@@ -127,7 +127,7 @@ def read_weights(model: T5ForConditionalGeneration, dtype: torch.dtype) -> T5:
 
         return compute
 
-    first = model.decoder.block[0].layer[-1].DenseReluDense
+    activation = model.decoder.block[0].layer[-1].DenseReluDense.act
     return T5(
         embedding_VD=weight(model.shared),
         head_VD=weight(model.lm_head),
@@ -148,7 +148,8 @@ def read_weights(model: T5ForConditionalGeneration, dtype: torch.dtype) -> T5:
         decoder_norm_D=weight(model.decoder.final_layer_norm),
         encoder_bias=bias(model.encoder),
         decoder_bias=bias(model.decoder),
-        activation=first.act,
+        # What comes out of a linear layer is nobody else's, so the usual activation may work in place.
+        activation=torch.relu_ if config.dense_act_fn == "relu" else activation,
         n_heads=config.num_heads,
         epsilon=config.layer_norm_epsilon,
         start=config.decoder_start_token_id,
@@ -164,25 +165,30 @@ def encode(t5: T5, rows: Sequence[Sequence[int] | npt.NDArray[np.int32]]) -> tup
         rows: the tokens of each source, EOS included, of any lengths.
 
     Returns:
-        The states [B, S, D] and the lengths [B], on the model's device; states beyond a length mean nothing.
+        The states [B, S, D], zero beyond a source's length, and the lengths [B], on the model's device.
     """
     lengths_B = torch.tensor([len(row) for row in rows])
-    tokens_BS = torch.full((len(rows), int(lengths_B.max())), t5.pad)
-    filled_BS = torch.arange(tokens_BS.shape[1]) < lengths_B[:, None]
-    tokens_BS[filled_BS] = torch.from_numpy(np.concatenate([np.asarray(row, dtype=np.int64) for row in rows]))
-    tokens_BS, lengths_B = tokens_BS.to(t5.device), lengths_B.to(t5.device)
-
-    S = tokens_BS.shape[1]
+    B, S = len(rows), int(lengths_B.max())
+    places_N = (torch.arange(S) < lengths_B[:, None]).flatten().nonzero().squeeze(1).to(t5.device)
+    lengths_B = lengths_B.to(t5.device)
+    tokens_N = torch.from_numpy(np.concatenate([np.asarray(row, dtype=np.int64) for row in rows])).to(t5.device)
     bias_BHSS = t5.encoder_bias(S, S) + _padding_mask(lengths_B, S, t5.dtype)
-    x_BSD = F.embedding(tokens_BS, t5.embedding_VD)
+
+    def padded(x_ND: Tensor) -> Tensor:
+        x_BSD = x_ND.new_zeros((B * S, x_ND.shape[-1])).index_copy_(0, places_N, x_ND)
+        return x_BSD.view(B, S, -1)
+
+    # Padding is put in for the attention alone.
+    x_ND = F.embedding(tokens_N, t5.embedding_VD)
     for layer in t5.encoder:
         weights = layer.self_attention
-        h_BSD = _norm(t5, x_BSD, weights.norm_D)
-        q, k, v = (_heads(F.linear(h_BSD, w), t5.n_heads) for w in (weights.q, weights.k, weights.v))
+        h_ND = _norm(t5, x_ND, weights.norm_D)
+        q, k, v = (_heads(padded(F.linear(h_ND, w)), t5.n_heads) for w in (weights.q, weights.k, weights.v))
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias_BHSS, scale=1.0)
-        x_BSD = x_BSD + F.linear(mixed.transpose(1, 2).flatten(2), weights.o)
-        x_BSD = x_BSD + _feed_forward(t5, layer.feed_forward, x_BSD)
-    return _norm(t5, x_BSD, t5.encoder_norm_D), lengths_B
+        mixed_ND = mixed.transpose(1, 2).reshape(B * S, -1).index_select(0, places_N)
+        x_ND = x_ND + F.linear(mixed_ND, weights.o)
+        x_ND = x_ND + _feed_forward(t5, layer.feed_forward, x_ND)
+    return padded(_norm(t5, x_ND, t5.encoder_norm_D)), lengths_B
 
 
 def source_of(t5: T5, states_BSD: Tensor, lengths_B: Tensor) -> Source:
@@ -253,7 +259,7 @@ def _feed_forward(t5: T5, weights: FeedForward, x: Tensor) -> Tensor:
     x = _norm(t5, x, weights.norm_D)
     inner = t5.activation(F.linear(x, weights.inner))
     if weights.gate is not None:
-        inner = inner * F.linear(x, weights.gate)
+        inner *= F.linear(x, weights.gate)
     return F.linear(inner, weights.outer)
 
 

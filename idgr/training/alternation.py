@@ -101,7 +101,10 @@ class Phase:
 
 
 def plan(run: Path, what: Alternation) -> list[Phase]:
-    """The phases of a run in their order; every round's folder gets a generator, IDs and a recommender."""
+    """The phases of a run in their order; every round's folder gets a generator, IDs and a recommender.
+
+    Commands read what commands wrote, not the copies, so that without the copies they are a chain of their own.
+    """
     data = what.data
     items, train, valid = (str(data / name) for name in ("items.jsonl", "train.jsonl", "valid.jsonl"))
     phases: list[Phase] = []
@@ -132,8 +135,8 @@ def plan(run: Path, what: Alternation) -> list[Phase]:
             ids = generate(number, folder / "ids.jsonl")
             add(number, "validate", folder / METRICS, phase="gen", before=before, ids=ids, rec=rec, trained=gen)
         else:
-            gen = add(number, "keep", folder / "gen", source=gen)
-            ids = add(number, "keep", folder / "ids.jsonl", source=ids)
+            add(number, "keep", folder / "gen", source=gen)
+            add(number, "keep", folder / "ids.jsonl", source=ids)
         if trains_rec:
             own = {**what.rec_options, **what.prompt_options, **({"tokenizer": gen} if rec in PRESETS else {})}
             rec = add(
@@ -142,7 +145,7 @@ def plan(run: Path, what: Alternation) -> list[Phase]:
             )  # fmt: skip
             add(number, "validate", folder / METRICS, phase="rec", before=ids, ids=ids, rec=rec, trained=rec)
         else:
-            rec = add(number, "keep", folder / "rec", source=rec)
+            add(number, "keep", folder / "rec", source=rec)
     return phases
 
 

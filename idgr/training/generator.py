@@ -28,8 +28,8 @@ Ints = npt.NDArray[np.int64]
 
 
 def generator_inputs(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_text_tokens: int) -> list[list[int]]:
-    """What the generator reads for each plain text: at most `max_text_tokens` tokens, then EOS."""
-    return [[*row, tokenizer.eos_token_id] for row in encode(tokenizer, texts, max_tokens=max_text_tokens)]
+    """What the generator reads for each plain text: at most `max_text_tokens` tokens, the last of them EOS."""
+    return [[*row, tokenizer.eos_token_id] for row in encode(tokenizer, texts, max_tokens=max_text_tokens - 1)]
 
 
 def train_generator(
@@ -44,7 +44,7 @@ def train_generator(
     """Train the backbone's model where it lies on pairs of plain text and ID.
 
     Args:
-        max_text_tokens: texts are cut behind so many tokens.
+        max_text_tokens: texts are cut to so many tokens, EOS included.
         held_out: the share of pairs, drawn from the seed, that is not trained on; its loss is told after each epoch.
         on_epoch: is given each epoch's record: that of the loop, with held_out_loss in nats a token.
 

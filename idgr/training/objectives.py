@@ -89,17 +89,17 @@ class Branches:
 def find_branches(trie: Trie) -> Branches:
     """The branch points of every item of `trie`, by the number of the item."""
     path_IL = trie.paths().astype(np.int64)
-    first_child = trie.first_child.astype(np.int64)
     from_IL = np.concatenate([np.zeros((len(path_IL), 1), dtype=np.int64), path_IL[:, :-1]], axis=1)
-    items, positions = np.nonzero((path_IL >= 0) & (first_child[from_IL + 1] - first_child[from_IL] > 1))
+    items, positions = np.nonzero((path_IL >= 0) & (trie.n_children(from_IL) > 1))
     nodes = from_IL[items, positions]
+    first = trie.first(nodes)
     tokens, column = np.unique(trie.token[1:], return_inverse=True)
     return Branches(
         start=np.searchsorted(items, np.arange(len(path_IL) + 1)),
         position=positions,
-        first=first_child[nodes],
-        count=first_child[nodes + 1] - first_child[nodes],
-        chosen=path_IL[items, positions] - first_child[nodes],
+        first=first,
+        count=trie.n_children(nodes),
+        chosen=path_IL[items, positions] - first,
         tokens=tokens.astype(np.int64),
         column=np.concatenate([[0], column]).astype(np.int64),
     )

@@ -125,7 +125,7 @@ def train_recommender(
     valid: Sequence[tuple[Sequence[int], int]],
     options: RecommenderOptions,
     loop: LoopOptions,
-    on_epoch: Callable[[dict[str, Any]], None],
+    on_epoch: Callable[[dict[str, Any]], object],
 ) -> dict[str, Any]:
     """Train the backbone's model where it lies; at the end it has the weights of the best epoch, in evaluation mode.
 
@@ -215,7 +215,8 @@ def prompt_costs(instances: Instances, renderer: PromptRenderer) -> Ints:
     """[N] about how many prompt tokens each instance has, but for its template."""
     id_lengths = np.fromiter(map(len, renderer.id_tokens), dtype=np.int64) + len(renderer.separator)
     before = np.concatenate([[0], np.cumsum(id_lengths[instances.items])])
-    return np.minimum(before[instances.end] - before[instances.begin], renderer.max_tokens)
+    costs: Ints = np.minimum(before[instances.end] - before[instances.begin], renderer.max_tokens)
+    return costs
 
 
 def draw_users(n: int, size: int, seed: int) -> list[int]:

@@ -37,9 +37,7 @@ def test_each_user_has_their_items_by_time_and_ties_in_the_order_of_the_file(row
     assert as_dict(whole) == {user: [item for *_, item in sorted(took)] for user, took in expected.items()}
     assert whole.users == list(expected)
     assert whole.items == list(dict.fromkeys(str(item) for _, item, _ in rows))
-    tied = sum(
-        a[0] == b[0] for took in expected.values() for a, b in zip(sorted(took), sorted(took)[1:], strict=False)
-    )
+    tied = sum(a[0] == b[0] for took in expected.values() for a, b in zip(sorted(took), sorted(took)[1:], strict=False))
     assert tied_share(whole) == pytest.approx(tied / len(rows))
 
 

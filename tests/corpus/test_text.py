@@ -31,7 +31,10 @@ from idgr.corpus.text import LEFT_OUT, plain_text
         ({"description": "&lt;br&gt;soft"}, "description: soft"),
         ({"page": "https://example.com/x", "title": "see https://example.com"}, "title: see https://example.com"),
         ({"imUrl": "x.jpg", "related": {"also_bought": ["B2"]}, "salesRank": {"Beauty": 5}, "title": "x"}, "title: x"),
-        ({"details": {"Color": "Red", "Size": 7, "Tags": ["Soft", "New"]}}, "details: color red, size 7, tags, soft, new"),
+        (
+            {"details": {"Color": "Red", "Size": 7, "Tags": ["Soft", "New"]}},
+            "details: color red, size 7, tags, soft, new",
+        ),
         ({}, ""),
         ({"item_id": "B1"}, ""),
     ],
@@ -53,7 +56,9 @@ def test_deep_nesting_is_no_trouble() -> None:
 
 
 values = st.recursive(
-    st.none() | st.integers() | st.floats() | st.text(), lambda v: st.lists(v) | st.dictionaries(st.text(), v), max_leaves=6
+    st.none() | st.integers() | st.floats() | st.text(),
+    lambda v: st.lists(v) | st.dictionaries(st.text(), v),
+    max_leaves=6,
 )
 
 

@@ -63,5 +63,8 @@ def test_a_window_of_dates_repeats_kept_and_the_text(write: Write, prep: Callabl
         {"item_id": "b", "text": "name: bob's; categories: food, tea"},
         {"item_id": "c", "text": "name: c"},
     ]
-    folder = prep("yelp", events, meta, "--fields", "address,name", "--k-core", "0", "--repeats", "first")
-    assert load(folder / "train.jsonl") == [{"user_id": "u", "items": ["b", "c"]}]
+    folder = prep("yelp", events, meta, "--fields", "address,name", *window)
+    assert [row["text"] for row in load(folder / "items.jsonl")] == [
+        "address: 1 street; name: bob's",
+        "address: 2 street; name: c",
+    ]

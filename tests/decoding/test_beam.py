@@ -1,7 +1,8 @@
-"""Beam search equals a plain one over dictionaries and `transformers`' own, and stays inside the catalogue."""
+"""Beam search equals a plain one over dictionaries and that of `transformers`, and stays inside the catalogue."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,203 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from idgr.decoding.beam import Ranking, SearchOptions, beam_search
+from idgr.decoding import decoder as decoder_module
+from idgr.decoding.beam import BeamSearch, Ranking, SearchOptions, beam_search
+from idgr.decoding.decoder import Decoder
 from idgr.decoding.trie import build_trie
 from idgr.errors import IdgrError, UsageError
 
-from .conftest import EOS, START, DictionaryTrie, plain_beam_search, random_ids, random_prompts, tiny_t5
+from .oracle import EOS, START, DictionaryTrie, plain_beam_search, random_ids, random_prompts, tiny_t5
+
+SHAPES: list[dict[str, Any]] = [
+    {},
+    {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
+    {"num_layers": 1, "d_kv": 4, "num_heads": 3},
+]
+MODELS = [tiny_t5(seed, **shape) for seed, shape in enumerate(SHAPES)]
+
+
+def assert_same(found: Ranking, wanted: list[tuple[int, float]]) -> None:
+    assert found.items == [item for item, _ in wanted]
+    np.testing.assert_allclose(found.scores, [score for _, score in wanted], atol=1e-4)
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 10_000),
+    items=st.integers(1, 120),
+    beams=st.integers(1, 12),
+    length_penalty=st.sampled_from([0.0, 0.0, 1.0, -0.5]),
+    normalize=st.sampled_from(["full", "trie"]),
+)
+def test_equals_plain_beam_search(seed: int, items: int, beams: int, length_penalty: float, normalize: str) -> None:
+    generator = np.random.default_rng(seed)
+    model = MODELS[seed % len(MODELS)]
+    ids = random_ids(generator, items, longest=8)
+    prompts = random_prompts(generator, 3)
+    excluded = [set(generator.integers(0, items, size=generator.integers(0, 6)).tolist()) for _ in prompts]
+    allowed = generator.random(items) < 0.7 if seed % 2 else None
+    options = SearchOptions(int(generator.integers(1, beams + 1)), beams, length_penalty, normalize)
+    found = beam_search(model, build_trie(ids, EOS), prompts, options, excluded=excluded, allowed=allowed, batch_size=2)
+    for ranking, prompt, barred in zip(found, prompts, excluded, strict=True):
+        valid = [item for item in range(items) if item not in barred and (allowed is None or allowed[item])]
+        wanted = plain_beam_search(
+            model,
+            ids,
+            prompt,
+            k=options.k,
+            beams=beams,
+            length_penalty=length_penalty,
+            normalize=normalize,
+            valid=valid,
+        )
+        assert_same(ranking, wanted)
+        assert set(ranking.items) <= set(valid)
+
+
+@pytest.mark.parametrize("length_penalty", [0.0, 1.0, 0.6, -0.3])
+@pytest.mark.parametrize("seed", range(3))
+def test_equals_transformers_generate(seed: int, length_penalty: float) -> None:
+    generator = np.random.default_rng(seed)
+    model = MODELS[seed]
+    ids = random_ids(generator, 150, longest=8)
+    trie, plain = build_trie(ids, EOS), DictionaryTrie(ids, range(len(ids)))
+    item_of = {tuple(row): item for item, row in enumerate(ids)}
+    prompts = random_prompts(generator, 4)
+    found = beam_search(model, trie, prompts, SearchOptions(10, 10, length_penalty))
+    for prompt, ranking in zip(prompts, found, strict=True):
+        theirs = model.generate(
+            input_ids=torch.tensor([prompt]),
+            num_beams=10,
+            num_return_sequences=10,
+            do_sample=False,
+            length_penalty=length_penalty,
+            early_stopping="never",
+            max_new_tokens=trie.depth,
+            prefix_allowed_tokens_fn=lambda _, tokens: plain.children(tokens.tolist()[1:]) or [START],
+            return_dict_in_generate=True,
+            output_scores=True,
+        )
+        paths = [row[1 : row.index(EOS)] for row in theirs.sequences.tolist()]
+        wanted = [item_of[tuple(path)] for path in paths]
+        assert_same(ranking, list(zip(wanted, theirs.sequences_scores.tolist(), strict=True)))
+
+
+@settings(derandomize=True, deadline=None, max_examples=25)
+@given(seed=st.integers(0, 10_000), batch_size=st.integers(1, 7), normalize=st.sampled_from(["full", "trie"]))
+def test_the_batch_changes_nothing(seed: int, batch_size: int, normalize: str) -> None:
+    generator = np.random.default_rng(seed)
+    trie, prompts = build_trie(random_ids(generator, 60), EOS), random_prompts(generator, 7)
+    options = SearchOptions(5, 8, normalize=normalize)
+    alone = beam_search(MODELS[0], trie, prompts, options, batch_size=1)
+    together = beam_search(MODELS[0], trie, prompts, options, batch_size=batch_size)
+    for one, other in zip(alone, together, strict=True):
+        assert one.items == other.items
+        np.testing.assert_allclose(one.scores, other.scores, atol=1e-5)
+
+
+def test_repeats_bit_for_bit() -> None:
+    generator = np.random.default_rng(5)
+    trie, prompts = build_trie(random_ids(generator, 80), EOS), random_prompts(generator, 6)
+    assert beam_search(MODELS[1], trie, prompts) == beam_search(MODELS[1], trie, prompts)
+
+
+@pytest.mark.parametrize("normalize", ["full", "trie"])
+def test_fewer_valid_items_than_beams_give_fewer_results(normalize: str) -> None:
+    ids = [[5, 6], [5, 7], [8], [8, 9, 10]]
+    prompts = [[4, EOS], [6, 7, EOS]]
+    options = SearchOptions(10, 20, normalize=normalize)
+    none_left, all_left = beam_search(MODELS[0], build_trie(ids, EOS), prompts, options, excluded=[{0, 1, 2, 3}, set()])
+    assert none_left == Ranking([], [])
+    assert sorted(all_left.items) == [0, 1, 2, 3]
+    assert all_left.scores == sorted(all_left.scores, reverse=True)
+
+
+def test_equal_scores_are_in_the_order_of_the_tokens() -> None:
+    model = tiny_t5(0)
+    with torch.no_grad():
+        model.lm_head.weight.zero_()
+    ids = [[9, 3], [5, 3], [7, 3], [3, 3], [6, 3]]
+    for normalize in ("full", "trie"):
+        for ranking in beam_search(model, build_trie(ids, EOS), [[4, EOS]], SearchOptions(3, 3, normalize=normalize)):
+            assert ranking.items == [3, 1, 4]
+
+
+def test_shapes_without_users_or_with_one_item() -> None:
+    trie = build_trie([[5, 6, 7]], EOS)
+    assert beam_search(MODELS[0], trie, []) == []
+    for normalize in ("full", "trie"):
+        (only,) = beam_search(MODELS[0], trie, [[4, EOS]], SearchOptions(normalize=normalize))
+        assert only.items == [0]
+    assert only.scores == [0.0]  # a forced ID costs nothing under the softmax over the valid children
+
+
+def test_the_models_mode_is_left_as_it_was() -> None:
+    model = tiny_t5(0, dropout_rate=0.9).train()
+    trie, prompts = build_trie([[5, 6], [7, 8]], EOS), [[4, EOS]]
+    first, second = beam_search(model, trie, prompts), beam_search(model, trie, prompts)
+    assert model.training
+    assert first == second
+
+
+def test_logits_too_wide_for_plain_sums_are_normalised_all_the_same() -> None:
+    hidden = torch.tensor([[1.0] * 16, [-1.0] * 16, [0.1] * 16])
+    model = tiny_t5(0)
+    with torch.no_grad():
+        model.lm_head.weight.copy_(torch.linspace(-9, 9, 40)[:, None].expand(40, 16))
+    with torch.inference_mode():
+        found = Decoder(model, 4).log_normaliser(hidden)
+    wanted = (hidden.double() @ model.lm_head.weight.double().T).logsumexp(-1)
+    assert found.isfinite().all()
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-6, atol=1e-5)
+
+
+def test_a_vocabulary_in_several_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(1)
+    trie, prompts = build_trie(random_ids(generator, 30), EOS), random_prompts(generator, 2)
+    whole = beam_search(MODELS[0], trie, prompts)
+    monkeypatch.setattr(decoder_module, "VOCABULARY_CHUNK", 7)
+    for one, other in zip(whole, beam_search(MODELS[0], trie, prompts), strict=True):
+        assert one.items == other.items
+        np.testing.assert_allclose(one.scores, other.scores, atol=1e-5)
+
+
+def test_out_of_memory_halves_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(2)
+    trie, prompts = build_trie(random_ids(generator, 30), EOS), random_prompts(generator, 9)
+    search = BeamSearch(MODELS[0], trie)
+    wanted = search.search(prompts, batch_size=1)
+    encode, sizes = Decoder.encode, []
+
+    def small_memory(self: Decoder, batch: list[list[int]]) -> Any:
+        sizes.append(len(batch))
+        if len(batch) > 2:
+            raise torch.OutOfMemoryError("no room")
+        return encode(self, batch)
+
+    monkeypatch.setattr(Decoder, "encode", small_memory)
+    found = search.search(prompts, batch_size=8)
+    assert [ranking.items for ranking in found] == [ranking.items for ranking in wanted]
+    assert sizes == [8, 4, 2, 2, 2, 2, 1]
+
+    monkeypatch.setattr(Decoder, "encode", lambda *_: no_room())
+    with pytest.raises(torch.OutOfMemoryError):
+        search.search(prompts, batch_size=1)
+
+
+def no_room() -> Iterator[None]:
+    raise torch.OutOfMemoryError("no room")
+
+
+def test_tokens_that_the_model_does_not_have_are_refused() -> None:
+    with pytest.raises(IdgrError, match="tokens that the model does not have"):
+        beam_search(MODELS[0], build_trie([[5, 40]], EOS), [[4, EOS]])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"k": 0}, "-k 0"), ({"k": 11, "beams": 10}, "--beams 11 or more"), ({"normalize": "half"}, "full or trie")],
+)
+def test_options_that_cannot_be_met_name_the_flag(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        SearchOptions(**options)

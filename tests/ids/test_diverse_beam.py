@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from dataclasses import replace
-from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -15,18 +14,15 @@ from idgr.ids.diverse_beam import BeamOptions, Found, diverse_beam_search
 from idgr.ids.schedule import Limits
 from idgr.models.t5 import T5, encode, read_weights
 
-_spec = importlib.util.spec_from_file_location("make_golden", Path(__file__).with_name("make_golden.py"))
-assert _spec is not None
-assert _spec.loader is not None
-make_golden = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(make_golden)
 
-CASES = json.loads(make_golden.GOLDEN.read_text())
+@pytest.fixture(scope="module")
+def models(make_golden: ModuleType) -> dict[str, T5]:
+    return {name: read_weights(make_golden.build_model(name), torch.float32) for name in make_golden.MODELS}
 
 
 @pytest.fixture(scope="module")
-def models() -> dict[str, T5]:
-    return {name: read_weights(make_golden.build_model(name), torch.float32) for name in make_golden.MODELS}
+def cases(make_golden: ModuleType) -> list[dict]:
+    return json.loads(make_golden.GOLDEN.read_text())
 
 
 def search(t5: T5, rows: list[list[int]], limits: list[Limits], options: BeamOptions) -> list[Found]:
@@ -48,26 +44,30 @@ def check(found: list[Found], case: dict) -> None:
         assert [score for _, score in ours] == pytest.approx([score for _, score in theirs], abs=1e-5, rel=1e-5), case
 
 
-def test_a_source_alone_gets_what_transformers_446_returned(models: dict[str, T5]) -> None:
-    for case in CASES[::9]:
+def test_a_source_alone_gets_what_transformers_446_returned(
+    models: dict[str, T5], cases: list[dict], make_golden: ModuleType
+) -> None:
+    for case in cases[::9]:
         options = BeamOptions(case["beams"], case["groups"], case["length_penalty"])
         found = [search(models[case["model"]], [row], [limits_of(case)], options)[0] for row in make_golden.ROWS]
         check(found, case)
 
 
-def test_a_batch_of_mixed_penalties_and_lengths_gets_the_same(models: dict[str, T5]) -> None:
+def test_a_batch_of_mixed_penalties_and_lengths_gets_the_same(
+    models: dict[str, T5], cases: list[dict], make_golden: ModuleType
+) -> None:
     shapes: dict[tuple, list[dict]] = {}
-    for case in CASES:
+    for case in cases:
         shapes.setdefault((case["model"], case["beams"], case["groups"], case["length_penalty"]), []).append(case)
     n_rows = len(make_golden.ROWS)
-    for (name, *shape), cases in shapes.items():
-        limits = [limits_of(case) for case in cases for _ in range(n_rows)]
-        found = search(models[name], make_golden.ROWS * len(cases), limits, BeamOptions(*shape))
-        for place, case in enumerate(cases):
+    for (name, *shape), alike in shapes.items():
+        limits = [limits_of(case) for case in alike for _ in range(n_rows)]
+        found = search(models[name], make_golden.ROWS * len(alike), limits, BeamOptions(*shape))
+        for place, case in enumerate(alike):
             check(found[place * n_rows : (place + 1) * n_rows], case)
 
 
-def test_groups_stand_in_order_and_the_first_is_the_plain_beam(models: dict[str, T5]) -> None:
+def test_groups_stand_in_order_and_the_first_is_the_plain_beam(models: dict[str, T5], make_golden: ModuleType) -> None:
     limits = [Limits(0.5, 1, 10)] * len(make_golden.ROWS)
     for t5 in models.values():
         grouped = search(t5, make_golden.ROWS, limits, BeamOptions(6, 3))
@@ -78,7 +78,7 @@ def test_groups_stand_in_order_and_the_first_is_the_plain_beam(models: dict[str,
             assert all(first >= second for first, second in zip(group.scores[::2], group.scores[1::2], strict=True))
 
 
-def test_the_margin_tells_how_close_the_closest_decision_was(models: dict[str, T5]) -> None:
+def test_the_margin_tells_how_close_the_closest_decision_was(models: dict[str, T5], make_golden: ModuleType) -> None:
     t5 = models["tied"]
     twin = t5.head_VD.clone()
     best = search(t5, make_golden.ROWS[:1], [Limits(0.0, 3, 6)], BeamOptions(1, 1))[0]
@@ -89,7 +89,7 @@ def test_the_margin_tells_how_close_the_closest_decision_was(models: dict[str, T
     assert close.margin < 1e-5
 
 
-def test_double_precision_is_double_throughout(models: dict[str, T5]) -> None:
+def test_double_precision_is_double_throughout(make_golden: ModuleType) -> None:
     t5 = read_weights(make_golden.build_model("tied"), torch.double)
     limits = [Limits(0.5, 1, 10)] * len(make_golden.ROWS)
     together = search(t5, make_golden.ROWS, limits, BeamOptions())

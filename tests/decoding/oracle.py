@@ -6,7 +6,6 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 
 EOS, START = 1, 0
@@ -70,15 +69,38 @@ class DictionaryTrie:
         return sorted(node) if node else []
 
 
-@torch.no_grad()
-def next_log_probs(
-    model: Any, prompt: list[int], prefix: Sequence[int], children: Sequence[int] | None
-) -> dict[int, float]:
-    """Log-probabilities of the next token under the whole softmax, or under one over `children`; no cache."""
-    logits = model(input_ids=torch.tensor([prompt]), decoder_input_ids=torch.tensor([[START, *prefix]])).logits[0, -1]
-    if children is None:
-        return dict(enumerate(logits.log_softmax(-1).tolist()))
-    return dict(zip(children, logits[list(children)].log_softmax(-1).tolist(), strict=True))
+class NextToken:
+    """Log-probabilities of the token after each prefix of each ID, by teacher forcing without a cache."""
+
+    def __init__(self, model: Any, ids: Sequence[Sequence[int]], prompt: list[int]) -> None:
+        width = max(map(len, ids)) + 1
+        answers = torch.tensor([[START, *row, *[EOS] * (width - 1 - len(row))] for row in ids])
+        with torch.no_grad():
+            prompts = torch.tensor([prompt]).expand(len(ids), -1)
+            logits = model(input_ids=prompts, decoder_input_ids=answers, use_cache=False).logits
+        self.logits = {tuple(row[:t]): logits[i, t] for i, row in enumerate(ids) for t in range(len(row) + 1)}
+
+    def after(self, prefix: Sequence[int], children: Sequence[int] | None) -> dict[int, float]:
+        """Under the softmax over the whole vocabulary, or under one over `children`."""
+        logits = self.logits[tuple(prefix)]
+        if children is None:
+            return dict(enumerate(logits.log_softmax(-1).tolist()))
+        return dict(zip(children, logits[list(children)].log_softmax(-1).tolist(), strict=True))
+
+
+def score_every_item(
+    model: Any, ids: Sequence[Sequence[int]], prompt: list[int], *, length_penalty: float, normalize: str
+) -> list[float]:
+    """The score of every item, path by path."""
+    trie, step = DictionaryTrie(ids, range(len(ids))), NextToken(model, ids, prompt)
+    scores = []
+    for row in ids:
+        path = [*row, EOS]
+        total = 0.0
+        for t, token in enumerate(path):
+            total += step.after(path[:t], trie.children(path[:t]) if normalize == "trie" else None)[token]
+        scores.append(total / len(path) ** length_penalty)
+    return scores
 
 
 def plain_beam_search(
@@ -95,13 +117,14 @@ def plain_beam_search(
     """The rules of beam search in plain Python, one user and one prefix at a time, with no stopping early."""
     every, own = DictionaryTrie(ids, range(len(ids))), DictionaryTrie(ids, valid)
     item_of = {(*row, EOS): item for item, row in enumerate(ids)}
+    step = NextToken(model, ids, prompt)
     running: list[tuple[tuple[int, ...], float]] = [((), 0.0)]
     finished: list[tuple[tuple[int, ...], float]] = []
     while running:
         continuations = []
         for prefix, score in running:
             over = every.children(prefix) if normalize == "trie" else None
-            log_probs = next_log_probs(model, prompt, prefix, over)
+            log_probs = step.after(prefix, over)
             continuations += [((*prefix, token), score + log_probs[token]) for token in own.children(prefix)]
         continuations.sort(key=lambda pair: -pair[1])
         continuations = continuations[: 2 * beams]
@@ -111,8 +134,3 @@ def plain_beam_search(
         finished = sorted(finished, key=lambda pair: -pair[1])[:beams]
         running = [pair for pair in continuations if pair[0][-1] != EOS][:beams]
     return [(item_of[path], score) for path, score in finished[:k]]
-
-
-@pytest.fixture(scope="session")
-def tiny_model() -> Any:
-    return tiny_t5(0)

@@ -1,0 +1,32 @@
+"""Reading the items of a command line: `items.jsonl` or raw metadata."""
+
+from __future__ import annotations
+
+from idgr.errors import IdgrError
+from idgr.formats.records import Item
+
+
+def read_catalogue(path: str, *, need_text: str | None = None) -> list[Item]:
+    """Items with `text` as it stands, or with the plain text of any other record; in file order.
+
+    Args:
+        need_text: what to do about an item without text, for the error; None where such items are accepted.
+
+    Raises:
+        IdgrError: naming the line that is malformed, repeats an item, or has no text where one is needed.
+    """
+    from idgr.corpus.metadata import read_entries
+    from idgr.corpus.text import plain_text
+
+    found: dict[str, Item] = {}
+    for entry in read_entries(path):
+        if entry.item_id in found:
+            raise IdgrError(
+                f"duplicate item_id {entry.item_id!r}", "keep one record of each", where=path, line=entry.line
+            )
+        text = entry.record.get("text")
+        item = Item(entry.item_id, text.strip() if isinstance(text, str) else plain_text(entry.record))
+        if not item.text and need_text is not None:
+            raise IdgrError(f"item {item.item_id!r} has no text", need_text, where=path, line=entry.line)
+        found[item.item_id] = item
+    return list(found.values())

@@ -1,0 +1,142 @@
+"""`idgr init-gen`: a first ID generator where no pretrained one can be had."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from idgr.cli.catalogue import read_catalogue
+from idgr.errors import IdgrError, UsageError
+
+if TYPE_CHECKING:
+    from idgr.formats.records import Item
+
+
+def init_gen(
+    items: Annotated[
+        str, typer.Argument(help="items.jsonl of `idgr prep`, or raw metadata with item_id.", metavar="ITEMS")
+    ],
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder for the generator.")],
+    pairs: Annotated[
+        str | None,
+        typer.Option("--pairs", help="Pairs to learn from: item_id (or text) and id a line; else keyphrases."),
+    ] = None,
+    model: Annotated[
+        str, typer.Option("--model", help="Preset (nano, small), model folder, or name of a hub model.")
+    ] = "nano",
+    tokenizer: Annotated[
+        str | None, typer.Option("--tokenizer", help="Folder whose tokenizer a preset shares.")
+    ] = None,
+    vocab_size: Annotated[
+        int | None, typer.Option("--vocab-size", help="Bound of the vocabulary that a preset learns.")
+    ] = None,
+    max_text_tokens: Annotated[int, typer.Option("--max-text-tokens", help="Tokens of a text that are read.")] = 256,
+    held_out: Annotated[float, typer.Option("--held-out", help="Share of pairs that only measures the loss.")] = 0.05,
+    epochs: Annotated[int, typer.Option("--epochs", help="Passes over the pairs.")] = 5,
+    lr: Annotated[float, typer.Option("--lr", help="Highest learning rate.")] = 1e-3,
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Pairs a batch.")] = 16,
+    precision: Annotated[
+        str, typer.Option("--precision", help="fp32, or bf16 for products of matrices only.")
+    ] = "fp32",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    seed: Annotated[int, typer.Option("--seed", help="Seed of all that is random.")] = 0,
+) -> None:
+    """Make a first ID generator, trained on pairs of an item's text and an ID.
+
+    Example: idgr init-gen data/beauty/items.jsonl --pairs initial_ids.jsonl.gz -o gen/
+    """
+    given = dict(locals())
+    if output == "-":
+        raise UsageError("-o - cannot hold a model folder", "give the name of a folder to -o")
+    if items == pairs == "-":
+        raise UsageError("standard input (-) given for several inputs", "give `-` once")
+    if max_text_tokens < 2:
+        raise UsageError(f"--max-text-tokens {max_text_tokens}", "the paper's code has 256")
+    if vocab_size is not None and vocab_size < 1:
+        raise UsageError(f"--vocab-size {vocab_size}", "give a number of at least 1")
+    if not 0 <= held_out < 1:
+        raise UsageError(f"--held-out {held_out}", "give a share from 0 to below 1")
+
+    from idgr.formats.jsonl import dump_line, replace_folder
+    from idgr.formats.run_info import RunInfo
+    from idgr.models.backbone import resolve_model, save_backbone
+    from idgr.progress import log
+    from idgr.prompts.templates import load_templates, template_words
+    from idgr.training.generator import train_generator
+    from idgr.training.loop import LoopOptions, pick_device
+
+    loop = LoopOptions(epochs=epochs, lr=lr, batch_size=batch_size, precision=precision, seed=seed)
+    where = pick_device(device)
+    paths = {"items": items, "pairs": pairs, "tokenizer": tokenizer}
+    shaping = {name: value for name, value in given.items() if name not in {*paths, "output", "device"}}
+    facts = {"max_text_tokens": max_text_tokens}
+    run = RunInfo("init-gen", shaping, {**paths, "model": model if Path(model).is_dir() else None}, seed, facts)
+
+    with replace_folder(output) as folder:
+        catalogue = read_catalogue(items)
+        taught = _read_pairs(pairs, catalogue) if pairs is not None else _keyphrase_pairs(catalogue)
+        log(f"init-gen: {len(taught)} pairs, {len(catalogue)} items")
+        # The recommender may share this vocabulary, so it knows the words of the prompts too.
+        backbone = resolve_model(
+            model,
+            tokenizer=tokenizer,
+            texts=lambda: [
+                *(item.text for item in catalogue),
+                *(textual for _, textual in taught),
+                *template_words(load_templates()),
+            ],
+            vocab_size=vocab_size,
+            seed=seed,
+        )
+        backbone.model.to(where)
+        with open(folder / "log.jsonl", "wb", buffering=0) as written:
+            train_generator(
+                backbone,
+                taught,
+                loop,
+                max_text_tokens=max_text_tokens,
+                held_out=held_out,
+                on_epoch=lambda record: written.write(dump_line(record)),
+            )
+        save_backbone(backbone, folder)
+        run.write(output, folder)
+
+
+def _keyphrase_pairs(catalogue: list[Item]) -> list[tuple[str, str]]:
+    """Pairs of each item's text with a phrase of its own words; items without words teach nothing."""
+    from idgr.ids.keyphrase import keyphrase_ids
+
+    texts = [item.text for item in catalogue]
+    return [(text, phrase) for text, phrase in zip(texts, keyphrase_ids(texts, unique=False), strict=True) if phrase]
+
+
+def _read_pairs(path: str, catalogue: list[Item]) -> list[tuple[str, str]]:
+    """Pairs of text and ID: the text as given, or that of the item that `item_id` names.
+
+    Pairs of items that are not in the catalogue, or have no text there, are left out and counted.
+    """
+    from idgr.formats.jsonl import read_jsonl
+    from idgr.formats.records import key
+    from idgr.progress import log
+
+    texts = {item.item_id: item.text for item in catalogue}
+
+    def parse(row: dict[str, Any]) -> tuple[str, str]:
+        textual = row.get("id")
+        if not isinstance(textual, str) or not textual.strip():
+            raise ValueError('no "id" text; give each pair an ID')
+        if "text" not in row:
+            return texts.get(key(row, "item_id"), ""), textual
+        if not isinstance(row["text"], str) or not row["text"].strip():
+            raise ValueError('"text" is not a text; give each pair one, or an item_id')
+        return row["text"], textual
+
+    read = list(read_jsonl(path, parse))
+    found = [pair for pair in read if pair[0]]
+    if not found:
+        raise IdgrError("no pair is of an item in ITEMS", "give the pairs of this catalogue", where=path)
+    if len(found) < len(read):
+        log(f"init-gen: left out {len(read) - len(found)} pairs of items without text in ITEMS")
+    return found
