@@ -5,8 +5,8 @@ Returns what `generate(num_beams=, num_beam_groups=, diversity_penalty=, min_len
 search. A caller that wants the same result from every batch repeats narrow searches in double precision.
 Knows tokens only; texts, IDs and the choice of penalties and lengths live elsewhere.
 
-Legend: B sources, G groups, M beams of a group, K = G·M beams, C candidate tokens of a beam, R = 2·M + 1 ranked
-continuations of a group, L tokens at most, V vocabulary.
+Legend: B sources, G groups, M beams of a group, K = G·M beams, R different rows among the B·K, C candidate tokens of
+a beam, J = 2·M + 1 ranked continuations of a group, L tokens at most, V vocabulary.
 """
 
 from __future__ import annotations
@@ -98,6 +98,7 @@ class _State:
     tokens_BGML: Tensor
     score_BGM: Tensor
     done_BG: Tensor
+    equal_BK: Tensor  # the first beam of the source that has the same tokens, or any for a beam that is done
     told_B: Tensor  # whether the result was taken down
     margin_B: Tensor
     finished: _Hypotheses
@@ -109,7 +110,7 @@ class _State:
         self.cache = Cache([k[rows] for k in self.cache.keys], [v[rows] for v in self.cache.values])
         for name in ("which_B", "penalty_B", "min_tokens_B", "max_tokens_B"):
             setattr(self, name, getattr(self, name)[rows])
-        for name in ("tokens_BGML", "score_BGM", "done_BG", "told_B", "margin_B"):
+        for name in ("tokens_BGML", "score_BGM", "done_BG", "equal_BK", "told_B", "margin_B"):
             setattr(self, name, getattr(self, name)[rows])
         hypotheses = self.finished
         self.finished = _Hypotheses(
@@ -152,6 +153,7 @@ def diverse_beam_search(
         tokens_BGML=no_tokens(),
         score_BGM=score_BGM,
         done_BG=torch.zeros((B, G), dtype=torch.bool, device=t5.device),
+        equal_BK=torch.zeros((B, G * M), dtype=torch.long, device=t5.device),
         told_B=torch.zeros((B,), dtype=torch.bool, device=t5.device),
         margin_B=torch.full((B,), torch.inf, dtype=torch.double, device=t5.device),
         finished=_Hypotheses(
@@ -181,20 +183,20 @@ def _advance(t5: T5, state: _State, step: int, bias_1HLL: Tensor, length_penalty
     """Add a token to every beam; the groups take turns, each penalized for the tokens of those before it (Eq. 5)."""
     B, G, M, _ = state.tokens_BGML.shape
     K, V = G * M, t5.head_VD.shape[0]
-    if step == 0:  # all beams still are the start token, so one row stands for all
-        newest_BK = torch.full((B, 1), t5.start, device=t5.device)
-    else:
-        newest_BK = state.tokens_BGML[..., step - 1].reshape(B, K)
-    logits_BKV = decode_step(t5, state.source, state.cache, newest_BK, step, bias_1HLL)
-    # A penalty only lowers scores, there are at most K - M penalized tokens, and EOS may be ruled out: the best R are
+    newest_BK = state.tokens_BGML[..., step - 1].reshape(B, K) if step else torch.full((B, K), t5.start).to(t5.device)
+    rows_BK, first_R = _rows(state)
+    logits_RV = decode_step(
+        t5, state.source, state.cache, newest_BK.flatten()[first_R], rows_BK, first_R, step, bias_1HLL
+    )
+    # A penalty only lowers scores, there are at most K - M penalized tokens, and EOS may be ruled out: the best J are
     # among these.
     n_ranked = min(2 * M + 1, V - 1)
-    top_BKC, token_BKC = logits_BKV.topk(min(n_ranked + K - M + 1, V))
-    most_BK1 = top_BKC[..., :1].clone()
-    total_BK1 = most_BK1 + logits_BKV.sub_(most_BK1).exp_().sum(-1, keepdim=True).log_()
+    top_RC, token_RC = logits_RV.topk(min(n_ranked + K - M + 1, V))
+    most_R1 = top_RC[:, :1].clone()
+    total_R1 = most_R1 + logits_RV.sub_(most_R1).exp_().sum(-1, keepdim=True).log_()
+    top_BKC, token_BKC = (top_RC - total_R1)[rows_BK], token_RC[rows_BK]
     too_short_B11 = (step + 1 < state.min_tokens_B)[:, None, None]
-    top_BKC = (top_BKC - total_BK1).masked_fill_(too_short_B11 & (token_BKC == t5.eos), -torch.inf).expand(B, K, -1)
-    token_BKC = token_BKC.expand(B, K, -1)
+    top_BKC.masked_fill_(too_short_B11 & (token_BKC == t5.eos), -torch.inf)
     C = top_BKC.shape[-1]
 
     chosen_BK = torch.empty((B, 0), dtype=torch.long, device=t5.device)
@@ -205,15 +207,17 @@ def _advance(t5: T5, state: _State, step: int, bias_1HLL: Tensor, length_penalty
         if g > 0:
             used_BMC = (token_BMC[..., None] == chosen_BK[:, None, None]).sum(-1)
             logp_BMC = logp_BMC - state.penalty_B[:, None, None] * used_BMC
-        ranked_BR, at_BR = (logp_BMC + state.score_BGM[:, g, :, None]).flatten(1).topk(n_ranked)
+        ranked_BJ, at_BJ = (logp_BMC + state.score_BGM[:, g, :, None]).flatten(1).topk(n_ranked)
         chosen_BM, parent_BM = _choose(
-            t5, state, g, step, ranked_BR, token_BMC.flatten(1).gather(1, at_BR), at_BR // C, length_penalty
+            t5, state, g, step, ranked_BJ, token_BMC.flatten(1).gather(1, at_BJ), at_BJ // C, length_penalty
         )
         chosen_BK = torch.cat([chosen_BK, chosen_BM], 1)
         parents.append(g * M + parent_BM)
+    parent_BK = torch.cat(parents, 1)
     if M > 1:
-        _reorder(state, torch.cat(parents, 1))
+        _reorder(state, parent_BK)
     state.tokens_BGML[..., step] = chosen_BK.view(B, G, M)
+    _note_equals(state, parent_BK, chosen_BK)
 
 
 def _choose(
@@ -221,42 +225,61 @@ def _choose(
     state: _State,
     g: int,
     step: int,
-    ranked_BR: Tensor,
-    token_BR: Tensor,
-    parent_BR: Tensor,
+    ranked_BJ: Tensor,
+    token_BJ: Tensor,
+    parent_BJ: Tensor,
     length_penalty: float,
 ) -> tuple[Tensor, Tensor]:
     """The next tokens of group `g` and the beams that they continue, [B, M] each; EOS among the best M finishes one."""
     M = state.score_BGM.shape[2]
     going_B = ~state.done_BG[:, g]
-    ends_BR = token_BR == t5.eos
+    ends_BJ = token_BJ == t5.eos
     # Of the best 2·M continuations at most M end, one a beam, so M that go on are among them.
-    goes_on_BM = ends_BR[:, : 2 * M].to(torch.uint8).argsort(dim=1, stable=True)[:, :M]
-    if ranked_BR.shape[1] > 1:
-        decided_BR = torch.arange(ranked_BR.shape[1] - 1, device=t5.device) <= goes_on_BM[:, -1:]
-        gap_BR = (ranked_BR[:, :-1] - ranked_BR[:, 1:]).double().masked_fill(~decided_BR, torch.inf)
-        _narrow(state, going_B, gap_BR.min(1).values)
+    goes_on_BM = ends_BJ[:, : 2 * M].to(torch.uint8).argsort(dim=1, stable=True)[:, :M]
+    if ranked_BJ.shape[1] > 1:
+        decided_BJ = torch.arange(ranked_BJ.shape[1] - 1, device=t5.device) <= goes_on_BM[:, -1:]
+        gap_BJ = (ranked_BJ[:, :-1] - ranked_BJ[:, 1:]).double().masked_fill(~decided_BJ, torch.inf)
+        _narrow(state, going_B, gap_BJ.min(1).values)
 
     normalizer = (step + 1) ** length_penalty
-    finished_BR = ranked_BR.double() / normalizer
+    finished_BJ = ranked_BJ.double() / normalizer
     for rank in range(M):
-        ending_B = going_B & ends_BR[:, rank]
-        parent_B = parent_BR[:, rank]
+        ending_B = going_B & ends_BJ[:, rank]
+        parent_B = parent_BJ[:, rank]
         tokens_BL = state.tokens_BGML[torch.arange(len(parent_B), device=t5.device), g, parent_B]
-        _narrow(state, ending_B, state.finished.add(g, ending_B, tokens_BL, step, finished_BR[:, rank]))
+        _narrow(state, ending_B, state.finished.add(g, ending_B, tokens_BL, step, finished_BJ[:, rank]))
 
     # A group is done when its worst finished sequence is no worse than its best continuation (early_stopping=False).
-    worst_B, best_B = state.finished.score_BGM[:, g].min(1).values, finished_BR[:, 0]
+    worst_B, best_B = state.finished.score_BGM[:, g].min(1).values, finished_BJ[:, 0]
     full_B = going_B & (worst_B > -torch.inf)
-    itself_B = ends_BR[:, 0] & (worst_B == best_B)  # the best continuation just ended and is that worst one
+    itself_B = ends_BJ[:, 0] & (worst_B == best_B)  # the best continuation just ended and is that worst one
     _narrow(state, full_B & ~itself_B, (worst_B - best_B).abs())
     state.done_BG[:, g] |= full_B & (worst_B >= best_B)
 
     going_BM = (~state.done_BG[:, g])[:, None]
-    state.score_BGM[:, g] = ranked_BR.gather(1, goes_on_BM).where(going_BM, 0.0)
+    state.score_BGM[:, g] = ranked_BJ.gather(1, goes_on_BM).where(going_BM, 0.0)
     # transformers fills a group that is done with padding, and counts that as a used token; so do we.
-    chosen_BM = token_BR.gather(1, goes_on_BM).where(going_B[:, None], t5.pad)
-    return chosen_BM, parent_BR.gather(1, goes_on_BM)
+    chosen_BM = token_BJ.gather(1, goes_on_BM).where(going_B[:, None], t5.pad)
+    return chosen_BM, parent_BJ.gather(1, goes_on_BM)
+
+
+def _rows(state: _State) -> tuple[Tensor, Tensor]:
+    """The row of each beam, [B, K], and a beam of each row, [R], counted through B and K."""
+    B, K = state.equal_BK.shape
+    stands_for_X = (state.equal_BK + torch.arange(0, B * K, K, device=state.equal_BK.device)[:, None]).flatten()
+    first_R, rows_X = stands_for_X.unique(return_inverse=True)
+    return rows_X.view(B, K), first_R
+
+
+def _note_equals(state: _State, parent_BK: Tensor, chosen_BK: Tensor) -> None:
+    """Find for each beam the first beam of its source with the same tokens; beams that are done go with any other."""
+    B, G, M, _ = state.tokens_BGML.shape
+    before_BK = state.equal_BK.gather(1, parent_BK)
+    same_BKK = (before_BK[:, :, None] == before_BK[:, None]) & (chosen_BK[:, :, None] == chosen_BK[:, None])
+    done_BK = state.done_BG.repeat_interleave(M, 1)
+    same_BKK &= ~done_BK[:, None]
+    same_BKK |= done_BK[:, :, None] & ~done_BK[:, None]
+    state.equal_BK = same_BKK.to(torch.uint8).argmax(2)
 
 
 def _reorder(state: _State, parent_BK: Tensor) -> None:

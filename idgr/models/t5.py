@@ -4,8 +4,8 @@ The encoder runs once per source; cross-attention keys and values are made once 
 beams; self-attention keys and values are kept from step to step. All of it runs in one precision, double if asked,
 with nothing cast to single on the way. Knows nothing of searches, items or text.
 
-Legend: B sources, S source tokens, N tokens of all sources together, K rows per source (beams), L steps kept, D width, H heads, E width of a head,
-V vocabulary. Linear weights are [out, in].
+Legend: B sources, S source tokens, N tokens of all sources together, K beams per source, X = B·K, R different rows
+among them, L steps kept, D width, H heads, E width of a head, V vocabulary. Linear weights are [out, in].
 """
 
 from __future__ import annotations
@@ -212,39 +212,56 @@ def new_cache(t5: T5, n_sources: int, n_rows: int, n_steps: int) -> Cache:
     return Cache(empty(), empty())
 
 
-def decode_step(t5: T5, source: Source, cache: Cache, tokens_BK: Tensor, step: int, bias_1HLL: Tensor) -> Tensor:
+def decode_step(
+    t5: T5,
+    source: Source,
+    cache: Cache,
+    tokens_R: Tensor,
+    rows_BK: Tensor,
+    first_R: Tensor,
+    step: int,
+    bias_1HLL: Tensor,
+) -> Tensor:
     """One step of the decoder, with its keys and values put into `cache`.
 
+    Beams that continue the same tokens of the same source are one row, of which all but the attention is computed once.
+
     Args:
-        tokens_BK: the newest token of each row; K may be 1 while the cache has more rows, which then all get its keys.
-        step: the place of that token, from 0 for the decoder's start token.
+        tokens_R: the newest token of each row.
+        rows_BK: the row of each beam.
+        first_R: a beam of each row, counted through B and K.
+        step: the place of the newest token, from 0 for the decoder's start token.
         bias_1HLL: `t5.decoder_bias(L, L)` for at least the steps that the cache holds.
 
     Returns:
-        The logits [B, K, V].
+        The logits [R, V].
     """
-    B, K = tokens_BK.shape
-    x_BKD = F.embedding(tokens_BK, t5.embedding_VD)
+    B, K = rows_BK.shape
+    x_RD = F.embedding(tokens_R, t5.embedding_VD)
     bias_H1L = bias_1HLL[0, :, step : step + 1, : step + 1]
     for index, layer in enumerate(t5.decoder):
         weights = layer.self_attention
-        h_BKD = _norm(t5, x_BKD, weights.norm_D)
-        q, k, v = (F.linear(h_BKD, w).view(B, K, t5.n_heads, -1) for w in (weights.q, weights.k, weights.v))
+        h_RD = _norm(t5, x_RD, weights.norm_D)
+        q, k, v = (
+            F.linear(h_RD, w).view(-1, t5.n_heads, cache.keys[index].shape[-1])[rows_BK]
+            for w in (weights.q, weights.k, weights.v)
+        )
         keys, values = cache.keys[index], cache.values[index]
         keys[:, :, :, step], values[:, :, :, step] = k, v
-        keys, values = keys[:, :K, :, : step + 1], values[:, :K, :, : step + 1]
+        keys, values = keys[:, :, :, : step + 1], values[:, :, :, : step + 1]
         weight_BKH1L = (torch.matmul(q.unsqueeze(3), keys.transpose(3, 4)) + bias_H1L).softmax(-1)
-        mixed_BKD = torch.matmul(weight_BKH1L, values).reshape(B, K, -1)
-        x_BKD = x_BKD + F.linear(mixed_BKD, weights.o)
+        mixed_XD = torch.matmul(weight_BKH1L, values).view(B * K, -1)
+        x_RD = x_RD + F.linear(mixed_XD[first_R], weights.o)
 
         weights = layer.cross_attention
-        q = _heads(F.linear(_norm(t5, x_BKD, weights.norm_D), weights.q), t5.n_heads)
+        q = _heads(F.linear(_norm(t5, x_RD, weights.norm_D), weights.q)[rows_BK], t5.n_heads)
         mixed = F.scaled_dot_product_attention(
             q, source.keys[index], source.values[index], attn_mask=source.mask_B11S, scale=1.0
         )
-        x_BKD = x_BKD + F.linear(mixed.transpose(1, 2).flatten(2), weights.o)
-        x_BKD = x_BKD + _feed_forward(t5, layer.feed_forward, x_BKD)
-    return F.linear(_norm(t5, x_BKD, t5.decoder_norm_D) * t5.head_scale, t5.head_VD)
+        mixed_XD = mixed.transpose(1, 2).reshape(B * K, -1)
+        x_RD = x_RD + F.linear(mixed_XD[first_R], weights.o)
+        x_RD = x_RD + _feed_forward(t5, layer.feed_forward, x_RD)
+    return F.linear(_norm(t5, x_RD, t5.decoder_norm_D) * t5.head_scale, t5.head_VD)
 
 
 def _norm(t5: T5, x: Tensor, weight_D: Tensor) -> Tensor:

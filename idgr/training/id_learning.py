@@ -2,8 +2,8 @@
 
 For every training instance the recommender reads the history with soft IDs (`idgr.training.soft_ids`) and is asked for
 the target's ID; its loss gives the generator, and it alone, a gradient. A batch's distinct items pass through the
-generator once, however many of its histories hold them. Knows items as numbers; of files and the command line it
-knows nothing.
+generator once, however many of its histories hold them; so neighbouring instances of a user, which share most of
+their history, go into one batch. Knows items as numbers; of files and the command line it knows nothing.
 
 Legend: B instances, S prompt tokens, U distinct items of a batch, L text tokens, T ID tokens, N ID positions of the
 distinct items end to end, V vocabulary, D width.
@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,7 +30,7 @@ from idgr.training.batches import decoder_inputs, pad_labels, pad_rows
 from idgr.training.generator import generator_inputs
 from idgr.training.loop import LoopOptions, run_epochs
 from idgr.training.objectives import decoder_states
-from idgr.training.recommender import instance_loss, make_instances, prompt_costs
+from idgr.training.recommender import Instances, instance_loss, make_instances, prompt_costs
 from idgr.training.soft_ids import (
     anchor_divergence,
     expected_embeddings,
@@ -46,6 +46,11 @@ if TYPE_CHECKING:
     from idgr.models.backbone import Backbone
 
 DEFAULT_LR = 1e-4
+
+Ints = npt.NDArray[np.int64]
+
+# At most so many neighbouring instances of a user stay together. With all of a long sequence a batch would be one user's.
+STRETCH = 6
 
 # Items of similar text length pass through the generator together, so many at a time.
 _ITEMS_AT_A_TIME = 64
@@ -110,6 +115,7 @@ def learn_ids(
         texts: the plain text of each item, by item number.
         sequences: the training sequences, as item numbers, oldest first.
         objective: the recommender's own, "full" or "trie".
+        loop: its batch size is about; batches are made of stretches of neighbouring instances.
         on_epoch: is given each epoch's record: that of the loop, and with an anchor the mean divergence.
 
     Returns:
@@ -120,30 +126,51 @@ def learn_ids(
     trie = build_trie(renderer.id_tokens, recommender.tokenizer.eos_token_id)
     instances = make_instances(sequences, renderer.max_history)
     of_recommender = instance_loss(model, renderer, trie, instances, objective, loop.seed, embed=soft.embed)
+    begins = stretches(instances)
+    n_seen = 0
 
-    def loss_of(batch: npt.NDArray[np.int64], epoch: int) -> tuple[Tensor, int]:
-        loss, n_terms = of_recommender(batch, epoch)
+    def loss_of(batch: Ints, epoch: int) -> tuple[Tensor, int]:
+        nonlocal n_seen
+        numbers = np.concatenate([np.arange(begins[stretch], begins[stretch + 1]) for stretch in batch])
+        n_seen += len(numbers)
+        loss, n_terms = of_recommender(numbers, epoch)
         return loss + options.anchor * soft.divergence * n_terms, n_terms
 
     last: dict[str, Any] = {}
 
     def after_epoch(record: dict[str, Any]) -> bool:
-        nonlocal last
+        nonlocal last, n_seen
+        record |= {"instances": n_seen, "instances_per_second": round(n_seen / record["seconds"], 1)}
         record |= soft.take_figures()
         on_epoch(record)
-        last = record
+        last, n_seen = record, 0
         return False
 
+    mean_stretch = len(instances.end) / max(len(begins) - 1, 1)
+    in_stretches = replace(
+        loop,
+        batch_size=max(1, round(loop.batch_size / STRETCH)),
+        epoch_instances=math.ceil(loop.epoch_instances / max(mean_stretch, 1.0)),
+    )
+    costs = np.add.reduceat(prompt_costs(instances, renderer), begins[:-1]) if len(begins) > 1 else begins[:-1]
     frozen = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.eval()
     model.requires_grad_(False)
     try:
-        costs = prompt_costs(instances, renderer)
-        run_epochs(generator.model, costs, loss_of, loop, label="train-gen", after_epoch=after_epoch)
+        run_epochs(generator.model, costs, loss_of, in_stretches, label="train-gen", after_epoch=after_epoch)
     finally:
         for parameter in frozen:
             parameter.requires_grad_(True)
     return last
+
+
+def stretches(instances: Instances, size: int = STRETCH) -> Ints:
+    """[M + 1] M stretches of at most `size` neighbouring instances of a user: the i-th is those from i-th to next."""
+    number = np.arange(len(instances.end))
+    # Between two users a place is passed over: the first item of a sequence is no target.
+    is_first = np.diff(instances.end, prepend=-1) != 1
+    first = np.maximum.accumulate(np.where(is_first, number, 0))
+    return np.append(number[(number - first) % size == 0], len(number))
 
 
 class SoftPrompts:
