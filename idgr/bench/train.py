@@ -1,8 +1,8 @@
 """What it saves, in training the ID generator, that a batch's distinct items pass through it once.
 
 The peer runs the generator once per history slot, as often as a batch shows an item. Both do the generator's share of a
-training step: forward to the soft prompts, and backward from a gradient on them; in batches of similar length, as
-training makes them, with the generator's dropout off so that both can be seen to give the same gradient.
+training step: forward to the soft prompts, and backward from a gradient on them; in batches as training makes them,
+with the generator's dropout off so that both can be seen to give the same gradient.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,7 +29,7 @@ from idgr.models.tokenizer import load_tokenizer, train_tokenizer
 from idgr.prompts.rendering import Prompt, PromptRenderer
 from idgr.prompts.templates import load_templates, template_words
 from idgr.training.batches import pad_rows
-from idgr.training.id_learning import IdLearningOptions, SoftPrompts
+from idgr.training.id_learning import IdLearningOptions, SoftPrompts, in_stretches, stretches
 from idgr.training.loop import LoopOptions, epoch_batches, pick_device
 from idgr.training.recommender import id_tokens, make_instances, prompt_costs
 
@@ -91,10 +92,16 @@ def bench_generator(
         save_backbone(backbone, folder)
         renderer = _renderer(backbone, ids)
         instances = make_instances(sequences, renderer.max_history)
-        loop = LoopOptions(batch_size=batch_size, seed=seed)
+        begins = stretches(instances)
+        loop = in_stretches(LoopOptions(batch_size=batch_size, seed=seed), begins)
+        costs = np.add.reduceat(prompt_costs(instances, renderer), begins[:-1])
         batches = [
-            [instances.items[instances.begin[one] : instances.end[one]].tolist() for one in batch]
-            for batch in epoch_batches(prompt_costs(instances, renderer), 0, loop)[:n_batches]
+            [
+                instances.items[instances.begin[one] : instances.end[one]].tolist()
+                for stretch in batch
+                for one in range(begins[stretch], begins[stretch + 1])
+            ]
+            for batch in epoch_batches(costs, 0, loop)[:n_batches]
         ]
         task = Task(folder, texts, ids, batches, device)
         runs: dict[str, list[Measurement]] = {name: [] for name in CONTENDERS}
@@ -144,7 +151,7 @@ def _timed(task: Task, once_per_item: bool) -> Done:
             prompts = _numbered_by_slot(prompts)
         started = perf_counter()
         read_BSD = soft.embed(prompts, tokens_BS)
-        read_BSD.backward(_upstream(read_BSD))
+        torch.autograd.backward(read_BSD, _upstream(read_BSD))
         if read_BSD.is_cuda:
             torch.cuda.synchronize()
         if number:  # the first batch is gone through twice: once to warm up

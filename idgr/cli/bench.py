@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
 from idgr.cli.catalogue import read_catalogue
 from idgr.errors import IdgrError, UsageError
-from idgr.formats.jsonl import STDIN, STDOUT, write_jsonl
-from idgr.formats.records import read_items, read_sequences
+from idgr.formats.jsonl import STDIN, STDOUT, read_jsonl, write_jsonl
+from idgr.formats.records import Query, key_list, read_ids, read_items, read_sequences
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -147,3 +147,99 @@ def train_command(
         seed=seed,
     )
     write_jsonl(output, records)
+
+
+@app.command("decode")
+def decode_command(
+    ids: Annotated[
+        str | None, typer.Option("--ids", help="ids.jsonl; keyphrases of the demo's items if not given.")
+    ] = None,
+    histories: Annotated[
+        str | None, typer.Option("--histories", help="test.jsonl or sequences; made up if not given.")
+    ] = None,
+    users: Annotated[
+        int, typer.Option("--users", min=1, help="Users who are answered, drawn from the histories.")
+    ] = 32,
+    rec: Annotated[
+        str | None, typer.Option("--rec", help="A recommender's folder; random weights if not given.")
+    ] = None,
+    shape: Annotated[str, typer.Option("--shape", help="Preset of random weights: small is T5-small's.")] = "nano",
+    tokenizer: Annotated[
+        str | None, typer.Option("--tokenizer", help="Tokenizer of random weights; one of the IDs if not given.")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="Items that are asked for.")] = 20,
+    beams: Annotated[int, typer.Option("--beams", min=1, help="Prefixes that are followed.")] = 20,
+    normalize: Annotated[
+        Literal["full", "trie"], typer.Option("--normalize", help="For --items and --against.")
+    ] = "full",
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Users that idgr answers at once.")] = 16,
+    items: Annotated[
+        list[int] | None,
+        typer.Option("--items", min=2, help="Instead, idgr on catalogues of so many made-up IDs; may be repeated."),
+    ] = None,
+    latency: Annotated[bool, typer.Option("--latency", help="Users one by one: p50, p95 and p99.")] = False,
+    against: Annotated[
+        Literal["exact"] | None,
+        typer.Option("--against", help="Instead, what beams lose against the exact best items."),
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Times that each contender runs.")] = 3,
+    dtype: Annotated[Literal["fp32", "bf16"], typer.Option("--dtype", help="Precision of the weights.")] = "fp32",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of random weights, users and what is made up.")] = 0,
+    output: Output = STDOUT,
+) -> None:
+    """Time constrained beam search beside transformers, on the same weights, IDs and users.
+
+    Example: idgr bench decode --ids ids.jsonl --histories data/beauty/test.jsonl --shape small --users 32
+    """
+    from idgr.models.backbone import PRESETS
+
+    if shape not in PRESETS:
+        raise UsageError(f"--shape {shape}", f"choose {' or '.join(PRESETS)}")
+    if rec is not None and tokenizer is not None:
+        raise UsageError("--tokenizer given with --rec, which has its own", "leave one of them out")
+    if sum([items is not None, latency, against is not None]) > 1:
+        raise UsageError("--items, --latency and --against are different measurements", "give one of them")
+    if histories is not None and ids is None:
+        raise UsageError("--histories needs the --ids of their items", "give ids.jsonl")
+
+    from idgr.bench.decode import DecodeBench, bench_against_exact, bench_against_peer, bench_catalogues
+    from idgr.bench.decode_inputs import demo_ids, draw, made_up_histories, readable_ids
+    from idgr.decoding.beam import SearchOptions
+
+    known = read_ids(ids) if ids is not None else demo_ids(seed)
+    answered = (
+        draw(list(read_jsonl(histories, _history)), users, seed)
+        if histories is not None
+        else made_up_histories([record.item_id for record in known], users, seed)
+    )
+    texts, shown, targets = readable_ids(known, answered, tokenizer, rec)
+    bench = DecodeBench(
+        ids=texts,
+        histories=shown,
+        targets=targets,
+        rec=rec,
+        tokenizer=tokenizer,
+        shape=shape,
+        options=SearchOptions(k, beams, 0.0, normalize),
+        batch_size=batch_size,
+        repeats=repeats,
+        device=device,
+        dtype=dtype,
+        seed=seed,
+    )
+    if items is not None:
+        write_jsonl(output, bench_catalogues(bench, items))
+    elif against is not None:
+        write_jsonl(output, bench_against_exact(bench))
+    else:
+        write_jsonl(output, bench_against_peer(bench, one_by_one=latency))
+
+
+def _history(row: dict[str, Any]) -> tuple[list[str], str | None]:
+    """A line of test.jsonl, or a sequence whose newest item is held out."""
+    if "items" in row:
+        items = key_list(row, "items")
+        return items[:-1], items[-1]
+    query = Query.parse(row)
+    return query.history, query.target

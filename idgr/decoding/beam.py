@@ -99,7 +99,10 @@ def beam_search(
 
 
 class BeamSearch:
-    """A model and a tree made ready once for many searches; see `beam_search` for the arguments."""
+    """A model and a tree made ready once for many searches; see `beam_search` for the arguments.
+
+    `evaluated` counts the tokens that went through the decoder.
+    """
 
     def __init__(
         self,
@@ -112,6 +115,7 @@ class BeamSearch:
         check_tokens(model, trie)
         self.model = model
         self.options = options or SearchOptions()
+        self.evaluated = 0
         with torch.inference_mode():
             self.decoder = Decoder(model, trie.depth)
             self.tree = Tree(trie, self.decoder.start, allowed, model.device)
@@ -185,6 +189,7 @@ class BeamSearch:
             parent_BK = children.parent.gather(1, best).gather(1, going)
             prefixes = expansion.follow(prefixes, parent_BK, node_BK, live_BK)
 
+        self.evaluated += expansion.evaluated
         items = tree.item[tree.rank_of(done_node).cpu().numpy()].tolist()
         found = zip(items, done_score.tolist(), strict=True)
         return [ranking(items_k, scores_k) for items_k, scores_k in found]

@@ -167,6 +167,8 @@ class Children:
 class Expansion:
     """The model over a batch of users, asked for the children of prefixes of their answers.
 
+    `evaluated` counts the tokens that went through the decoder.
+
     Args:
         full: the softmax over the whole vocabulary (Eq. 2 and 3) instead of one over the valid children.
     """
@@ -175,6 +177,7 @@ class Expansion:
         self.decoder, self.tree, self.full = decoder, tree, full
         self.memory: Memory = decoder.encode(prompts)
         self.n_users = len(prompts)
+        self.evaluated = 0
         device = decoder.device
         # By slot: the log-normaliser, and the log-probability of the only child.
         self.normaliser = torch.zeros(self.n_users, 0, device=device)
@@ -264,6 +267,7 @@ class Expansion:
             torch.cat([past_BQC, own_BQQ], dim=-1),
             cell_R,
         )
+        self.evaluated += len(row_R)
         if self.full:
             normaliser_R = self.decoder.log_normaliser(hidden_RD)
             only_R = tree.token[tree.first(node_R)].long()

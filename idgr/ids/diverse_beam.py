@@ -266,14 +266,15 @@ def _choose(
 def _rows(state: _State) -> tuple[Tensor, Tensor]:
     """The row of each beam, [B, K], and a beam of each row, [R], counted through B and K."""
     B, K = state.equal_BK.shape
-    stands_for_X = (state.equal_BK + torch.arange(0, B * K, K, device=state.equal_BK.device)[:, None]).flatten()
-    first_R, rows_X = stands_for_X.unique(return_inverse=True)
-    return rows_X.view(B, K), first_R
+    beams_K = torch.arange(K, device=state.equal_BK.device)
+    is_first_X = (state.equal_BK == beams_K).flatten()
+    stands_for_BK = state.equal_BK + torch.arange(0, B * K, K, device=state.equal_BK.device)[:, None]
+    return (is_first_X.cumsum(0) - 1)[stands_for_BK], is_first_X.nonzero().squeeze(1)
 
 
 def _note_equals(state: _State, parent_BK: Tensor, chosen_BK: Tensor) -> None:
     """Find for each beam the first beam of its source with the same tokens; beams that are done go with any other."""
-    B, G, M, _ = state.tokens_BGML.shape
+    M = state.tokens_BGML.shape[2]
     before_BK = state.equal_BK.gather(1, parent_BK)
     same_BKK = (before_BK[:, :, None] == before_BK[:, None]) & (chosen_BK[:, :, None] == chosen_BK[:, None])
     done_BK = state.done_BG.repeat_interleave(M, 1)

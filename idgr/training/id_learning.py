@@ -49,7 +49,7 @@ DEFAULT_LR = 1e-4
 
 Ints = npt.NDArray[np.int64]
 
-# At most so many neighbouring instances of a user stay together. With all of a long sequence a batch would be one user's.
+# At most so many neighbouring instances of a user stay together: with all of them a batch might be one user's.
 STRETCH = 6
 
 # Items of similar text length pass through the generator together, so many at a time.
@@ -146,18 +146,14 @@ def learn_ids(
         last, n_seen = record, 0
         return False
 
-    mean_stretch = len(instances.end) / max(len(begins) - 1, 1)
-    in_stretches = replace(
-        loop,
-        batch_size=max(1, round(loop.batch_size / STRETCH)),
-        epoch_instances=math.ceil(loop.epoch_instances / max(mean_stretch, 1.0)),
-    )
     costs = np.add.reduceat(prompt_costs(instances, renderer), begins[:-1]) if len(begins) > 1 else begins[:-1]
     frozen = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.eval()
     model.requires_grad_(False)
     try:
-        run_epochs(generator.model, costs, loss_of, in_stretches, label="train-gen", after_epoch=after_epoch)
+        run_epochs(
+            generator.model, costs, loss_of, in_stretches(loop, begins), label="train-gen", after_epoch=after_epoch
+        )
     finally:
         for parameter in frozen:
             parameter.requires_grad_(True)
@@ -171,6 +167,16 @@ def stretches(instances: Instances, size: int = STRETCH) -> Ints:
     is_first = np.diff(instances.end, prepend=-1) != 1
     first = np.maximum.accumulate(np.where(is_first, number, 0))
     return np.append(number[(number - first) % size == 0], len(number))
+
+
+def in_stretches(loop: LoopOptions, begins: Ints) -> LoopOptions:
+    """The same options where the loop's instances are stretches: a batch and an epoch have about as many instances."""
+    mean = int(begins[-1]) / max(len(begins) - 1, 1)
+    return replace(
+        loop,
+        batch_size=max(1, round(loop.batch_size / STRETCH)),
+        epoch_instances=math.ceil(loop.epoch_instances / max(mean, 1.0)),
+    )
 
 
 class SoftPrompts:

@@ -11,6 +11,8 @@ import numpy as np
 import orjson
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from idgr.cli.main import run
 from idgr.decoding.trie import build_trie
@@ -19,7 +21,7 @@ from idgr.models.backbone import Backbone, Preset, load_backbone, new_backbone, 
 from idgr.models.tokenizer import train_tokenizer
 from idgr.prompts.rendering import PromptRenderer
 from idgr.training.generator import generator_inputs
-from idgr.training.id_learning import IdLearningOptions, SoftPrompts, id_logits, learn_ids
+from idgr.training.id_learning import IdLearningOptions, SoftPrompts, id_logits, learn_ids, stretches
 from idgr.training.loop import LoopOptions
 from idgr.training.recommender import id_tokens, instance_loss, make_instances
 
@@ -139,6 +141,27 @@ def test_each_distinct_item_passes_once_and_no_gradient_reaches_another(
     assert outside
     assert moved <= read | {tokenizer.pad_token_id}
     assert not moved & outside
+
+
+@settings(derandomize=True, deadline=None, max_examples=50)
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=6).filter(lambda lengths: max(lengths) > 1), st.integers(1, 4))
+def test_stretches_are_neighbouring_instances_of_one_user(lengths: list[int], size: int) -> None:
+    instances = make_instances([list(range(100 * n, 100 * n + length)) for n, length in enumerate(lengths)], 20)
+    begins = stretches(instances, size).tolist()
+    users = (instances.items[instances.end] // 100).tolist()
+    found = [users[begin:end] for begin, end in itertools.pairwise(begins)]
+    expected = []
+    for user, length in enumerate(lengths):
+        expected += [[user] * len(range(first, min(first + size, length - 1))) for first in range(0, length - 1, size)]
+    assert found == expected
+
+
+def test_an_epoch_has_about_as_many_instances_as_asked_for(
+    generator: Backbone, recommender: Backbone, renderer: PromptRenderer
+) -> None:
+    all_of_them = learn(generator, recommender, renderer, epochs=1)[0]["instances"]
+    assert all_of_them == sum(len(row) - 1 for row in SEQUENCES)
+    assert 4 <= learn(generator, recommender, renderer, epochs=1, epoch_instances=4)[0]["instances"] <= 8
 
 
 def test_anchor_holds_the_generator_back(tokenizer: Any, recommender: Backbone, renderer: PromptRenderer) -> None:

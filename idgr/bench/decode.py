@@ -1,0 +1,275 @@
+"""How fast users are answered, beside `transformers`, on the same weights, IDs and users in one run.
+
+Knows who takes part and what is compared; how each decodes is told by `idgr.bench.decode_contenders`.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+
+from idgr.bench import decode_contenders as contenders
+from idgr.bench.decode_contenders import Done, Task
+from idgr.bench.processes import Measurement, measure
+from idgr.bench.synthetic_ids import synthetic_ids
+from idgr.decoding.beam import Ranking, SearchOptions
+from idgr.decoding.trie import build_trie, save_trie
+from idgr.errors import IdgrError
+from idgr.evaluation.metrics import hit_rate, ndcg, target_ranks
+from idgr.models.backbone import PRESETS, load_backbone, new_backbone, save_backbone
+from idgr.models.tokenizer import encode, load_tokenizer, train_tokenizer
+from idgr.prompts.rendering import PromptRenderer
+from idgr.prompts.templates import load_templates, template_words
+
+PEER = "transformers"
+PEER_BATCHES = (1, 4, 16)
+# A score may differ by so much between two ways of adding up the same numbers.
+TOLERANCE = 1e-4
+_CUTOFF = 10
+
+
+@dataclass(frozen=True)
+class DecodeBench:
+    """What to measure, and how.
+
+    Attributes:
+        ids: the textual IDs.
+        histories: of the users who are answered, as places in `ids`.
+        targets: what each of them took next: None if not known, -1 if it has no ID.
+        rec: a recommender's folder; None makes one of random weights.
+        tokenizer: of such weights; None learns one from the IDs.
+        shape: the preset of such weights.
+        options: of the search.
+        batch_size: users that idgr answers at a time.
+        repeats: how often each contender runs.
+        device: auto, cpu or cuda.
+        dtype: fp32 or bf16.
+        seed: of random weights, made-up IDs and histories.
+    """
+
+    ids: list[str]
+    histories: list[list[int]]
+    targets: list[int | None]
+    rec: str | None
+    tokenizer: str | None
+    shape: str
+    options: SearchOptions
+    batch_size: int
+    repeats: int
+    device: str
+    dtype: str
+    seed: int
+
+
+Contender = tuple[Callable[[], Callable[[Task], Done]], Task]
+
+
+def bench_against_peer(bench: DecodeBench, *, one_by_one: bool = False) -> Iterator[dict[str, Any]]:
+    """idgr beside `transformers`, constrained and not, in users per second.
+
+    Args:
+        one_by_one: one user at a time, for the time that each of them waits.
+    """
+    with tempfile.TemporaryDirectory(prefix="idgr-bench-") as folder:
+        task = replace(_task(bench, folder, None), one_by_one=one_by_one)
+        ours = replace(task, batch_size=1) if one_by_one else task
+        peer = replace(task, batch_size=1 if one_by_one else _best_batch(task))
+        trie = replace(ours, options=replace(bench.options, normalize="trie"))
+        runs = _take_turns(
+            {
+                PEER: (contenders.transformers_constrained, peer),
+                "transformers, unconstrained": (contenders.transformers_free, peer),
+                "idgr, full": (contenders.idgr_constrained, ours),
+                "idgr, trie": (contenders.idgr_constrained, trie),
+                "idgr, unconstrained": (contenders.idgr_free, ours),
+            },
+            bench.repeats,
+        )
+        yield from _records(bench, runs, {name: t.batch_size for name, t in ((PEER, peer), ("idgr", ours))})
+
+
+def bench_catalogues(bench: DecodeBench, sizes: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """idgr alone on made-up catalogues of several sizes, with the ratio of the time per user to the smallest's."""
+    with tempfile.TemporaryDirectory(prefix="idgr-bench-") as folder:
+        tasks = {}
+        for size in sizes:
+            Path(folder, str(size)).mkdir()
+            tasks[size] = _task(bench, str(Path(folder, str(size))), size)
+        runs = _take_turns(
+            {f"idgr, {size} items": (contenders.idgr_constrained, task) for size, task in tasks.items()}, bench.repeats
+        )
+        first = runs[f"idgr, {sizes[0]} items"]
+        for size in sizes:
+            runs_of_size = runs[f"idgr, {size} items"]
+            record = _record(bench, f"idgr, {size} items", runs_of_size)
+            pairs = zip(runs_of_size, first, strict=True)
+            yield record | {
+                "items": size,
+                "time_ratio_to_first": round(
+                    median(sum(a.result.seconds) / sum(b.result.seconds) for a, b in pairs), 3
+                ),
+                "trie_bytes_per_item": round(Path(tasks[size].trie_file).stat().st_size / size, 1),
+            }
+
+
+def bench_against_exact(bench: DecodeBench) -> Iterator[dict[str, Any]]:
+    """What beam search loses against the proven best items, in hit rate and NDCG."""
+    if None in bench.targets:
+        raise IdgrError("no targets to score the lists with", "give valid.jsonl or test.jsonl with --histories")
+    with tempfile.TemporaryDirectory(prefix="idgr-bench-") as folder:
+        task = _task(bench, folder, None)
+        runs = {
+            "exact": [measure(contenders.idgr_exact, task)],
+            f"idgr, {bench.options.beams} beams": [measure(contenders.idgr_constrained, task)],
+        }
+        proven: list[Ranking] = runs["exact"][0].result.rankings
+        for name, done in runs.items():
+            found: list[Ranking] = done[0].result.rankings
+            ranks = target_ranks([ranking.items for ranking in found], bench.targets)
+            record = _record(bench, name, done) | {
+                f"hr@{_CUTOFF}": round(hit_rate(ranks, _CUTOFF), 4),
+                f"ndcg@{_CUTOFF}": round(ndcg(ranks, _CUTOFF), 4),
+                **_agreement(found, proven, "exact"),
+            }
+            expansions = [ranking.expansions for ranking in found if ranking.expansions is not None]
+            if expansions:
+                record["expansions_per_user"] = round(sum(expansions) / len(expansions), 1)
+            yield record
+
+
+def _task(bench: DecodeBench, folder: str, n_items: int | None) -> Task:
+    """Write the model and the tree into `folder`, and render the users' prompts.
+
+    Args:
+        n_items: so many made-up IDs with histories of them; None for those given.
+    """
+    templates = load_templates()
+    if bench.rec is not None:
+        backbone = load_backbone(bench.rec)
+    else:
+        texts = [*bench.ids, *template_words(templates)]
+        vocabulary = (
+            load_tokenizer(bench.tokenizer)
+            if bench.tokenizer
+            else train_tokenizer(texts, PRESETS[bench.shape].vocab_size)
+        )
+        backbone = new_backbone(PRESETS[bench.shape], vocabulary, bench.seed)
+    save_backbone(backbone, folder)
+    rows = encode(backbone.tokenizer, bench.ids)
+    histories = bench.histories
+    if n_items is not None:
+        rows = synthetic_ids([row for row in rows if row], n_items, bench.seed)
+        rng = np.random.default_rng(bench.seed)
+        histories = [rng.integers(n_items, size=len(history)).tolist() for history in histories]
+    trie = build_trie(rows, backbone.tokenizer.eos_token_id)
+    trie_file = str(Path(folder, "ids.trie"))
+    save_trie(trie, trie_file, "")
+    renderer = PromptRenderer(backbone.tokenizer, templates[:1], rows)
+    return Task(
+        folder=folder,
+        trie_file=trie_file,
+        prompts=[renderer.render(history, 0).tokens for history in histories],
+        excluded=[sorted(set(history)) for history in histories],
+        options=bench.options,
+        batch_size=bench.batch_size,
+        device=bench.device,
+        dtype=bench.dtype,
+    )
+
+
+def _best_batch(task: Task) -> int:
+    """The batch size at which `transformers` answers a few users fastest."""
+    n_users = min(len(task.prompts), max(PEER_BATCHES))
+    few = replace(task, prompts=task.prompts[:n_users], excluded=task.excluded[:n_users])
+    seconds = {}
+    for size in PEER_BATCHES:
+        if size <= n_users:
+            seconds[size] = sum(
+                measure(contenders.transformers_constrained, replace(few, batch_size=size)).result.seconds
+            )
+    return min(seconds, key=lambda size: seconds[size])
+
+
+def _take_turns(who: dict[str, Contender], repeats: int) -> dict[str, list[Measurement]]:
+    runs: dict[str, list[Measurement]] = {name: [] for name in who}
+    for _ in range(repeats):
+        for name, (make, task) in who.items():
+            runs[name].append(measure(make, task))
+    return runs
+
+
+def _records(
+    bench: DecodeBench, runs: dict[str, list[Measurement]], batches: dict[str, int]
+) -> Iterator[dict[str, Any]]:
+    peer, free = runs[PEER], runs["idgr, unconstrained"]
+    for name, done in runs.items():
+        record = _record(bench, name, done) | {"batch_size": batches[name.split(",")[0]]}
+        ratios = [sum(b.result.seconds) / sum(a.result.seconds) for a, b in zip(done, peer, strict=True)]
+        record["ratio"] = round(median(ratios), 2)
+        if name == "idgr, full":
+            record |= _agreement(done[0].result.rankings, peer[0].result.rankings, PEER)
+            overheads = [_per_token(a) / _per_token(b) - 1 for a, b in zip(done, free, strict=True)]
+            record["constraint_overhead"] = round(median(overheads), 4)
+        yield record
+
+
+def _per_token(run: Measurement) -> float:
+    """Seconds for each token that went through the decoder."""
+    return float(sum(run.result.seconds) / run.result.evaluated)
+
+
+def _record(bench: DecodeBench, name: str, done: list[Measurement]) -> dict[str, Any]:
+    users = len(bench.histories)
+    results: list[Done] = [run.result for run in done]
+    record: dict[str, Any] = {
+        "bench": "decode",
+        "contender": name,
+        "users": users,
+        "items": len(bench.ids),
+        "users_per_s": round(median(users / sum(run.seconds) for run in results), 3),
+        "peak_mib": round(max(run.peak_mib for run in done)),
+        "device_mib": round(max(run.device_mib for run in results)),
+        "seconds": [round(sum(run.seconds), 3) for run in results],
+    }
+    if results[0].evaluated:
+        record["tokens_per_user"] = round(results[0].evaluated / users, 1)
+    if len(results[0].seconds) > 1:
+        waits = 1000 * np.median([run.seconds for run in results], axis=0)
+        record |= {f"p{q}_ms": round(float(np.percentile(waits, q)), 1) for q in (50, 95, 99)}
+    return record | {
+        "model": bench.rec or f"random weights, {bench.shape}",
+        "beams": bench.options.beams,
+        "k": bench.options.k,
+        "device": _device_name(bench.device),
+        "dtype": bench.dtype,
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _agreement(found: list[Ranking], wanted: list[Ranking], name: str) -> dict[str, Any]:
+    """How many users have the same list, how far scores lie apart, and whether the rest are ties within rounding."""
+    same = [a.items == b.items for a, b in zip(found, wanted, strict=True)]
+    gaps = [
+        float(np.abs(np.subtract(a.scores, b.scores)).max(initial=0.0)) if len(a.scores) == len(b.scores) else np.inf
+        for a, b in zip(found, wanted, strict=True)
+    ]
+    return {
+        f"same_lists_as_{name}": round(sum(same) / len(same), 4),
+        f"largest_score_gap_to_{name}": float(f"{max(gaps):.2g}"),
+        "others_within_rounding": all(gap <= TOLERANCE for gap, alike in zip(gaps, same, strict=True) if not alike),
+    }
+
+
+def _device_name(device: str) -> str:
+    if device == "cpu" or not torch.cuda.is_available():
+        return "cpu"
+    return str(torch.cuda.get_device_name())
