@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -50,6 +51,7 @@ class Done:
     ids: list[str]
     attempts: int
     seconds: float
+    cpu_seconds: float
     device_mib: float
 
 
@@ -101,6 +103,7 @@ def bench_gen_ids(
             "peak_mib": round(max(run.peak_mib for run in measured)),
             "device_mib": round(max(run.device_mib for run in done)),
             "seconds": [round(run.seconds, 3) for run in done],
+            "cpu_seconds": [round(run.cpu_seconds, 3) for run in done],
             "model": model or f"random weights, {shape}",
             "device": _device_name(device),
             "cpus": os.cpu_count(),
@@ -134,16 +137,15 @@ def _load(task: Task) -> Backbone:
 
 
 def _timed(task: Task, backbone: Backbone, run: Callable[[list[Item]], tuple[list[str], int]]) -> Done:
-    from time import perf_counter
-
     on_gpu = backbone.model.device.type == "cuda"
     run(task.items[:2])
-    started = perf_counter()
+    started, worked = time.perf_counter(), time.process_time()
     ids, attempts = run(task.items)
     if on_gpu:
         torch.cuda.synchronize()
-    seconds = perf_counter() - started
-    return Done(ids, attempts, seconds, torch.cuda.max_memory_allocated() / 2**20 if on_gpu else 0.0)
+    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - worked
+    device_mib = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else 0.0
+    return Done(ids, attempts, seconds, cpu_seconds, device_mib)
 
 
 def _idgr() -> Callable[[Task], Done]:

@@ -64,7 +64,7 @@ def gen_ids_command(
     items: Annotated[
         str | None, typer.Argument(metavar="[ITEMS]", help="items.jsonl or raw metadata; the demo's if not given.")
     ] = None,
-    limit: Annotated[int, typer.Option("--items", min=2, help="Take so many items, the first.")] = 100,
+    limit: Annotated[int, typer.Option("--items", min=2, help="Take so many items, the first.")] = 200,
     model: Annotated[
         str | None, typer.Option("--model", help="A generator's folder; random weights if not given.")
     ] = None,

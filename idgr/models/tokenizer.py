@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,6 +44,10 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     lines = [line for text in texts if (line := " ".join(unicodedata.normalize("NFKC", text).split()))]
     if not lines:
         raise IdgrError("no text to learn a vocabulary from", "give items with text")
+    # SentencePiece takes as candidates only what stands in two different words, however often a word occurs. So each
+    # word that occurs again is also written with a digit behind it, which no piece holds together with letters.
+    counts = Counter(word for line in lines for word in line.split())
+    lines += [f"{word}0" for word, count in counts.items() if count > 1]
     written = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(lines),
