@@ -107,6 +107,10 @@ def _comma(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 def _without_word_start(tokenizer: PreTrainedTokenizerBase, row: list[int], text: str) -> list[int]:
     """Take away the space that tokenizers put before any text, where the text does not begin with one (`{history}?`)"""
-    if row and not text.startswith(" ") and row[0] == tokenizer.get_vocab().get(_WORD_START):
+    if not row or text.startswith(" "):
+        return row
+    piece = str(tokenizer.convert_ids_to_tokens(row[0]))
+    if piece == _WORD_START:
         return row[1:]
-    return row
+    inner = tokenizer.get_vocab().get(piece.removeprefix(_WORD_START))
+    return row if inner is None else [inner, *row[1:]]
