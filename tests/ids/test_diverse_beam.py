@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 
 from idgr.errors import UsageError
+from idgr.ids import diverse_beam
 from idgr.ids.diverse_beam import BeamOptions, Found, diverse_beam_search
 from idgr.ids.schedule import Limits
-from idgr.models.t5 import T5, encode, read_weights
+from idgr.models.t5 import T5, decode_step, encode, read_weights
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +78,22 @@ def test_groups_stand_in_order_and_the_first_is_the_plain_beam(models: dict[str,
             assert group.tokens[:2] == alone.tokens
             assert group.scores[:2] == pytest.approx(alone.scores, rel=1e-5)
             assert all(first >= second for first, second in zip(group.scores[::2], group.scores[1::2], strict=True))
+
+
+def test_beams_that_agree_are_computed_once(
+    models: dict[str, T5], make_golden: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[int] = []
+
+    def counted(t5: T5, source: Any, cache: Any, tokens_R: torch.Tensor, *rest: Any) -> torch.Tensor:
+        rows.append(len(tokens_R))
+        return decode_step(t5, source, cache, tokens_R, *rest)
+
+    monkeypatch.setattr(diverse_beam, "decode_step", counted)
+    # Without a penalty all five groups do the same.
+    found = search(models["tied"], make_golden.ROWS[:1], [Limits(0.0, 10, 20)], BeamOptions())[0]
+    assert len({tuple(tokens) for tokens in found.tokens}) == 1
+    assert set(rows) == {1}
 
 
 def test_the_margin_tells_how_close_the_closest_decision_was(models: dict[str, T5], make_golden: ModuleType) -> None:

@@ -61,8 +61,11 @@ def test_a_file_of_comments_holds_no_template(tmp_path: Path) -> None:
 
 @settings(derandomize=True, deadline=None, max_examples=30)
 @given(
-    st.integers(1, 12), st.integers(0, 2**31), st.integers(0, 50), st.lists(st.integers(0, 10**9), min_size=1, max_size=20)
-)  # fmt: skip
+    st.integers(1, 12),
+    st.integers(0, 2**31),
+    st.integers(0, 50),
+    st.lists(st.integers(0, 10**9), min_size=1, max_size=20),
+)
 def test_a_draw_depends_on_seed_epoch_and_instance_alone(
     n_templates: int, seed: int, epoch: int, instances: list[int]
 ) -> None:

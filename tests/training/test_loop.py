@@ -1,0 +1,182 @@
+"""The loop: what a batch is, what a step follows, what repeats, and what stops it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from idgr.errors import IdgrError, UsageError
+from idgr.models.backbone import Backbone
+from idgr.training.generator import pair_loss
+from idgr.training.loop import LoopOptions, epoch_batches, learning_rate, pick_device, run_epochs
+
+ROWS = [[5 + n % 7, 20 + n, 9, 1] for n in range(12)]
+
+
+def train(backbone: Backbone, **options: Any) -> list[dict[str, Any]]:
+    records: list[dict[str, Any]] = []
+
+    def loss_of(batch: npt.NDArray[np.int64], epoch: int) -> tuple[Tensor, int]:
+        rows = [ROWS[i] for i in batch]
+        return pair_loss(backbone.model, rows, rows)
+
+    run_epochs(
+        backbone.model,
+        np.full(len(ROWS), 4),
+        loss_of,
+        LoopOptions(**options),
+        label="test",
+        after_epoch=lambda record: bool(records.append(record)),
+    )
+    return records
+
+
+def weights(backbone: Backbone) -> list[Tensor]:
+    return [parameter.detach().clone() for parameter in backbone.model.parameters()]
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(
+    lengths=st.lists(st.integers(1, 99), min_size=1, max_size=300),
+    batch_size=st.integers(1, 9),
+    epoch=st.integers(0, 5),
+    share=st.integers(0, 400),
+)
+def test_an_epoch_shows_each_instance_once(lengths: list[int], batch_size: int, epoch: int, share: int) -> None:
+    options = LoopOptions(batch_size=batch_size, epoch_instances=share, seed=3)
+    batches = epoch_batches(np.array(lengths), epoch, options)
+    shown = np.concatenate(batches)
+    assert len(set(shown.tolist())) == len(shown) == min(share or len(lengths), len(lengths))
+    assert all(1 <= len(batch) <= batch_size for batch in batches)
+    again = epoch_batches(np.array(lengths), epoch, options)
+    assert [batch.tolist() for batch in again] == [batch.tolist() for batch in batches]
+
+
+def test_batches_hold_similar_lengths_and_change_with_epoch_and_seed() -> None:
+    lengths = np.random.default_rng(0).integers(5, 200, 4000)
+    batches = epoch_batches(lengths, 0, LoopOptions(batch_size=32))
+    padded = sum(len(batch) * int(lengths[batch].max()) for batch in batches)
+    assert padded < 1.1 * lengths.sum()
+    first = np.concatenate(batches).tolist()
+    assert np.concatenate(epoch_batches(lengths, 1, LoopOptions(batch_size=32))).tolist() != first
+    assert np.concatenate(epoch_batches(lengths, 0, LoopOptions(batch_size=32, seed=1))).tolist() != first
+
+
+def test_the_rate_rises_and_falls() -> None:
+    options = LoopOptions(lr=0.5, warmup=0.1)
+    rates = [learning_rate(step, 100, options) for step in range(100)]
+    assert rates[:10] == sorted(rates[:10])
+    assert rates[0] > 0
+    assert rates[10] == 0.5
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[-1] == pytest.approx(0.5 / 90)
+    half = learning_rate(55, 100, LoopOptions(lr=0.5, warmup=0.1, schedule="cosine"))
+    assert half == pytest.approx(0.25)
+    assert learning_rate(99, 100, LoopOptions(lr=0.5, schedule="constant")) == 0.5
+
+
+def test_training_lowers_the_loss_and_repeats_bit_for_bit(small: Backbone) -> None:
+    start = {name: tensor.clone() for name, tensor in small.model.state_dict().items()}
+    first = train(small, epochs=6, batch_size=4, lr=1e-2)
+    learnt = weights(small)
+    small.model.load_state_dict(start)
+    torch.manual_seed(123)
+    state = torch.random.get_rng_state()
+    second = train(small, epochs=6, batch_size=4, lr=1e-2)
+
+    assert torch.equal(torch.random.get_rng_state(), state), "the program's own random numbers were touched"
+    assert all(torch.equal(one, other) for one, other in zip(weights(small), learnt, strict=True))
+    assert [record["loss"] for record in second] == [record["loss"] for record in first]
+    assert first[-1]["loss"] < 0.9 * first[0]["loss"]
+    assert [record["epoch"] for record in first] == [1, 2, 3, 4, 5, 6]
+    assert all(record["instances"] == len(ROWS) for record in first)
+
+
+def test_two_accumulated_batches_are_one_of_twice_the_size(small: Backbone) -> None:
+    start = {name: tensor.clone() for name, tensor in small.model.state_dict().items()}
+    train(small, epochs=1, batch_size=12, dropout=0.0, schedule="constant", warmup=0.0)
+    whole = weights(small)
+    small.model.load_state_dict(start)
+    train(small, epochs=1, batch_size=5, accumulate=3, dropout=0.0, schedule="constant", warmup=0.0)
+    for one, other in zip(weights(small), whole, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=2e-5)
+
+
+def test_bf16_keeps_the_weights_in_fp32_and_learns(small: Backbone) -> None:
+    records = train(small, epochs=6, batch_size=4, lr=1e-2, precision="bf16")
+    assert records[-1]["loss"] < 0.9 * records[0]["loss"]
+    assert {parameter.dtype for parameter in small.model.parameters()} == {torch.float32}
+
+
+def test_frozen_weights_stay_as_they_are(small: Backbone) -> None:
+    small.model.encoder.requires_grad_(False)
+    frozen = [parameter.clone() for parameter in small.model.encoder.parameters()]
+    train(small, epochs=1, batch_size=4)
+    assert all(map(torch.equal, small.model.encoder.parameters(), frozen))
+
+
+def test_a_loss_that_is_no_number_stops_the_training(small: Backbone) -> None:
+    with torch.no_grad():
+        small.model.shared.weight[20] = torch.nan
+    with pytest.raises(
+        IdgrError, match=r"test: the loss is not a number any more \(epoch 1, batch \d+\); take a smaller"
+    ):
+        train(small, epochs=3, batch_size=4)
+
+
+def test_without_instances_there_is_nothing_to_learn(small: Backbone) -> None:
+    with pytest.raises(IdgrError, match="no training instances"):
+        run_epochs(small.model, np.array([], dtype=np.int64), lambda *_: pytest.fail(""), LoopOptions(), label="test")
+
+
+def test_after_epoch_may_end_the_training(small: Backbone) -> None:
+    seen: list[int] = []
+
+    def loss_of(batch: npt.NDArray[np.int64], epoch: int) -> tuple[Tensor, int]:
+        return pair_loss(small.model, ROWS, ROWS)
+
+    def after_epoch(record: dict[str, Any]) -> bool:
+        assert not small.model.training
+        seen.append(record["epoch"])
+        return len(seen) == 2
+
+    run_epochs(small.model, np.array([4]), loss_of, LoopOptions(epochs=9), label="test", after_epoch=after_epoch)
+    assert seen == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("epochs", 0),
+        ("batch_size", 0),
+        ("accumulate", 0),
+        ("lr", 0.0),
+        ("lr", float("nan")),
+        ("clip", -1.0),
+        ("warmup", 1.0),
+        ("dropout", 1.5),
+        ("weight_decay", -0.1),
+        ("epoch_instances", -1),
+        ("seed", -1),
+        ("schedule", "triangle"),
+        ("precision", "fp8"),
+    ],
+)
+def test_options_out_of_range_are_named_as_on_the_command_line(option: str, value: Any) -> None:
+    with pytest.raises(UsageError, match=f"^--{option.replace('_', '-')} "):
+        LoopOptions(**{option: value})
+
+
+def test_devices() -> None:
+    assert pick_device("cpu").type == "cpu"
+    assert pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    for name in ("tpu9", "cuda:99"):
+        with pytest.raises(UsageError, match="is not to be had here"):
+            pick_device(name)
