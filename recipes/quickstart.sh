@@ -12,12 +12,9 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 seed=0
 out=runs/quickstart
 gen_epochs=6
-# Small batches, a high rate and no dropout: what learns most in few passes from scratch.
-rec_epochs=4
-rec_lr=3e-3
-rec_batch=32
+rec_epochs=3
 
-options=(seed out gen_epochs rec_epochs rec_lr rec_batch)
+options=(seed out gen_epochs rec_epochs)
 parse_options "$@"
 [[ $seed =~ ^[0-9]+$ ]] || die "--seed takes a number"
 install
@@ -37,8 +34,8 @@ fi
 
 if begin 4 "train the recommender"; then
   idgr train-rec "$out/data/train.jsonl" --ids "$out/ids.jsonl" --valid "$out/data/valid.jsonl" \
-    --model nano --tokenizer "$out/gen" --objective trie --epochs "$rec_epochs" --lr "$rec_lr" \
-    --batch-size "$rec_batch" --dropout 0 --valid-users 300 --seed "$seed" -o "$out/rec"
+    --model nano --tokenizer "$out/gen" --objective trie --epochs "$rec_epochs" \
+    --valid-users 500 --seed "$seed" -o "$out/rec"
 fi
 
 if begin 5 "recommend to every user"; then

@@ -125,6 +125,9 @@ def alternate(
 
     scored_by = RecommenderOptions(objective, valid_users, valid_beams, patience)
     untrained = RecommenderFacts(objective, load_templates(templates), max_history, max_prompt_tokens, "")
+    for name in ("items", "train", "valid"):
+        if not (Path(data) / f"{name}.jsonl").is_file():
+            raise IdgrError(f"has no {name}.jsonl", "give a folder that `idgr prep` wrote", where=data)
     if rec not in PRESETS:
         check_one_vocabulary(load_tokenizer(gen), load_tokenizer(rec), gen, rec)
     inputs: dict[str, str | None] = {name: str(Path(data) / f"{name}.jsonl") for name in ("items", "train", "valid")}

@@ -46,6 +46,8 @@ def read_recommender_facts(
     record = read_run(folder)
     if untrained is not None and record.get("command") != "train-rec":
         return untrained
+    if not Path(folder).is_dir():
+        raise IdgrError("there is no such folder", "give one that `idgr train-rec` wrote", where=folder)
     kinds = {"objective": str, "templates": list, "max_history": int, "max_prompt_tokens": int, "ids_fingerprint": str}
     facts: dict[str, Any] = {}
     for name, kind in kinds.items():

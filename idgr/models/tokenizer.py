@@ -6,6 +6,7 @@ Knows nothing of items, IDs or prompts.
 from __future__ import annotations
 
 import io
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 PAD, EOS, UNK = "<pad>", "</s>", "<unk>"
 _BYTES = 256
 _MAX_TRAINING_TEXTS = 500_000
+_LETTERS = re.compile(r"[^\W\d_]+")
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerBase:
@@ -46,7 +48,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
         raise IdgrError("no text to learn a vocabulary from", "give items with text")
     # SentencePiece takes as candidates only what stands in two different words, however often a word occurs. So each
     # word that occurs again is also written with a digit behind it, which no piece holds together with letters.
-    counts = Counter(word for line in lines for word in line.split())
+    counts = Counter(word for line in lines for word in _LETTERS.findall(line))
     lines += [f"{word}0" for word, count in counts.items() if count > 1]
     written = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(

@@ -1,12 +1,14 @@
 """Prompts as tokens: the segments of a template and the IDs of a history, joined as token lists.
 
+With user IDs, `user: ID;` stands before the template.
+
 Text is never tokenized again after joining, so an ID has the same tokens wherever it stands, and its place in the
 prompt is known exactly. Knows tokens and item numbers; the text of an ID or what an item is, it does not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,8 @@ from idgr.prompts.templates import split_template
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+UserIds = Callable[[Sequence[Sequence[int]]], Sequence[Sequence[int]]]
 
 _WORD_START = "▁"
 
@@ -42,6 +46,10 @@ class PromptRenderer:
         id_tokens: the tokens of each item's ID, without EOS, by item number.
         max_history: the newest so many items are shown.
         max_tokens: the length of a prompt, EOS counted; where it would be longer, the oldest items go.
+        user_ids: gives the tokens of the user's ID for each history of item numbers, exactly as it is shown; None for
+            prompts without user IDs.
+        user_room: a user's ID has at most so many tokens.
+        show_history: whether the IDs of the history are shown, or the user's ID alone.
 
     Raises:
         IdgrError: the longest ID does not fit into `max_tokens` beside the longest template.
@@ -54,6 +62,10 @@ class PromptRenderer:
         id_tokens: Sequence[Sequence[int]],
         max_history: int = 20,
         max_tokens: int = 512,
+        *,
+        user_ids: UserIds | None = None,
+        user_room: int = 0,
+        show_history: bool = True,
     ) -> None:
         self.id_tokens = [list(row) for row in id_tokens]
         self.max_history = max_history
@@ -65,7 +77,12 @@ class PromptRenderer:
             [*_without_word_start(tokenizer, row, text), tokenizer.eos_token_id]
             for row, (_, text) in zip(encode(tokenizer, [after for _, after in halves]), halves, strict=True)
         ]
+        self.user_ids, self.show_history = user_ids, show_history
+        self.user_before, (self.user_after,) = encode(tokenizer, ["user:"])[0], encode(tokenizer, [";"])
+        self.user_after = _without_word_start(tokenizer, self.user_after, ";")
+        self.user_room = len(self.user_before) + user_room + len(self.user_after) if user_ids is not None else 0
         around = max(len(before) + len(after) for before, after in zip(self.before, self.after, strict=True))
+        around += self.user_room
         longest = max(map(len, self.id_tokens), default=0)
         if around + longest > max_tokens:
             raise IdgrError(
@@ -76,26 +93,37 @@ class PromptRenderer:
 
     def render(self, history: Sequence[int], template: int) -> Prompt:
         """The prompt for a history of item numbers, oldest first; it may be empty."""
-        before, after = self.before[template], self.after[template]
-        ids, separator = self.id_tokens, self.separator
-        shown = list(history[-self.max_history :]) if self.max_history else []
-        room = self.max_tokens - len(before) - len(after)
-        first = len(shown)
+        return self.render_all([history], [template])[0]
+
+    def render_all(self, histories: Sequence[Sequence[int]], templates: Sequence[int]) -> list[Prompt]:
+        """The prompt for each history with its template; the IDs of all users are asked for together."""
+        shown = [self._shown(history, template) for history, template in zip(histories, templates, strict=True)]
+        users = self.user_ids(shown) if self.user_ids is not None else [()] * len(shown)
+        return [self._join(*parts) for parts in zip(shown, templates, users, strict=True)]
+
+    def _shown(self, history: Sequence[int], template: int) -> list[int]:
+        """The newest items of a history that have room."""
+        newest = list(history[-self.max_history :]) if self.max_history else []
+        room = self.max_tokens - len(self.before[template]) - len(self.after[template]) - self.user_room
+        first = len(newest)
         while first:
-            room -= len(ids[shown[first - 1]]) + (len(separator) if first < len(shown) else 0)
+            room -= len(self.id_tokens[newest[first - 1]]) + (len(self.separator) if first < len(newest) else 0)
             if room < 0:
                 break
             first -= 1
+        return newest[first:]
 
-        tokens = list(before)
+    def _join(self, shown: Sequence[int], template: int, user: Sequence[int]) -> Prompt:
+        tokens = [*self.user_before, *user, *self.user_after] if user else []
+        tokens += self.before[template]
         spans: list[tuple[int, int, int]] = []
-        for item in shown[first:]:
+        for item in shown if self.show_history else ():
             if spans:
-                tokens += separator
+                tokens += self.separator
             start = len(tokens)
-            tokens += ids[item]
+            tokens += self.id_tokens[item]
             spans.append((item, start, len(tokens)))
-        tokens += after
+        tokens += self.after[template]
         return Prompt(tokens, spans)
 
 

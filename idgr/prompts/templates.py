@@ -70,7 +70,7 @@ def split_template(template: str) -> tuple[str, str]:
         if slot is None:
             continue
         if slot == "user":
-            raise ValueError("the slot {user} cannot be filled yet; leave it out")
+            raise ValueError("unknown slot {user}; with --user-ids the ID stands before the template, so leave it out")
         if slot != "history" or form or conversion:
             raise ValueError(f"unknown slot {{{slot}}}; the only slot is {HISTORY_SLOT}")
         slots += 1
@@ -80,8 +80,11 @@ def split_template(template: str) -> tuple[str, str]:
 
 
 def template_words(templates: Sequence[str]) -> list[str]:
-    """The text of the templates without slots, for a vocabulary that shall know their words."""
-    return [" ".join(split_template(template)) for template in templates]
+    """The text of the templates without slots, for a vocabulary that shall know their words.
+
+    Each comes twice, since a word that occurs once gets no piece of its own.
+    """
+    return [" ".join(split_template(template)) for template in templates for _ in range(2)]
 
 
 def draw_templates(n_templates: int, seed: int, epoch: int, instances: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

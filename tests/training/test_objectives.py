@@ -1,4 +1,4 @@
-"""The two losses against plain implementations, against transformers, and against the search that shares their score."""
+"""The two losses against plain implementations, against transformers, and against the search with the same score."""
 
 from __future__ import annotations
 
