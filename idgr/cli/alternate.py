@@ -6,7 +6,7 @@ import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -58,6 +58,12 @@ def alternate(
     templates: Annotated[str | None, typer.Option("--templates", help="Prompt templates; else idgr's ten.")] = None,
     max_history: Annotated[int, typer.Option("--max-history", help="Newest history items that are shown.")] = 20,
     max_prompt_tokens: Annotated[int, typer.Option("--max-prompt-tokens", help="Length of a prompt.")] = 512,
+    user_ids: Annotated[
+        Literal["none", "history"], typer.Option("--user-ids", help="history: prompts begin with the user's ID.")
+    ] = "none",
+    history: Annotated[
+        Literal["shown", "none"], typer.Option("--history", help="none: the user's ID stands for the history.")
+    ] = "shown",
     max_text_tokens: Annotated[int, typer.Option("--max-text-tokens", help="Texts are cut behind so many.")] = 256,
     valid_users: Annotated[int, typer.Option("--valid-users", help="Users to validate on; 0 for all.")] = 2000,
     valid_beams: Annotated[int, typer.Option("--valid-beams", help="Beams of the search on validation.")] = 20,
@@ -114,6 +120,8 @@ def alternate(
         ids_options={"max_text_tokens": max_text_tokens, "device": device},
         rec_options=rec_options,
         prompt_options=prompts,
+        user_ids=user_ids,
+        history=history,
         seed=seed,
     )
     phases = plan(folder, what)

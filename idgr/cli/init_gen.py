@@ -38,7 +38,7 @@ def init_gen(
     lr: Annotated[float, typer.Option("--lr", help="Highest learning rate.")] = 1e-3,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Pairs a batch.")] = 16,
     precision: Annotated[
-        str, typer.Option("--precision", help="fp32, or bf16 for products of matrices only.")
+        str, typer.Option("--precision", help="fp32, bf16 (products of matrices only), or auto: what is quicker here.")
     ] = "fp32",
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
     seed: Annotated[int, typer.Option("--seed", help="Seed of all that is random.")] = 0,
@@ -65,13 +65,13 @@ def init_gen(
     from idgr.progress import log
     from idgr.prompts.templates import load_templates, template_words
     from idgr.training.generator import train_generator
-    from idgr.training.loop import LoopOptions, pick_device
+    from idgr.training.loop import LoopOptions, pick_device, uses_bf16
 
     loop = LoopOptions(epochs=epochs, lr=lr, batch_size=batch_size, precision=precision, seed=seed)
     where = pick_device(device)
     paths = {"items": items, "pairs": pairs, "tokenizer": tokenizer}
     shaping = {name: value for name, value in given.items() if name not in {*paths, "output", "device"}}
-    facts = {"max_text_tokens": max_text_tokens}
+    facts = {"max_text_tokens": max_text_tokens, "bf16": uses_bf16(precision, where)}
     run = RunInfo("init-gen", shaping, {**paths, "model": model if Path(model).is_dir() else None}, seed, facts)
 
     with replace_folder(output) as folder:

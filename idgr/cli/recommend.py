@@ -49,6 +49,10 @@ def recommend(
     ] = False,
     allow: Annotated[str | None, typer.Option("--allow", help="Only the items of this file, one key a line.")] = None,
     template: Annotated[int, typer.Option("--template", help="Which of the recommender's templates, from 0.")] = 0,
+    gen: Annotated[
+        str | None, typer.Option("--gen", help="The ID generator, where the recommender was trained with user IDs.")
+    ] = None,
+    items: Annotated[str | None, typer.Option("--items", help="items.jsonl, for the same.")] = None,
     prompts: Annotated[str | None, typer.Option("--prompts", help="Write what the model was shown here.")] = None,
     baseline: Annotated[
         Literal["popularity", "markov"] | None,
@@ -79,6 +83,8 @@ def recommend(
         "ids": ids,
         "allow": allow,
         "train": train,
+        "gen": gen,
+        "items": items,
     }
     _check_conflicts(inputs, output, prompts, baseline, given)
     shaping = {
@@ -152,8 +158,9 @@ def _check_conflicts(
         return
     if inputs["train"] is None:
         raise UsageError(f"--baseline {baseline} needs --train", "give train.jsonl")
-    if inputs["rec"] is not None or prompts is not None or given["trie"] is not None:
-        raise UsageError("--baseline asks no model", "leave --rec, --prompts and --trie out")
+    asks = [given[name] for name in ("rec", "prompts", "trie", "gen", "items")]
+    if any(value is not None for value in asks):
+        raise UsageError("--baseline asks no model", "leave --rec, --prompts, --trie, --gen and --items out")
 
 
 def _recommender(given: dict[str, Any]) -> Recommender:
@@ -166,8 +173,8 @@ def _recommender(given: dict[str, Any]) -> Recommender:
     from idgr.decoding.beam import SearchOptions
     from idgr.decoding.trie import build_trie, load_trie, save_trie
     from idgr.evaluation.recommending import Recommender, catalogue_fingerprint
+    from idgr.evaluation.trained_prompts import renderer_of, user_ids_of
     from idgr.models.backbone import load_backbone
-    from idgr.prompts.rendering import PromptRenderer
     from idgr.prompts.templates import load_templates
     from idgr.training.loop import pick_device
     from idgr.training.recommender import id_tokens
@@ -194,7 +201,9 @@ def _recommender(given: dict[str, Any]) -> Recommender:
             save_trie(trie, trie_file, fingerprint)
     else:
         rows = trie.tokens()
-    renderer = PromptRenderer(backbone.tokenizer, facts.templates, rows, facts.max_history, facts.max_prompt_tokens)
+    strange = bool(given["force"])
+    named = user_ids_of(facts, given["gen"], given["items"], keys, backbone.tokenizer, where, strange=strange)
+    renderer = renderer_of(facts, backbone.tokenizer, rows, named)
     return Recommender(
         backbone,
         keys,

@@ -73,12 +73,12 @@ def train_gen(
     if paper and lr is not None:
         raise UsageError("--paper and --lr both tell the learning rate", "leave one of them out")
 
+    from idgr.evaluation.trained_prompts import renderer_of, user_ids_of
     from idgr.formats.jsonl import dump_line, replace_folder
     from idgr.formats.rec_folder import RecommenderFacts, check_ids_known, read_recommender_facts
     from idgr.formats.records import read_ids, read_items, read_sequences
     from idgr.formats.run_info import RunInfo
     from idgr.models.backbone import load_backbone, save_backbone
-    from idgr.prompts.rendering import PromptRenderer
     from idgr.prompts.templates import load_templates
     from idgr.training.id_learning import DEFAULT_LR, IdLearningOptions, check_one_vocabulary, learn_ids
     from idgr.training.loop import LoopOptions, pick_device
@@ -129,9 +129,13 @@ def train_gen(
         generator, recommender = load_backbone(gen), load_backbone(rec)
         check_one_vocabulary(generator.tokenizer, recommender.tokenizer, gen, rec)
         rows = id_tokens(recommender.tokenizer, [record.id for record in known])
-        renderer = PromptRenderer(
-            recommender.tokenizer, facts.templates, rows, facts.max_history, facts.max_prompt_tokens
+        # A user's ID stays as the starting generator makes it: only the items' IDs are learnt.
+        named = (
+            user_ids_of(facts, gen, items, list(number), recommender.tokenizer, where, strange=force)
+            if facts.user_ids != "none"
+            else None
         )
+        renderer = renderer_of(facts, recommender.tokenizer, rows, named)
         generator.model.to(where)
         recommender.model.to(where)
         texts = [text_of[record.item_id] for record in known]

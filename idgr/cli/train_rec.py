@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -36,6 +37,15 @@ def train_rec(
     max_prompt_tokens: Annotated[
         int, typer.Option("--max-prompt-tokens", help="Length of a prompt; the oldest items go.")
     ] = 512,
+    user_ids: Annotated[
+        Literal["none", "history"],
+        typer.Option("--user-ids", help="Whether prompts begin with the user's ID, made of the history shown."),
+    ] = "none",
+    history: Annotated[
+        Literal["shown", "none"], typer.Option("--history", help="none: the user's ID stands for the history.")
+    ] = "shown",
+    gen: Annotated[str | None, typer.Option("--gen", help="For --user-ids: the ID generator.")] = None,
+    items: Annotated[str | None, typer.Option("--items", help="For --user-ids: items.jsonl.")] = None,
     epochs: Annotated[int, typer.Option("--epochs", help="Passes over the training instances.")] = 10,
     lr: Annotated[float, typer.Option("--lr", help="Highest learning rate.")] = 1e-3,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Instances a batch.")] = 64,
@@ -56,7 +66,7 @@ def train_rec(
         int, typer.Option("--patience", help="Stop after so many epochs without a better NDCG@10; 0 for never.")
     ] = 0,
     precision: Annotated[
-        str, typer.Option("--precision", help="fp32, or bf16 for products of matrices only.")
+        str, typer.Option("--precision", help="fp32, bf16 (products of matrices only), or auto: what is quicker here.")
     ] = "fp32",
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
     seed: Annotated[int, typer.Option("--seed", help="Seed of all that is random.")] = 0,
@@ -68,22 +78,24 @@ def train_rec(
     given = dict(locals())
     if output == "-":
         raise UsageError("-o - cannot hold a model folder", "give the name of a folder to -o")
-    if [train, ids, valid, templates].count("-") > 1:
+    if [train, ids, valid, templates, items].count("-") > 1:
         raise UsageError("standard input (-) given for several inputs", "give `-` once")
+    if history == "none" and user_ids == "none":
+        raise UsageError("--history none without --user-ids leaves prompts empty", "add --user-ids history")
     if max_history < 1:
         raise UsageError(f"--max-history {max_history}", "give a number of at least 1")
     if vocab_size is not None and vocab_size < 1:
         raise UsageError(f"--vocab-size {vocab_size}", "give a number of at least 1")
 
+    from idgr.evaluation.trained_prompts import renderer_of, user_ids_of
     from idgr.formats.jsonl import dump_line, replace_folder
-    from idgr.formats.rec_folder import read_seen_tokens, write_seen_tokens
+    from idgr.formats.rec_folder import RecommenderFacts, read_seen_tokens, write_seen_tokens
     from idgr.formats.records import ids_fingerprint, read_ids, read_queries, read_sequences
-    from idgr.formats.run_info import RunInfo
+    from idgr.formats.run_info import RunInfo, hash_input
     from idgr.models.backbone import resolve_model, save_backbone
     from idgr.progress import log
-    from idgr.prompts.rendering import PromptRenderer
     from idgr.prompts.templates import load_templates, template_words
-    from idgr.training.loop import LoopOptions, pick_device
+    from idgr.training.loop import LoopOptions, pick_device, uses_bf16
     from idgr.training.recommender import RecommenderOptions, id_tokens, train_recommender
 
     options = RecommenderOptions(objective, valid_users, valid_beams, patience)
@@ -103,15 +115,14 @@ def train_rec(
     )
     where = pick_device(device)
     wordings = load_templates(templates)
-    facts: dict[str, object] = {
-        "objective": objective,
-        "templates": wordings,
-        "max_history": max_history,
-        "max_prompt_tokens": max_prompt_tokens,
-    }
+    user_gen = hash_input(gen)["sha256"] if gen is not None and user_ids != "none" else None
+    facts = RecommenderFacts(
+        objective, wordings, max_history, max_prompt_tokens, "", user_ids=user_ids, user_gen=user_gen, history=history
+    )
     paths = {"train": train, "ids": ids, "valid": valid, "tokenizer": tokenizer, "templates": templates}
+    paths |= {"gen": gen, "items": items}
     shaping = {name: value for name, value in given.items() if name not in {*paths, "output", "device"}}
-    run = RunInfo("train-rec", shaping, {**paths, "model": model if Path(model).is_dir() else None}, seed, facts)
+    run = RunInfo("train-rec", shaping, {**paths, "model": model if Path(model).is_dir() else None}, seed)
 
     with replace_folder(output) as folder:
         known = read_ids(ids)
@@ -135,9 +146,8 @@ def train_rec(
             vocab_size=vocab_size,
             seed=seed,
         )
-        renderer = PromptRenderer(
-            backbone.tokenizer, wordings, id_tokens(backbone.tokenizer, texts), max_history, max_prompt_tokens
-        )
+        named = user_ids_of(facts, gen, items, list(number), backbone.tokenizer, where)
+        renderer = renderer_of(facts, backbone.tokenizer, id_tokens(backbone.tokenizer, texts), named)
         backbone.model.to(where)
         if not users:
             log("train-rec: no --valid, so the last epoch is kept, not the best")
@@ -149,5 +159,5 @@ def train_rec(
         save_backbone(backbone, folder)
         seen = {token for row in sequences for item in row for token in renderer.id_tokens[item]}
         write_seen_tokens(folder, seen | (read_seen_tokens(model) or set()))
-        run.facts |= {"ids_fingerprint": ids_fingerprint(known), "kept": best}
+        run.facts |= asdict(facts) | {"ids_fingerprint": ids_fingerprint(known), "kept": best}
         run.write(output, folder)

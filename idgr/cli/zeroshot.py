@@ -14,7 +14,7 @@ from idgr.errors import UsageError
 from idgr.formats.jsonl import STDOUT, replace_folder, write_json
 from idgr.formats.rec_folder import read_seen_tokens
 from idgr.formats.records import read_ids
-from idgr.formats.run_info import RunInfo
+from idgr.formats.run_info import RunInfo, read_run
 from idgr.progress import log
 
 
@@ -70,7 +70,9 @@ def zeroshot(
             empty_text=empty_text,
             device=device,
         )
-        recommend(test, recommender, ids, recs, beams=beams, normalize=normalize, device=device, force=True)
+        named = read_run(recommender).get("user_ids", "none") != "none"
+        asked = {"gen": generator, "items": items} if named else {}
+        recommend(test, recommender, ids, recs, beams=beams, normalize=normalize, device=device, force=True, **asked)
         eval_command(recs, test, train, metrics, items=items)
         foreign = _foreign_tokens(ids, recommender)
         write_json(metrics, {**_read(metrics), "models": models, "foreign": foreign})

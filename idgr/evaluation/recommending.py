@@ -74,8 +74,10 @@ class Recommender:
     def recommend(self, queries: Sequence[Query]) -> list[Recommendation]:
         """The best items after each history, in the order given; the histories' items must be of the catalogue."""
         excluded = [() if self.keep_history else {self.number[item] for item in query.history} for query in queries]
+        histories = [[self.number[item] for item in query.history] for query in queries]
+        prompts = self.renderer.render_all(histories, [self.template] * len(queries))
         rankings: list[Ranking] = self.search.search(
-            [self.prompt(query) for query in queries], excluded, batch_size=self.batch_size
+            [prompt.tokens for prompt in prompts], excluded, batch_size=self.batch_size
         )
         return [
             Recommendation(query.user_id, [self.item_keys[item] for item in ranking.items], ranking.scores)

@@ -23,13 +23,25 @@ SEEN_TOKENS = "seen_tokens.json"
 
 @dataclass(frozen=True)
 class RecommenderFacts:
-    """How a recommender was trained: its objective, its prompts, and a hash of the IDs it knows."""
+    """How a recommender was trained.
+
+    Attributes:
+        objective: "full" or "trie".
+        templates, max_history, max_prompt_tokens: its prompts.
+        ids_fingerprint: a hash of the IDs it knows; empty where it knows none.
+        user_ids: "history" where prompts begin with the user's ID, made of the history; else "none".
+        user_gen: a hash of the ID generator that made them.
+        history: "shown", or "none" where the user's ID stands for it.
+    """
 
     objective: str
     templates: list[str]
     max_history: int
     max_prompt_tokens: int
     ids_fingerprint: str
+    user_ids: str = "none"
+    user_gen: str | None = None
+    history: str = "shown"
 
 
 def read_recommender_facts(
@@ -56,6 +68,7 @@ def read_recommender_facts(
                 f"its {RUN_FILE} does not tell {name}", "give a folder that `idgr train-rec` wrote", where=folder
             )
         facts[name] = record[name]
+    facts |= {name: record[name] for name in ("user_ids", "user_gen", "history") if name in record}
     return RecommenderFacts(**facts)
 
 

@@ -17,6 +17,7 @@ import orjson
 
 from idgr.decoding.trie import build_trie
 from idgr.errors import UsageError
+from idgr.evaluation.trained_prompts import renderer_of, user_ids_of
 from idgr.formats.jsonl import replace_file, replace_folder, write_json, write_jsonl
 from idgr.formats.rec_folder import RecommenderFacts, read_recommender_facts
 from idgr.formats.records import read_ids, read_queries
@@ -24,7 +25,6 @@ from idgr.formats.run_info import RUN_FILE, RunInfo, hash_folder, hash_input, re
 from idgr.ids.diff import changed_share
 from idgr.models.backbone import PRESETS, load_backbone, save_backbone
 from idgr.progress import log
-from idgr.prompts.rendering import PromptRenderer
 from idgr.training.loop import pick_device
 from idgr.training.recommender import RecommenderOptions, draw_users, id_tokens, validation
 
@@ -48,6 +48,8 @@ class Alternation:
             a recommender with random weights a generator would learn noise, so with a preset it comes second.
         gen_options: options of `train-gen`, `ids_options` of `gen-ids`, `rec_options` of `train-rec`.
         prompt_options: of both training commands, while the recommender cannot tell its own.
+        user_ids: "history" for prompts with the user's ID, or "none".
+        history: "shown", or "none" for the user's ID alone.
         seed: of the first round; each further round adds 1.
 
     Raises:
@@ -64,6 +66,8 @@ class Alternation:
     ids_options: dict[str, Any] = field(default_factory=dict)
     rec_options: dict[str, Any] = field(default_factory=dict)
     prompt_options: dict[str, Any] = field(default_factory=dict)
+    user_ids: str = "none"
+    history: str = "shown"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -72,6 +76,11 @@ class Alternation:
         for name, value, known in (("mode", self.mode, MODES), ("order", self.order, (None, *ORDERS))):
             if value not in known:
                 raise UsageError(f"--{name} {value}", f"choose {', '.join(filter(None, known))}")
+        if self.history == "none" and (self.user_ids == "none" or self.mode != "rec-only"):
+            raise UsageError(
+                "--history none shows no item's ID, so only the recommender can learn, and from user IDs",
+                "give --mode rec-only --user-ids history",
+            )
         if self.order == "gen-first" and self.rec in PRESETS:
             raise UsageError(
                 f"--order gen-first with --rec {self.rec}, through whose random weights nothing is learnt",
@@ -117,6 +126,9 @@ def plan(run: Path, what: Alternation) -> list[Phase]:
     def generate(number: int, output: Path) -> str:
         return add(number, "gen-ids", output, items=items, model=gen, **what.ids_options)
 
+    def state() -> dict[str, str]:
+        return {"gen": gen, "rec": rec, "ids": ids, "items": items}
+
     ids = generate(0, run / "round-0" / "ids.jsonl")
     for number in range(1, what.rounds + 1):
         folder, seed = run / f"round-{number}", what.seed + number - 1
@@ -133,17 +145,19 @@ def plan(run: Path, what: Alternation) -> list[Phase]:
                 train=train, items=items, ids=ids, rec=rec, gen=gen, seed=seed, **what.gen_options, **own,
             )  # fmt: skip
             ids = generate(number, folder / "ids.jsonl")
-            add(number, "validate", folder / METRICS, phase="gen", before=before, ids=ids, rec=rec, trained=gen)
+            add(number, "validate", folder / METRICS, phase="gen", before=before, trained=gen, **state())
         else:
             add(number, "keep", folder / "gen", source=gen)
             add(number, "keep", folder / "ids.jsonl", source=ids)
         if trains_rec:
-            own = {**what.rec_options, **what.prompt_options, **({"tokenizer": gen} if rec in PRESETS else {})}
+            own = {**what.rec_options, **what.prompt_options, "user_ids": what.user_ids, "history": what.history}
+            own |= {"tokenizer": gen} if rec in PRESETS else {}
+            own |= {"gen": gen, "items": items} if what.user_ids != "none" else {}
             rec = add(
                 number, "train-rec", folder / "rec",
                 train=train, ids=ids, valid=valid, model=rec, seed=seed, **own,
             )  # fmt: skip
-            add(number, "validate", folder / METRICS, phase="rec", before=ids, ids=ids, rec=rec, trained=rec)
+            add(number, "validate", folder / METRICS, phase="rec", before=ids, trained=rec, **state())
         else:
             add(number, "keep", folder / "rec", source=rec)
     return phases
@@ -204,7 +218,13 @@ def score_phase(
     backbone = load_backbone(rec)
     backbone.model.to(pick_device(device)).eval()
     rows = id_tokens(backbone.tokenizer, [record.id for record in known])
-    renderer = PromptRenderer(backbone.tokenizer, facts.templates, rows, facts.max_history, facts.max_prompt_tokens)
+    gen, items, where = phase.arguments["gen"], phase.arguments["items"], backbone.model.device
+    named = (
+        user_ids_of(facts, gen, items, list(number), backbone.tokenizer, where, strange=True)
+        if facts.user_ids != "none"
+        else None
+    )
+    renderer = renderer_of(facts, backbone.tokenizer, rows, named)
     trie = build_trie(rows, backbone.tokenizer.eos_token_id)
     pairs = [([number[item] for item in query.history], number[str(query.target)]) for query in users]
     how = RecommenderOptions(facts.objective, options.valid_users, options.valid_beams)

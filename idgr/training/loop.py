@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Ints = npt.NDArray[np.int64]
 
 SCHEDULES = ("linear", "cosine", "constant")
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("fp32", "bf16", "auto")
 
 # Batches are made of instances of similar length, among so many batches' worth of shuffled instances.
 _BUCKET_BATCHES = 50
@@ -50,7 +50,8 @@ class LoopOptions:
         weight_decay: AdamW's, on matrices only.
         clip: the largest norm of a gradient.
         dropout: the share of activations dropped; None for the model's own.
-        precision: fp32, or bf16 for products of matrices with weights kept in fp32.
+        precision: fp32; bf16 for products of matrices, with weights kept in fp32; auto is bf16 where the device
+            multiplies it in hardware, else fp32.
         epoch_instances: how many instances, drawn afresh, make an epoch; 0 for all.
         seed: of order, draws and dropout.
     """
@@ -101,6 +102,16 @@ def pick_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError):
         raise UsageError(f"--device {name} is not to be had here", "choose auto or cpu") from None
     return device
+
+
+def uses_bf16(precision: str, device: torch.device) -> bool:
+    """Whether products of matrices are made in bf16 (see `LoopOptions.precision`)."""
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    features = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return device.type == "cpu" and any(features.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def learning_rate(step: int, steps: int, options: LoopOptions) -> float:
@@ -186,13 +197,14 @@ def _train_epoch(
 ) -> dict[str, Any]:
     started = time.monotonic()
     batches = epoch_batches(lengths, epoch, options)
+    bf16 = uses_bf16(options.precision, model.device)
     total = torch.zeros((), dtype=torch.float64, device=model.device)
     terms = group_terms = 0
     shown = progress(batches, f"{label} epoch {epoch + 1}/{options.epochs}", unit="batches")
     for number, batch in enumerate(shown):
         # A seed for each batch: what is dropped depends on nothing that went before.
         torch.manual_seed(int(np.random.SeedSequence([options.seed, epoch, number]).generate_state(1, np.uint64)[0]))
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
             loss, n_terms = loss_of(batch, epoch)
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.detach()

@@ -185,10 +185,10 @@ def instance_loss(
     def loss_of(batch: Ints, epoch: int) -> tuple[Tensor, int]:
         templates = draw_templates(len(renderer.before), seed, epoch, batch)
         begins, ends, targets = instances.begin[batch], instances.end[batch], instances.items[instances.end[batch]]
-        prompts = [
-            renderer.render(instances.items[begin:end].tolist(), template)
-            for begin, end, template in zip(begins.tolist(), ends.tolist(), templates.tolist(), strict=True)
+        histories = [
+            instances.items[begin:end].tolist() for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)
         ]
+        prompts = renderer.render_all(histories, templates.tolist())
         rows = [prompt.tokens for prompt in prompts]
         prompt_BS, mask_BS = pad_rows(rows, model.config.pad_token_id, model.device)
         read = prompt_BS if embed is None else embed(prompts, prompt_BS)
@@ -235,7 +235,7 @@ def validation(
 ) -> Callable[[], dict[str, float]]:
     """What gives, whenever called, hr@10 and ndcg@10 on users as (history, target), the history left out."""
     search = SearchOptions(k=_VALID_K, beams=options.valid_beams, normalize=options.objective)
-    prompts = [renderer.render(history, 0).tokens for history, _ in users]
+    prompts = [prompt.tokens for prompt in renderer.render_all([history for history, _ in users], [0] * len(users))]
     seen = [set(history) for history, _ in users]
 
     def validate() -> dict[str, float]:

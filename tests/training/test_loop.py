@@ -15,7 +15,7 @@ from torch import Tensor
 from idgr.errors import IdgrError, UsageError
 from idgr.models.backbone import Backbone
 from idgr.training.generator import pair_loss
-from idgr.training.loop import LoopOptions, epoch_batches, learning_rate, pick_device, run_epochs
+from idgr.training.loop import LoopOptions, epoch_batches, learning_rate, pick_device, run_epochs, uses_bf16
 
 ROWS = [[5 + n % 7, 20 + n, 9, 1] for n in range(12)]
 
@@ -181,3 +181,14 @@ def test_devices() -> None:
     for name in ("tpu9", "cuda:99"):
         with pytest.raises(UsageError, match="is not to be had here"):
             pick_device(name)
+
+
+@pytest.mark.parametrize(("features", "expected"), [({"avx512_bf16": True}, True), ({"avx512_f": True}, False)])
+def test_precision_auto_follows_the_processor(
+    monkeypatch: pytest.MonkeyPatch, features: dict[str, bool], expected: bool
+) -> None:
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features, raising=False)
+    assert uses_bf16("auto", cpu) is expected
+    assert uses_bf16("bf16", cpu)
+    assert not uses_bf16("fp32", cpu)

@@ -1,0 +1,83 @@
+"""Prompts as a recommender was trained with: its templates, its length, and the users' IDs if it had them.
+
+Knows what a recommender's folder tells and where texts and generator lie; what is done with prompts it does not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from idgr.errors import IdgrError, UsageError
+from idgr.formats.rec_folder import RecommenderFacts
+from idgr.formats.records import read_items
+from idgr.formats.run_info import hash_input
+from idgr.ids.generation import GenerationOptions
+from idgr.ids.user_ids import UserIds
+from idgr.models.backbone import Backbone, load_backbone
+from idgr.prompts.rendering import PromptRenderer
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+
+def user_ids_of(
+    facts: RecommenderFacts,
+    gen: str | None,
+    items: str | None,
+    keys: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    device: torch.device,
+    *,
+    strange: bool = False,
+) -> UserIds | None:
+    """What gives the user IDs that a recommender was trained with; None where it was trained without.
+
+    Args:
+        gen: the folder of the ID generator.
+        items: items.jsonl.
+        keys: the items in the order of their numbers.
+        tokenizer: the recommender's.
+        strange: whether another generator will do than that of the training.
+
+    Raises:
+        IdgrError: it is another generator, or an item has no text.
+        UsageError: generator or items are not given, or given without need.
+    """
+    if facts.user_ids == "none":
+        if gen is not None or items is not None:
+            raise UsageError("--gen or --items given, but no user IDs are wanted", "leave them out")
+        return None
+    if gen is None or items is None:
+        raise UsageError("user IDs need --gen and --items", "give the ID generator and items.jsonl")
+    if not strange and hash_input(gen)["sha256"] != facts.user_gen:
+        raise IdgrError(
+            "is not the generator that made the user IDs of the training", "give that, or --force", where=gen
+        )
+    text_of = {item.item_id: item.text for item in read_items(items)}
+    for key in keys:
+        if key not in text_of:
+            raise IdgrError(f"has no item {key!r}", "give the items that the IDs were made for", where=items)
+    backbone = load_backbone(gen)
+    generator = Backbone(backbone.model.to(device).eval(), backbone.tokenizer)
+    return UserIds(generator, [text_of[key] for key in keys], tokenizer, GenerationOptions())
+
+
+def renderer_of(
+    facts: RecommenderFacts,
+    tokenizer: PreTrainedTokenizerBase,
+    id_tokens: Sequence[Sequence[int]],
+    user_ids: UserIds | None,
+) -> PromptRenderer:
+    """What renders prompts as in a recommender's training, for its tokenizer and the tokens of the items' IDs."""
+    return PromptRenderer(
+        tokenizer,
+        facts.templates,
+        id_tokens,
+        facts.max_history,
+        facts.max_prompt_tokens,
+        user_ids=user_ids,
+        user_room=user_ids.room if user_ids is not None else 0,
+        show_history=facts.history == "shown",
+    )
