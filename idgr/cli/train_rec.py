@@ -160,4 +160,5 @@ def train_rec(
         seen = {token for row in sequences for item in row for token in renderer.id_tokens[item]}
         write_seen_tokens(folder, seen | (read_seen_tokens(model) or set()))
         run.facts |= asdict(facts) | {"ids_fingerprint": ids_fingerprint(known), "kept": best}
+        run.facts["bf16"] = uses_bf16(precision, where)
         run.write(output, folder)

@@ -71,7 +71,7 @@ def zeroshot(
             device=device,
         )
         named = read_run(recommender).get("user_ids", "none") != "none"
-        asked = {"gen": generator, "items": items} if named else {}
+        asked: dict[str, Any] = {"gen": generator, "items": items} if named else {}
         recommend(test, recommender, ids, recs, beams=beams, normalize=normalize, device=device, force=True, **asked)
         eval_command(recs, test, train, metrics, items=items)
         foreign = _foreign_tokens(ids, recommender)

@@ -12,7 +12,7 @@ are its ancestors, so that beams can be reordered without moving keys or values.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,9 @@ VOCABULARY_CHUNK = 2048
 # Below this a sum of exponentials may have lost terms to underflow.
 SMALLEST_SUM = 1e-25
 _MASKED = -1e9
+# Prompts are encoded together if the shortest has this share of the longest's tokens. A processor is the slower the
+# more padding it multiplies; a GPU is the slower the more often it is asked.
+_PADDING = 0.75
 
 
 @dataclass
@@ -82,29 +85,36 @@ class Decoder:
 
     def encode(self, prompts: Sequence[Sequence[int]]) -> Memory:
         """Run the encoder and compute the cross-attention's keys and values, once a user."""
-        lengths = torch.tensor([len(prompt) for prompt in prompts])
-        longest = int(lengths.max())
-        filled_BS = torch.arange(longest) < lengths[:, None]
-        tokens_BS = torch.zeros(len(prompts), longest, dtype=torch.long)
-        tokens_BS[filled_BS] = torch.tensor([token for prompt in prompts for token in prompt], dtype=torch.long)
-        padded = not bool(filled_BS.all())
-        tokens_BS, filled_BS = tokens_BS.to(self.device), filled_BS.to(self.device)
-        encoder: Any = self.model.encoder
-        prompt_BSD = encoder(input_ids=tokens_BS, attention_mask=filled_BS.long() if padded else None).last_hidden_state
-        cross = []
-        for layer in self.layers:
-            key, value = F.linear(prompt_BSD, layer.cross_key_value).chunk(2, dim=-1)
-            cross.append((self._split(key).contiguous(), self._split(value).contiguous()))
-        B, D = len(prompts), prompt_BSD.shape[-1]
-        empty = prompt_BSD.new_empty(B, self.heads, 0, self.head_width)
+        lengths = [len(prompt) for prompt in prompts]
+        B, S, H, K = len(prompts), max(lengths), self.heads, self.head_width
+        cross = [(self._empty(B, H, S, K), self._empty(B, H, S, K)) for _ in self.layers]
+        for rows in _alike(lengths, _PADDING if self.device.type == "cpu" else 0.0):
+            longest = max(lengths[row] for row in rows)
+            filled_RS = torch.arange(longest) < torch.tensor([[lengths[row]] for row in rows])
+            tokens_RS = torch.zeros(len(rows), longest, dtype=torch.long)
+            tokens_RS[filled_RS] = torch.tensor([token for row in rows for token in prompts[row]], dtype=torch.long)
+            prompt_RSD = self._encoder(tokens_RS, filled_RS)
+            for layer, (keys, values) in zip(self.layers, cross, strict=True):
+                key, value = F.linear(prompt_RSD, layer.cross_key_value).chunk(2, dim=-1)
+                keys[rows, :, :longest], values[rows, :, :longest] = self._split(key), self._split(value)
+        padding_BS = torch.arange(S) >= torch.tensor(lengths)[:, None]
         return Memory(
             cross=cross,
-            prompt_bias=(~filled_BS * _MASKED).to(prompt_BSD.dtype)[:, None, None, :] if padded else None,
-            keys=[empty for _ in self.layers],
-            values=[empty for _ in self.layers],
+            prompt_bias=(padding_BS[:, None, None] * _MASKED).to(cross[0][0]) if min(lengths) < S else None,
+            keys=[self._empty(B, H, 0, K) for _ in self.layers],
+            values=[self._empty(B, H, 0, K) for _ in self.layers],
             position=torch.zeros(B, 0, dtype=torch.long, device=self.device),
-            hidden=prompt_BSD.new_empty(B, 0, D),
+            hidden=self._empty(B, 0, self.head_VD.shape[1]),
         )
+
+    def _encoder(self, tokens_BS: torch.Tensor, filled_BS: torch.Tensor) -> torch.Tensor:
+        encoder: Any = self.model.encoder
+        mask = None if bool(filled_BS.all()) else filled_BS.long().to(self.device)
+        hidden_BSD: torch.Tensor = encoder(input_ids=tokens_BS.to(self.device), attention_mask=mask).last_hidden_state
+        return hidden_BSD
+
+    def _empty(self, *shape: int) -> torch.Tensor:
+        return torch.zeros(shape, dtype=self.head_VD.dtype, device=self.device)
 
     def extend(
         self,
@@ -202,6 +212,18 @@ class _Layer:
         self.cross_key_value = torch.cat([attention.k.weight, attention.v.weight])
         self.cross_out = attention.o.weight
         self.feed_forward = forward.DenseReluDense
+
+
+def _alike(lengths: Sequence[int], share: float) -> Iterator[list[int]]:
+    """The places of the lengths in groups, in each of which the smallest is at least `share` of the largest."""
+    falling = sorted(range(len(lengths)), key=lambda place: -lengths[place])
+    group: list[int] = []
+    for place in falling:
+        if group and lengths[place] < share * lengths[group[0]]:
+            yield group
+            group = []
+        group.append(place)
+    yield group
 
 
 def _attend(

