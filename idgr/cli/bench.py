@@ -12,7 +12,7 @@ from idgr.errors import IdgrError, UsageError
 from idgr.formats.jsonl import STDIN, STDOUT, read_jsonl, write_jsonl
 from idgr.formats.records import Query, key_list, read_ids, read_items, read_sequences
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 Output = Annotated[str, typer.Option("-o", "--output", help="JSON Lines, one per contender; - is standard output.")]
 

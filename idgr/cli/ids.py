@@ -11,7 +11,7 @@ from idgr.formats.records import read_ids, read_items
 from idgr.formats.run_info import RunInfo
 from idgr.progress import log
 
-app = typer.Typer(help="Look at IDs: what changed between two rounds.", no_args_is_help=True)
+app = typer.Typer(help="Look at IDs: what changed between two rounds.", no_args_is_help=True, add_completion=False)
 
 
 @app.callback()

@@ -8,27 +8,56 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from typing import Annotated, NoReturn
+from importlib import import_module
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 from typer.exceptions import TyperException
+from typer.main import get_command
 
 from idgr import __version__
-from idgr.cli.alternate import alternate
-from idgr.cli.bench import app as bench_app
-from idgr.cli.eval import eval_command
-from idgr.cli.gen_ids import gen_ids
-from idgr.cli.ids import app as ids_app
-from idgr.cli.init_gen import init_gen
-from idgr.cli.prep import app as prep_app
-from idgr.cli.recommend import recommend
-from idgr.cli.train_gen import train_gen
-from idgr.cli.train_rec import train_rec
-from idgr.cli.zeroshot import zeroshot
 from idgr.errors import IdgrError
+
+# Where each command lives, in the order of the data's flow. A module is imported when its command is asked for, since
+# building all of them would take longer than the help of one.
+COMMANDS = {
+    "prep": ("idgr.cli.prep", "app"),
+    "init-gen": ("idgr.cli.init_gen", "init_gen"),
+    "gen-ids": ("idgr.cli.gen_ids", "gen_ids"),
+    "train-rec": ("idgr.cli.train_rec", "train_rec"),
+    "train-gen": ("idgr.cli.train_gen", "train_gen"),
+    "alternate": ("idgr.cli.alternate", "alternate"),
+    "recommend": ("idgr.cli.recommend", "recommend"),
+    "eval": ("idgr.cli.eval", "eval_command"),
+    "zeroshot": ("idgr.cli.zeroshot", "zeroshot"),
+    "ids": ("idgr.cli.ids", "app"),
+    "bench": ("idgr.cli.bench", "app"),
+}
+
+
+class _Commands(TyperGroup):
+    """The subcommands, imported one by one."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        module, name = COMMANDS[cmd_name]
+        found = getattr(import_module(module), name)
+        if not isinstance(found, typer.Typer):
+            function, found = found, typer.Typer(add_completion=False)
+            found.command(cmd_name)(function)
+        command = get_command(found)
+        command.name = cmd_name
+        return command
+
 
 app = typer.Typer(
     name="idgr",
+    cls=_Commands,
     help="Generative recommendation with learned textual item IDs: stages that exchange JSON Lines and model folders.",
     no_args_is_help=True,
     add_completion=False,
@@ -52,19 +81,6 @@ def _global_options(
 ) -> None:
     if debug:
         os.environ["IDGR_DEBUG"] = "1"
-
-
-app.command("gen-ids")(gen_ids)
-app.command("init-gen")(init_gen)
-app.command("train-rec")(train_rec)
-app.command("train-gen")(train_gen)
-app.command("alternate")(alternate)
-app.command("recommend")(recommend)
-app.command("eval")(eval_command)
-app.command("zeroshot")(zeroshot)
-app.add_typer(ids_app, name="ids")
-app.add_typer(prep_app, name="prep")
-app.add_typer(bench_app, name="bench")
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

@@ -18,7 +18,7 @@ from idgr.progress import log
 if TYPE_CHECKING:
     from idgr.corpus.preparation import Prepared
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 
 @app.callback()

@@ -20,7 +20,8 @@ import numpy.typing as npt
 import torch
 
 from idgr.decoding.decoder import Decoder
-from idgr.decoding.expansion import NEVER, Expansion, Tree
+from idgr.decoding.expansion import NEVER, Expansion
+from idgr.decoding.tree import Tree
 from idgr.decoding.trie import Trie
 from idgr.errors import IdgrError, UsageError
 
@@ -93,7 +94,7 @@ def beam_search(
         A ranking for each prompt, in their order. Equal scores are in the order of the IDs' tokens.
 
     Raises:
-        IdgrError: the tree holds tokens that the model does not know.
+        IdgrError: the tree holds tokens that the model does not know, or the model's scores are not numbers.
     """
     return BeamSearch(model, trie, options, allowed=allowed).search(prompts, excluded, batch_size=batch_size)
 
@@ -159,6 +160,8 @@ class BeamSearch:
             # With no more items below its prefixes than beams, a user's prefixes compete no longer.
             settled_B = tree.n_items(prefixes.node).masked_fill(~prefixes.live, 0).sum(1) <= options.beams
             children = expansion.children(prefixes, torch.full_like(prefixes.node, depth), settled_B)
+            if not children.node.shape[1]:
+                break
             total_BP = score_BK.gather(1, children.parent) + children.log_prob
             alive = tree.alive(children.node, barred_BE)
             if alive is not None:
@@ -166,7 +169,7 @@ class BeamSearch:
             best = best_places(total_BP, children.node, 2 * options.beams)
             score, node = total_BP.gather(1, best), children.node.gather(1, best)
             live = score > NEVER
-            ends = live & (tree.is_leaf(node))
+            ends = live & tree.is_leaf(node)
 
             finishing = ends.clone()
             finishing[:, options.beams :] = False
@@ -183,8 +186,6 @@ class BeamSearch:
             hopeless = score_BK / longest**options.length_penalty < done_score[:, -1:]
             score_BK = score_BK.masked_fill(hopeless, NEVER)
             live_BK = score_BK > NEVER
-            if not bool(live_BK.any()):
-                break
             node_BK = node.gather(1, going).masked_fill(~live_BK, 0)
             parent_BK = children.parent.gather(1, best).gather(1, going)
             prefixes = expansion.follow(prefixes, parent_BK, node_BK, live_BK)

@@ -19,7 +19,8 @@ import torch
 
 from idgr.decoding.beam import Ranking, SearchOptions, best_places, check_tokens, evaluating, ranking
 from idgr.decoding.decoder import Decoder
-from idgr.decoding.expansion import NEVER, Expansion, Prefixes, Tree
+from idgr.decoding.expansion import NEVER, Expansion, Prefixes
+from idgr.decoding.tree import Tree
 from idgr.decoding.trie import Trie
 
 if TYPE_CHECKING:

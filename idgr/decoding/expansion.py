@@ -1,7 +1,7 @@
 """The log-probabilities of the children of tree nodes: what every search over the tree asks of the model.
 
-Legend: B users, K prefixes of a user, L tokens of a block, Q query tokens of a user in one pass, R queries or rows that
-are no padding, C slots, N candidates of all users, P candidates of a user, D width of the model, E excluded items.
+Legend: B users, K prefixes of a user, L tokens of a block, Q query tokens of a user in one pass, R tokens of all users,
+C slots, P children of a user's prefixes, N children of all users' prefixes, D width of the model.
 
 A node with a single child begins a chain: no choice is left until the chain ends in a node with several children or in
 a leaf. The tokens of a chain can be evaluated in one pass, as a block. Under the softmax over the whole vocabulary
@@ -12,118 +12,18 @@ token costs nothing, so a block is evaluated only where its end is reached and t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from idgr.decoding.decoder import Decoder, Memory
-from idgr.decoding.trie import Trie
+from idgr.decoding.tree import Tree
+from idgr.errors import IdgrError
 
 NEVER = float("-inf")
 # So many rows of the head are gathered at a time, which bounds the memory at wide nodes.
 _GATHER_CHUNK = 1 << 15
-
-
-class Tree:
-    """The tree on a device, and the subset of the items that may be returned.
-
-    Args:
-        trie: the tree of all IDs.
-        start: the token that decoding starts with, which stands at the root.
-        allowed: [I] which items may be returned; None for all.
-    """
-
-    def __init__(self, trie: Trie, start: int, allowed: npt.NDArray[np.bool_] | None, device: torch.device) -> None:
-        self.eos = trie.eos
-        self.token = torch.tensor(trie.token, device=device)
-        self.token[0] = start
-        self.first_child = torch.tensor(trie.first_child, device=device)
-        self.item_lo = torch.tensor(trie.item_lo, device=device)
-        self.item_hi = torch.tensor(trie.item_hi, device=device)
-        self.tail = torch.tensor(trie.tail, device=device)
-        self.chain = torch.tensor(_chains(trie), device=device)
-        self.crown = len(trie.item_lo)
-        self.item = trie.item
-        self.depth = trie.depth
-        self.rank = np.empty(len(trie.item), dtype=np.int64)
-        self.rank[trie.item] = np.arange(len(trie.item))
-        self.allowed = None if allowed is None else np.asarray(allowed, dtype=bool)[trie.item]
-        self.n_allowed: torch.Tensor | None = None
-        if self.allowed is not None:
-            self.n_allowed = torch.from_numpy(np.concatenate([[0], np.cumsum(self.allowed)])).to(device)
-
-    def barred(self, excluded: Sequence[Collection[int]]) -> torch.Tensor | None:
-        """[B, E] the sorted ranks of each user's excluded items, filled up with the number of items."""
-        rows = []
-        for items in excluded:
-            ranks = np.unique(self.rank[np.fromiter(items, dtype=np.int64, count=len(items))])
-            rows.append(ranks if self.allowed is None else ranks[self.allowed[ranks]])
-        width = max(len(row) for row in rows)
-        if width == 0:
-            return None
-        table = np.full((len(rows), width), len(self.rank), dtype=np.int64)
-        for index, row in enumerate(rows):
-            table[index, : len(row)] = row
-        return torch.from_numpy(table).to(self.token.device)
-
-    def alive(self, node_BP: torch.Tensor, barred_BE: torch.Tensor | None) -> torch.Tensor | None:
-        """[B, P] whether any item below a node may be returned to the user; None if all may.
-
-        The nodes of a tail are as alive as its head, which is always asked for first.
-        """
-        if self.n_allowed is None and barred_BE is None:
-            return None
-        crown = node_BP.clamp(max=self.crown - 1)
-        lo, hi = self.item_lo[crown].long(), self.item_hi[crown].long()
-        left = hi - lo if self.n_allowed is None else self.n_allowed[hi] - self.n_allowed[lo]
-        if barred_BE is not None:
-            left = left - (torch.searchsorted(barred_BE, hi) - torch.searchsorted(barred_BE, lo))
-        return (left > 0) | (node_BP >= self.crown)
-
-    def is_leaf(self, node: torch.Tensor) -> torch.Tensor:
-        return self.token[node] == self.eos
-
-    def n_children(self, node: torch.Tensor) -> torch.Tensor:
-        crown = node.clamp(max=self.crown - 1)
-        several = self.first_child[crown + 1] - self.first_child[crown]
-        return torch.where((node < self.crown) & (several > 0), several, ~self.is_leaf(node)).long()
-
-    def first(self, node: torch.Tensor) -> torch.Tensor:
-        """The first child; anything at a leaf."""
-        crown = node.clamp(max=self.crown - 1)
-        first, after = self.first_child[crown], self.first_child[crown + 1]
-        of_crown = torch.where(after > first, first, self.tail[self.item_lo[crown].long()])
-        return torch.where(node < self.crown, of_crown, node + 1).clamp(max=len(self.token) - 1).long()
-
-    def n_items(self, node: torch.Tensor) -> torch.Tensor:
-        crown = node.clamp(max=self.crown - 1)
-        return torch.where(node < self.crown, self.item_hi[crown] - self.item_lo[crown], 1)
-
-    def rank_of(self, node: torch.Tensor) -> torch.Tensor:
-        """The first rank below a node."""
-        behind = torch.searchsorted(self.tail, node.int(), right=True) - 1
-        return torch.where(node < self.crown, self.item_lo[node.clamp(max=self.crown - 1)], behind)
-
-    def block(self, node: torch.Tensor) -> torch.Tensor:
-        """The tokens from a node to the end of the chain that it begins: 1 at a node with several children, and 0 at a
-        leaf, whose EOS needs no evaluation."""
-        after = torch.searchsorted(self.tail, node.int(), right=True)
-        return torch.where(node < self.crown, self.chain[node.clamp(max=self.crown - 1)], self.tail[after] - node - 1)
-
-
-def _chains(trie: Trie) -> npt.NDArray[np.int32]:
-    """[M] for each node of the crown, the tokens from it to the end of the chain that it begins."""
-    several = np.diff(trie.first_child)
-    lengths = np.ones(len(several), dtype=np.int32)
-    heads = several == 0
-    lengths[heads] = np.diff(trie.tail)[trie.item_lo[heads]]
-    for first, last in reversed(trie.levels()):
-        single = first + np.flatnonzero(several[first:last] == 1)
-        lengths[single] = 1 + lengths[trie.first_child[single]]
-    return lengths
 
 
 @dataclass
@@ -225,49 +125,55 @@ class Expansion:
         """
         n_children = self.tree.n_children(prefixes.node) * prefixes.live
         needed = (prefixes.slot < 0) & ((n_children > 0) if self.full else (n_children > 1))
-        if bool(needed.any()):
-            self._evaluate(prefixes, needed, depth_BK, settled_B)
-        return self._score(prefixes, n_children)
-
-    def _evaluate(
-        self, prefixes: Prefixes, needed: torch.Tensor, depth_BK: torch.Tensor, settled_B: torch.Tensor
-    ) -> None:
-        memory, tree = self.memory, self.tree
-        (B, K), device, used = needed.shape, needed.device, memory.used
-        length_BK = tree.block(prefixes.begin) * needed
+        length_BK = self.tree.block(prefixes.begin) * needed
         if self.full:
             length_BK = torch.where(settled_B[:, None], length_BK, length_BK.clamp(max=1))
-        L = int(length_BK.max())
+        several = n_children * (n_children > 1)
+        # All sizes of this step, in the only question that it asks the device.
+        L, Q, R, P, N, n_choices = torch.stack(
+            [
+                length_BK.max(),
+                length_BK.sum(1).max(),
+                length_BK.sum(),
+                n_children.sum(1).max(),
+                n_children.sum(),
+                several.sum(),
+            ]
+        ).tolist()
+        if R:
+            self._evaluate(prefixes, length_BK, depth_BK, L, Q, R)
+        return self._score(prefixes, n_children, P, N, n_choices)
+
+    def _evaluate(
+        self, prefixes: Prefixes, length_BK: torch.Tensor, depth_BK: torch.Tensor, L: int, Q: int, R: int
+    ) -> None:
+        memory, tree = self.memory, self.tree
+        (B, K), device, used = length_BK.shape, length_BK.device, memory.used
         steps = [prefixes.begin]
         for _ in range(L - 1):
             steps.append(tree.first(steps[-1]))
-        node_BKL = torch.stack(steps, dim=-1)
-        exists = torch.arange(L, device=device) < length_BK[..., None]
+        prefix_R, among_R = _runs(length_BK.flatten(), R)
+        node_R = torch.stack(steps)[among_R, prefix_R // K, prefix_R % K]
         # Each user's tokens lie side by side in the order of prefix and place.
-        place = exists.flatten(1).cumsum(1) - 1
-        Q = int(place.max()) + 1
-        row_R = exists.flatten().nonzero().squeeze(1)
-        cell_R = row_R // (K * L) * Q + place.flatten()[row_R]
-        prefix_R = row_R // L % K
-        node_R = node_BKL.flatten()[row_R]
+        start_BK = length_BK.cumsum(1) - length_BK
+        cell_R = prefix_R // K * Q + start_BK.flatten()[prefix_R] + among_R
         # Under the full softmax a block begins at the prefix's node, else it ends there.
         first_BK = depth_BK if self.full else depth_BK - length_BK + 1
 
         def spread(values_R: torch.Tensor, padding: int) -> torch.Tensor:
             return values_R.new_full((B * Q,), padding).index_copy_(0, cell_R, values_R).view(B, Q)
 
-        prefix_BQ = spread(prefix_R, -1)
-        position_R = first_BK.flatten()[row_R // L] + row_R % L
+        prefix_BQ = spread(prefix_R % K, -1)
         own_BQQ = (prefix_BQ[:, :, None] == prefix_BQ[:, None, :]).tril_()
         past_BQC = prefixes.sees.gather(1, prefix_BQ.clamp(min=0)[..., None].expand(-1, -1, used))
         hidden_RD = self.decoder.extend(
             memory,
             spread(tree.token[node_R].long(), self.decoder.start),
-            spread(position_R, 0),
+            spread(first_BK.flatten()[prefix_R] + among_R, 0),
             torch.cat([past_BQC, own_BQQ], dim=-1),
             cell_R,
         )
-        self.evaluated += len(row_R)
+        self.evaluated += R
         if self.full:
             normaliser_R = self.decoder.log_normaliser(hidden_RD)
             only_R = tree.token[tree.first(node_R)].long()
@@ -277,47 +183,53 @@ class Expansion:
 
         block_BKQ = prefix_BQ[:, None, :] == torch.arange(K, device=device)[:, None]
         prefixes.sees = torch.cat([prefixes.sees, block_BKQ], dim=-1)
-        first_slot = used + place.view(B, K, L)[:, :, 0]
+        needed = length_BK > 0
         offset = 0 if self.full else length_BK - 1
-        prefixes.slot = torch.where(needed, first_slot + offset, prefixes.slot)
+        prefixes.slot = torch.where(needed, used + start_BK + offset, prefixes.slot)
         prefixes.ahead = torch.where(needed, length_BK - 1 - offset, prefixes.ahead)
 
-    def _score(self, prefixes: Prefixes, n_children_BK: torch.Tensor) -> Children:
+    def _score(self, prefixes: Prefixes, n_children_BK: torch.Tensor, P: int, N: int, n_choices: int) -> Children:
         tree, memory, head_VD = self.tree, self.memory, self.decoder.head_VD
-        (B, K), device = n_children_BK.shape, n_children_BK.device
+        B, K = n_children_BK.shape
         count = n_children_BK.flatten()
-        n_user = n_children_BK.sum(1)
-        P, N = int(n_user.max()), int(n_user.sum())
-        row_N = torch.repeat_interleave(count, output_size=N)
-        among_N = torch.arange(N, device=device) - (count.cumsum(0) - count)[row_N]
+        row_N, among_N = _runs(count, N)
         child_N = tree.first(prefixes.node.flatten())[row_N] + among_N
-        user_N = row_N // K
-        cell_N = user_N * P + torch.arange(N, device=device) - (n_user.cumsum(0) - n_user)[user_N]
+        before_BK = n_children_BK.cumsum(1) - n_children_BK
+        cell_N = row_N // K * P + before_BK.flatten()[row_N] + among_N
 
-        slot = prefixes.slot.clamp(min=0)
+        slot_BK = prefixes.slot.clamp(min=0)
         if prefixes.at_root and memory.used:  # all users ask for the same children
-            log_prob_N = (memory.hidden[:, 0] @ head_VD[tree.token[1 : P + 1].long()].T).float().flatten()
-            normaliser = self.normaliser[:, :1] if self.full else log_prob_N.view(B, P).logsumexp(1, keepdim=True)
-            log_prob_N = (log_prob_N.view(B, P) - normaliser).flatten()
+            logit_BP = (memory.hidden[:, 0] @ head_VD[tree.token[1 : P + 1].long()].T).float()
+            sum_B1 = self.normaliser[:, :1] if self.full else logit_BP.logsumexp(1, keepdim=True)
+            log_prob_N = (logit_BP - sum_B1).flatten()
+            if bool(log_prob_N.isnan().any()):
+                raise IdgrError("the model's scores are not numbers", "train it again, with a lower learning rate")
         else:
-            forced = self.forced.gather(1, slot) if self.full else torch.zeros_like(prefixes.node, dtype=torch.float32)
+            forced = self.forced.gather(1, slot_BK) if self.full else torch.zeros_like(slot_BK, dtype=torch.float32)
             log_prob_N = forced.flatten()[row_N]
-            choice = (count[row_N] > 1).nonzero().squeeze(1)
-            if len(choice):
-                row = row_N[choice]
-                cell = (row // K) * memory.hidden.shape[1] + slot.flatten()[row]
-                logit = _products(memory.hidden.flatten(0, 1), cell, head_VD, tree.token[child_N[choice]].long())
+            if n_choices:
+                several = count * (count > 1)
+                row, among = _runs(several, n_choices)
+                place = (count.cumsum(0) - count)[row] + among
+                cell = row // K * memory.hidden.shape[1] + slot_BK.flatten()[row]
+                logit = _products(memory.hidden.flatten(0, 1), cell, head_VD, tree.token[child_N[place]].long())
                 if self.full:
-                    logit -= self.normaliser.gather(1, slot).flatten()[row]
+                    logit -= self.normaliser.gather(1, slot_BK).flatten()[row]
                 else:
-                    logit -= _log_sums(logit, row, count)
-                log_prob_N[choice] = logit
+                    logit -= _log_sums(logit, row, several)
+                log_prob_N.index_copy_(0, place, logit)
 
         return Children(
             node=child_N.new_zeros(B * P).index_copy_(0, cell_N, child_N).view(B, P),
             parent=row_N.new_zeros(B * P).index_copy_(0, cell_N, row_N % K).view(B, P),
             log_prob=log_prob_N.new_full((B * P,), NEVER).index_copy_(0, cell_N, log_prob_N).view(B, P),
         )
+
+
+def _runs(count: torch.Tensor, total: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """For each of `total` elements in runs of `count` elements, its run and its place there."""
+    run = torch.repeat_interleave(count, output_size=total)
+    return run, torch.arange(total, device=count.device) - (count.cumsum(0) - count)[run]
 
 
 def _products(hidden: torch.Tensor, row: torch.Tensor, head_VD: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
@@ -329,9 +241,8 @@ def _products(hidden: torch.Tensor, row: torch.Tensor, head_VD: torch.Tensor, to
     return torch.cat(parts)
 
 
-def _log_sums(logit: torch.Tensor, row: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
+def _log_sums(logit: torch.Tensor, row: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
     """For each logit, the logarithm of the sum of exponentials over the logits of its row, which lie side by side."""
-    lengths = torch.where(count > 1, count, 0)
     top = torch.segment_reduce(logit, "max", lengths=lengths, initial=NEVER, unsafe=True)
     total = torch.segment_reduce((logit - top[row]).exp(), "sum", lengths=lengths, unsafe=True)
     return (top + total.log())[row]

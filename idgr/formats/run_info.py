@@ -11,7 +11,6 @@ import platform
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +128,8 @@ def _plain(value: Any) -> Any:
 
 
 def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version  # a third of this module's time to import
+
     found = {"idgr": __version__, "python": platform.python_version()}
     for package in _PACKAGES:
         try:

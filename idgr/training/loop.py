@@ -109,7 +109,7 @@ def uses_bf16(precision: str, device: torch.device) -> bool:
     if precision != "auto":
         return precision == "bf16"
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     features = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return device.type == "cpu" and any(features.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
@@ -174,7 +174,7 @@ def run_epochs(
     steps_per_epoch = math.ceil(per_epoch / options.accumulate)
     optimizer = _adamw(model, options)
     rate = model.config.dropout_rate if options.dropout is None else options.dropout
-    with _own_random_numbers(model.device), dropout_rate(model, rate):
+    with _own_random_numbers(model.device), _quick_attention(model), dropout_rate(model, rate):
         for epoch in range(options.epochs):
             model.train()
             record = _train_epoch(model, optimizer, lengths, loss_of, options, epoch, steps_per_epoch, label)
@@ -258,6 +258,20 @@ def _own_random_numbers(device: torch.device) -> Iterator[None]:
     """Leave the random numbers of the rest of the program as they were."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         yield
+
+
+@contextmanager
+def _quick_attention(model: T5ForConditionalGeneration) -> Iterator[None]:
+    """On a CPU, attention by plain products: training in bf16 is a quarter quicker than with PyTorch's fused kernel."""
+    if model.device.type != "cpu":
+        yield
+        return
+    before = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
 
 
 def _describe(record: dict[str, Any], options: LoopOptions) -> str:

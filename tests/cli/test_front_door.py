@@ -21,12 +21,11 @@ HEAVY = ("torch", "transformers", "tokenizers", "numpy", "polars", "pandas", "se
 def commands(command: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Every leaf of the command tree with its path."""
     command = typer.main.get_command(app) if command is None else command
-    parts = getattr(command, "commands", None)
-    if parts is None:
+    if not hasattr(command, "list_commands"):
         yield path, command
-    else:
-        for name, part in parts.items():
-            yield from commands(part, (*path, name))
+        return
+    for name in command.list_commands(None):
+        yield from commands(command.get_command(None, name), (*path, name))
 
 
 LEAVES = dict(commands())

@@ -204,6 +204,15 @@ def test_tokens_that_the_model_does_not_have_are_refused() -> None:
         beam_search(MODELS[0], build_trie([[5, 40]], EOS), [[4, EOS]])
 
 
+def test_a_model_that_gives_no_numbers_is_refused() -> None:
+    model = tiny_t5(0)
+    with torch.no_grad():
+        model.decoder.block[0].layer[2].DenseReluDense.wo.weight.fill_(float("nan"))
+    for normalize in ("full", "trie"):
+        with pytest.raises(IdgrError, match="not numbers"):
+            beam_search(model, build_trie([[5, 6], [7]], EOS), [[4, EOS]], SearchOptions(normalize=normalize))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [({"k": 0}, "-k 0"), ({"k": 11, "beams": 10}, "--beams 11 or more"), ({"normalize": "half"}, "full or trie")],

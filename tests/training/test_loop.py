@@ -122,6 +122,13 @@ def test_frozen_weights_stay_as_they_are(small: Backbone) -> None:
     assert all(map(torch.equal, small.model.encoder.parameters(), frozen))
 
 
+def test_the_models_own_attention_is_back_afterwards(small: Backbone) -> None:
+    before = small.model.config._attn_implementation
+    train(small, epochs=1, batch_size=4)
+    assert small.model.config._attn_implementation == before
+    assert small.model.decoder.config._attn_implementation == before
+
+
 def test_a_loss_that_is_no_number_stops_the_training(small: Backbone) -> None:
     with torch.no_grad():
         small.model.shared.weight[20] = torch.nan

@@ -1,0 +1,149 @@
+"""The contenders of `bench decode` do the same work, and the records say what was measured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from idgr.bench import decode
+from idgr.bench import decode_contenders as contenders
+from idgr.bench.decode import DecodeBench, bench_against_exact, bench_against_peer, bench_catalogues
+from idgr.bench.decode_contenders import FreeSearch, Task
+from idgr.bench.decode_inputs import draw, made_up_histories, readable_ids
+from idgr.bench.processes import Measurement
+from idgr.bench.synthetic_ids import synthetic_ids
+from idgr.decoding.beam import SearchOptions
+from idgr.formats.records import ItemId
+from idgr.models.backbone import PRESETS, Preset, load_backbone, new_backbone
+from idgr.models.tokenizer import train_tokenizer
+
+IDS = [
+    f"{colour} {thing}" for colour in ("red", "blue", "green") for thing in ("brush", "brush kit", "soap", "comb set")
+]
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> DecodeBench:
+    """A benchmark on a tiny model, whose contenders run in this process."""
+    monkeypatch.setitem(PRESETS, "tiny", Preset(16, 32, 1, 2, 8, 400))
+
+    def measure(make: Callable[[], Callable[[Task], Any]], task: Task) -> Measurement:
+        started = time.perf_counter()
+        return Measurement(make()(task), time.perf_counter() - started, 0.0, 1.0)
+
+    monkeypatch.setattr(decode, "measure", measure)
+    return DecodeBench(
+        ids=IDS,
+        histories=[[0, 3], [5], [7, 8, 9, 1]],
+        targets=[2, 4, 6],
+        rec=None,
+        tokenizer=None,
+        shape="tiny",
+        options=SearchOptions(5, 5),
+        batch_size=2,
+        repeats=2,
+        device="cpu",
+        dtype="fp32",
+        seed=0,
+    )
+
+
+def test_idgr_and_transformers_agree(bench: DecodeBench) -> None:
+    records = {record["contender"]: record for record in bench_against_peer(bench)}
+    assert set(records) == {
+        "transformers",
+        "transformers, unconstrained",
+        "idgr, full",
+        "idgr, trie",
+        "idgr, unconstrained",
+    }
+    ours = records["idgr, full"]
+    assert ours["same_lists_as_transformers"] == 1.0
+    assert ours["largest_score_gap_to_transformers"] < 1e-4
+    assert records["transformers"]["ratio"] == 1.0
+    assert records["idgr, trie"]["tokens_per_user"] < ours["tokens_per_user"]
+    assert all(len(record["seconds"]) == bench.repeats for record in records.values())
+
+
+def test_latency_is_that_of_single_users(bench: DecodeBench) -> None:
+    for record in bench_against_peer(bench, one_by_one=True):
+        assert 0 < record["p50_ms"] <= record["p95_ms"] <= record["p99_ms"]
+        assert record["batch_size"] == 1
+
+
+def test_catalogues_of_several_sizes(bench: DecodeBench) -> None:
+    small, large = bench_catalogues(bench, [20, 200])
+    assert (small["items"], large["items"]) == (20, 200)
+    assert small["time_ratio_to_first"] == 1.0
+    assert large["trie_bytes_per_item"] > 0
+
+
+def test_beams_against_exact(bench: DecodeBench) -> None:
+    exact, beams = bench_against_exact(replace(bench, options=SearchOptions(5, 60)))
+    assert exact["expansions_per_user"] > 0
+    assert beams["same_lists_as_exact"] == 1.0
+    assert beams["hr@10"] == exact["hr@10"]
+
+
+def test_free_search_is_beam_search_without_a_tree() -> None:
+    backbone = new_backbone(Preset(16, 32, 1, 2, 8, 400), train_tokenizer(IDS, 400), seed=0)
+    model: Any = backbone.model.eval()
+    # An end that is never likely leaves `generate` nothing but fixed lengths.
+    prompts = [[5, 6, 7, 1], [9, 8, 1]]
+    tokens, scores = FreeSearch(model, 4, 5).search(prompts)
+    for prompt, answer, score in zip(prompts, tokens.tolist(), scores.tolist(), strict=True):
+        theirs = model.generate(
+            input_ids=torch.tensor([prompt]),
+            num_beams=4,
+            num_return_sequences=4,
+            do_sample=False,
+            length_penalty=0.0,
+            early_stopping="never",
+            max_new_tokens=5,
+            eos_token_id=-1,
+            return_dict_in_generate=True,
+            output_scores=True,
+        )
+        assert theirs.sequences[:, 1:].tolist() == answer
+        np.testing.assert_allclose(theirs.sequences_scores.numpy(), score, atol=1e-4)
+
+
+def test_made_up_ids_have_the_shape_of_the_given() -> None:
+    rng = np.random.default_rng(0)
+    source = np.unique(rng.zipf(1.5, size=(500, 6)) % 100 + 2, axis=0).tolist()
+    source = [row[: rng.integers(3, 7)] for row in source]
+    found = synthetic_ids(source, 3000, seed=1)
+    assert len({tuple(row) for row in found}) == 3000
+    assert {token for row in found for token in row} <= {token for row in source for token in row}
+    assert np.mean([len(row) for row in found]) == pytest.approx(np.mean([len(row) for row in source]), rel=0.15)
+    assert found == synthetic_ids(source, 3000, seed=1)
+
+
+def test_items_are_left_out_of_a_dictionary_tree() -> None:
+    root: dict[int, Any] = {5: {6: {1: {}}, 7: {1: {}}}, 8: {1: {}}}
+    assert contenders._without(root, [[5, 7], [8]], 1) == {5: {6: {1: {}}}}
+    assert root == {5: {6: {1: {}}, 7: {1: {}}}, 8: {1: {}}}
+
+
+def test_inputs() -> None:
+    ids = [ItemId("a", "red soap"), ItemId("b", "blue soap"), ItemId("c", "red soap")]
+    texts, histories, targets = readable_ids(ids, [(["c", "b"], "a"), (["a"], "c"), (["b"], None)], None, None)
+    assert (texts, histories, targets) == (["red soap", "blue soap"], [[1], [0], [1]], [0, -1, None])
+    rows = made_up_histories(["a", "b"], 50, seed=0)
+    assert len(rows) == 50
+    assert {len(history) for history, _ in rows} <= set(range(1, 21))
+    assert len(draw(rows, 10, seed=3)) == 10
+    assert draw(rows, 90, seed=3) == rows
+
+
+def test_a_task_holds_a_model_that_loads(bench: DecodeBench, tmp_path: Path) -> None:
+    task = decode._task(bench, str(tmp_path), None)
+    assert load_backbone(task.folder).model.config.d_model == 16
+    assert len(task.prompts) == len(bench.histories)
