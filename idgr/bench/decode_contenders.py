@@ -39,6 +39,7 @@ class Task:
         batch_size: users at a time.
         device: auto, cpu or cuda.
         dtype: fp32 or bf16.
+        build_seconds: how long the tree took to build.
         one_by_one: whether to take the time of each user, one at a time.
     """
 
@@ -50,6 +51,7 @@ class Task:
     batch_size: int
     device: str
     dtype: str
+    build_seconds: float
     one_by_one: bool = False
 
 

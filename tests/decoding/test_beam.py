@@ -204,6 +204,18 @@ def test_tokens_that_the_model_does_not_have_are_refused() -> None:
         beam_search(MODELS[0], build_trie([[5, 40]], EOS), [[4, EOS]])
 
 
+@pytest.mark.parametrize("normalize", ["full", "trie"])
+def test_half_precision_scores_are_close(normalize: str) -> None:
+    generator = np.random.default_rng(3)
+    trie, prompts = build_trie(random_ids(generator, 40), EOS), random_prompts(generator, 3)
+    options = SearchOptions(40, 40, normalize=normalize)
+    exact = beam_search(tiny_t5(1), trie, prompts, options)
+    rough = beam_search(tiny_t5(1).to(torch.bfloat16), trie, prompts, options)
+    for one, other in zip(exact, rough, strict=True):
+        close = dict(zip(other.items, other.scores, strict=True))
+        np.testing.assert_allclose([close[item] for item in one.items], one.scores, atol=0.5)
+
+
 def test_a_model_that_gives_no_numbers_is_refused() -> None:
     model = tiny_t5(0)
     with torch.no_grad():
