@@ -65,6 +65,7 @@ def alternate(
         Literal["shown", "none"], typer.Option("--history", help="none: the user's ID stands for the history.")
     ] = "shown",
     max_text_tokens: Annotated[int, typer.Option("--max-text-tokens", help="Texts are cut behind so many.")] = 256,
+    no_repeat_ngram: Annotated[int, typer.Option("--no-repeat-ngram", help="As in gen-ids; 0 for no rule.")] = 0,
     valid_users: Annotated[int, typer.Option("--valid-users", help="Users to validate on; 0 for all.")] = 2000,
     valid_beams: Annotated[int, typer.Option("--valid-beams", help="Beams of the search on validation.")] = 20,
     patience: Annotated[int, typer.Option("--patience", help="As in train-rec; 0 for never.")] = 0,
@@ -117,7 +118,7 @@ def alternate(
         mode,
         order,
         gen_options=gen_options,
-        ids_options={"max_text_tokens": max_text_tokens, "device": device},
+        ids_options={"max_text_tokens": max_text_tokens, "no_repeat_ngram": no_repeat_ngram, "device": device},
         rec_options=rec_options,
         prompt_options=prompts,
         user_ids=user_ids,

@@ -51,6 +51,9 @@ def gen_ids(
     length_penalty: Annotated[
         float, typer.Option("--length-penalty", help="A sequence's score is divided by its length to this power.")
     ] = 1.0,
+    no_repeat_ngram: Annotated[
+        int, typer.Option("--no-repeat-ngram", help="No run of so many tokens stands twice in an ID; 0 for no rule.")
+    ] = 0,
     exhausted: Annotated[
         Literal["number", "error"],
         typer.Option("--exhausted", help="After the last attempt: add a number to the first candidate, or stop."),
@@ -99,10 +102,10 @@ def gen_ids(
     from idgr.ids.schedule import Schedule
 
     schedule = Schedule(penalty_start, penalty_step, penalty_stop, length_step, max_length_rounds)
-    beam_options = BeamOptions(beams, groups, length_penalty)
+    beam_options = BeamOptions(beams, groups, length_penalty, no_repeat_ngram)
     options = GenerationOptions(schedule, beam_options, max_text_tokens, batch_size, exhausted == "number")
     settings = {"model": hash_input(model), "beams": [beams, groups, length_penalty], "text": max_text_tokens}
-    settings["first"] = [penalty_start, length_step]
+    settings |= {"first": [penalty_start, length_step], "no_repeat_ngram": no_repeat_ngram}
     catalogue = read_catalogue(items, need_text=need_text)
     if part is not None:
         ours = [item for item in (catalogue[place] for place in part.places(len(catalogue))) if item.text]

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from idgr.errors import UsageError
@@ -34,11 +35,13 @@ class BeamOptions:
         beams: beams altogether, `--beams`.
         groups: groups of equal size that these are divided into, `--groups`.
         length_penalty: a finished sequence's score is its sum of scores over its tokens, EOS included, to this power.
+        no_repeat_ngram: no run of so many tokens stands twice in a sequence, `--no-repeat-ngram`; 0 for no such rule.
     """
 
     beams: int = 5
     groups: int = 5
     length_penalty: float = 1.0
+    no_repeat_ngram: int = 0
 
     def __post_init__(self) -> None:
         if self.groups < 1 or self.beams < 1:
@@ -47,6 +50,8 @@ class BeamOptions:
             raise UsageError(
                 f"--beams {self.beams} does not divide into --groups {self.groups}", "give a multiple of --groups"
             )
+        if self.no_repeat_ngram < 0:
+            raise UsageError(f"--no-repeat-ngram {self.no_repeat_ngram}", "give 0 for no such rule, or 1 or more")
 
 
 @dataclass(frozen=True)
@@ -165,7 +170,7 @@ def diverse_beam_search(
     bias_1HLL = t5.decoder_bias(L, L)
     found: list[Found | None] = [None] * B
     for step in range(L):
-        _advance(t5, state, step, bias_1HLL, options.length_penalty)
+        _advance(t5, state, step, bias_1HLL, options)
         ended_B = ~state.told_B & (state.done_BG.all(1) | (step + 2 >= state.max_tokens_B))
         if ended_B.any():
             for place, result in _collect(state, ended_B, step + 1, options.length_penalty):
@@ -179,7 +184,7 @@ def diverse_beam_search(
     return [result for result in found if result is not None]
 
 
-def _advance(t5: T5, state: _State, step: int, bias_1HLL: Tensor, length_penalty: float) -> None:
+def _advance(t5: T5, state: _State, step: int, bias_1HLL: Tensor, options: BeamOptions) -> None:
     """Add a token to every beam; the groups take turns, each penalized for the tokens of those before it (Eq. 5)."""
     B, G, M, _ = state.tokens_BGML.shape
     K, V = G * M, t5.head_VD.shape[0]
@@ -188,12 +193,17 @@ def _advance(t5: T5, state: _State, step: int, bias_1HLL: Tensor, length_penalty
     logits_RV = decode_step(
         t5, state.source, state.cache, newest_BK.flatten()[first_R], rows_BK, first_R, step, bias_1HLL
     )
-    # A penalty only lowers scores, there are at most K - M penalized tokens, and EOS may be ruled out: the best J are
-    # among these.
+    # As in transformers, the start token is one of a sequence's tokens.
+    rows_RL = F.pad(state.tokens_BGML[..., :step].reshape(B * K, step)[first_R], (1, 0), value=t5.start)
+    n = options.no_repeat_ngram
+    barred_RN = _repeats(rows_RL, n) if 0 < n <= step + 1 else rows_RL[:, :0]
+    # A penalty only lowers scores, there are at most K - M penalized tokens, and EOS and repeats may be ruled out: the
+    # best J are among these.
     n_ranked = min(2 * M + 1, V - 1)
-    top_RC, token_RC = logits_RV.topk(min(n_ranked + K - M + 1, V))
+    top_RC, token_RC = logits_RV.topk(min(n_ranked + K - M + 1 + barred_RN.shape[1], V))
     most_R1 = top_RC[:, :1].clone()
     total_R1 = most_R1 + logits_RV.sub_(most_R1).exp_().sum(-1, keepdim=True).log_()
+    top_RC.masked_fill_((token_RC[:, :, None] == barred_RN[:, None]).any(-1), -torch.inf)
     top_BKC, token_BKC = (top_RC - total_R1)[rows_BK], token_RC[rows_BK]
     too_short_B11 = (step + 1 < state.min_tokens_B)[:, None, None]
     top_BKC.masked_fill_(too_short_B11 & (token_BKC == t5.eos), -torch.inf)
@@ -209,7 +219,7 @@ def _advance(t5: T5, state: _State, step: int, bias_1HLL: Tensor, length_penalty
             logp_BMC = logp_BMC - state.penalty_B[:, None, None] * used_BMC
         ranked_BJ, at_BJ = (logp_BMC + state.score_BGM[:, g, :, None]).flatten(1).topk(n_ranked)
         chosen_BM, parent_BM = _choose(
-            t5, state, g, step, ranked_BJ, token_BMC.flatten(1).gather(1, at_BJ), at_BJ // C, length_penalty
+            t5, state, g, step, ranked_BJ, token_BMC.flatten(1).gather(1, at_BJ), at_BJ // C, options.length_penalty
         )
         chosen_BK = torch.cat([chosen_BK, chosen_BM], 1)
         parents.append(g * M + parent_BM)
@@ -261,6 +271,13 @@ def _choose(
     # transformers fills a group that is done with padding, and counts that as a used token; so do we.
     chosen_BM = token_BJ.gather(1, goes_on_BM).where(going_B[:, None], t5.pad)
     return chosen_BM, parent_BJ.gather(1, goes_on_BM)
+
+
+def _repeats(tokens_RL: Tensor, n: int) -> Tensor:
+    """[R, N] the tokens that would end a run of `n` tokens that stands in the row already; -1 for none."""
+    runs_RNn = tokens_RL.unfold(1, n, 1)
+    newest_R1n = tokens_RL[:, None, tokens_RL.shape[1] - n + 1 :]
+    return runs_RNn[..., -1].masked_fill((runs_RNn[..., :-1] != newest_R1n).any(-1), -1)
 
 
 def _rows(state: _State) -> tuple[Tensor, Tensor]:

@@ -117,6 +117,50 @@ def test_double_precision_is_double_throughout(make_golden: ModuleType) -> None:
         assert alone.scores == pytest.approx(result.scores, rel=1e-13)
 
 
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_no_run_of_tokens_stands_twice_as_in_transformers(make_golden: ModuleType, n: int) -> None:
+    repeated = 0
+    for name in make_golden.MODELS:
+        model = make_golden.build_model(name)
+        t5 = read_weights(model, torch.float32)
+        free = search(t5, make_golden.ROWS, [Limits(0.0, 12, 16)] * len(make_golden.ROWS), BeamOptions(3, 1))
+        options = BeamOptions(3, 1, no_repeat_ngram=n)
+        found = search(t5, make_golden.ROWS, [Limits(0.0, 12, 16)] * len(make_golden.ROWS), options)
+        for row, ours, before in zip(make_golden.ROWS, found, free, strict=True):
+            repeated += repeats(before.tokens[0], n)
+            assert not any(repeats(tokens, n) for tokens in ours.tokens)
+            theirs = model.generate(
+                torch.tensor([row]), num_beams=3, num_return_sequences=3, do_sample=False, no_repeat_ngram_size=n,
+                min_length=12, max_length=16, length_penalty=1.0, early_stopping=False,
+            )  # fmt: skip
+            for mine, (_, *tokens) in zip(ours.tokens, theirs.tolist(), strict=True):
+                assert mine == tokens[: len(mine)]
+                assert set(tokens[len(mine) :]) <= {t5.eos, t5.pad}
+    assert repeated  # the rule had something to do
+
+
+def repeats(tokens: list[int], n: int) -> bool:
+    runs = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
+    return len(set(runs)) < len(runs)
+
+
+def test_groups_that_must_not_repeat_are_searched_in_batches_as_alone(
+    models: dict[str, T5], make_golden: ModuleType
+) -> None:
+    options = BeamOptions(4, 2, no_repeat_ngram=2)
+    limits = [Limits(0.3 * (place + 1), 8, 10 + place % 3) for place in range(len(make_golden.ROWS))]
+    for t5 in models.values():
+        together = search(t5, make_golden.ROWS, limits, options)
+        for row, limit, result in zip(make_golden.ROWS, limits, together, strict=True):
+            assert result.tokens == search(t5, [row], [limit], options)[0].tokens
+            assert not any(repeats(tokens, 2) for tokens in result.tokens)
+
+
+def test_refuses_a_run_of_fewer_than_no_tokens() -> None:
+    with pytest.raises(UsageError, match="--no-repeat-ngram"):
+        BeamOptions(no_repeat_ngram=-1)
+
+
 @pytest.mark.parametrize(("beams", "groups"), [(5, 2), (0, 1), (3, 0)])
 def test_refuses_groups_that_do_not_divide_the_beams(beams: int, groups: int) -> None:
     with pytest.raises(UsageError, match="--groups"):
