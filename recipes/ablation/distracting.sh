@@ -60,7 +60,7 @@ fi
 
 if begin 6 "what the IDs say, and what they are worth"; then
   python "$here/telling.py" "$data/items.jsonl" "$out/alternate/round-0/ids.jsonl" "$out/alternate/final/ids.jsonl"
-  python "$here/table.py" "$out"/*-metrics.json
+  python "$root/recipes/table.py" "$out"/*-metrics.json
 fi
 
 log "done in $SECONDS s; everything is in $out"

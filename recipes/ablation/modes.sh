@@ -54,7 +54,7 @@ if begin 4 "train both in turns"; then
 fi
 
 if begin 5 "recommend and score"; then
-  python "$root/recipes/ablation/sample.py" "$data/test.jsonl" "$users" "$seed" > "$out/test.jsonl"
+  python "$root/recipes/sample.py" "$data/test.jsonl" "$users" "$seed" > "$out/test.jsonl"
   for mode in rec-only id-only alternate; do
     idgr recommend "$out/test.jsonl" --rec "$out/$mode/final/rec" --ids "$out/$mode/final/ids.jsonl" --force \
       -o "$out/$mode-recs.jsonl"
@@ -64,7 +64,7 @@ if begin 5 "recommend and score"; then
 fi
 
 if begin 6 "the table"; then
-  python "$root/recipes/ablation/table.py" "$out"/*-metrics.json
+  python "$root/recipes/table.py" "$out"/*-metrics.json
 fi
 
 log "done in $SECONDS s; everything is in $out"

@@ -1,6 +1,6 @@
 """So many lines of a file, drawn from a seed, in their order.
 
-Usage: python recipes/ablation/sample.py test.jsonl LINES SEED > some.jsonl
+Usage: python recipes/sample.py test.jsonl LINES SEED > some.jsonl
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The figures of metrics.json files side by side, as a Markdown table, with the first one's baselines.
 
-Usage: python recipes/ablation/table.py metrics.json [metrics.json …]
+Usage: python recipes/table.py metrics.json [metrics.json …]
 """
 
 from __future__ import annotations
