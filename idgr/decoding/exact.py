@@ -38,6 +38,7 @@ class _Open:
         score: the sum of the path's log-probabilities.
         node, depth: where.
         begin: the first node of the chain that ends at the node and has not been evaluated.
+        begin_depth: its depth.
         above: the slot of the last token before it; -1 at the root.
     """
 
@@ -45,6 +46,7 @@ class _Open:
     node: torch.Tensor
     depth: torch.Tensor
     begin: torch.Tensor
+    begin_depth: torch.Tensor
     above: torch.Tensor
 
     def take(self, places: torch.Tensor) -> _Open:
@@ -97,7 +99,7 @@ class ExactSearch:
         expansion = Expansion(self.decoder, tree, [prompt], full=self.options.normalize == "full")
         device = self.decoder.device
         zero = torch.zeros(1, dtype=torch.long, device=device)
-        opened = _Open(torch.zeros(1, device=device), zero, zero, zero, zero - 1)
+        opened = _Open(torch.zeros(1, device=device), zero, zero, zero, zero, zero - 1)
         done_score = torch.full((k,), NEVER, device=device)
         done_node = torch.zeros(k, dtype=torch.long, device=device)
         slot_above = zero[:0]
@@ -119,13 +121,15 @@ class ExactSearch:
                 node=node.node[None],
                 live=torch.ones(1, len(chosen), dtype=torch.bool, device=device),
                 begin=node.begin[None],
+                begin_depth=node.begin_depth[None],
                 slot=torch.full((1, len(chosen)), -1, device=device),
-                ahead=torch.zeros(1, len(chosen), dtype=torch.long, device=device),
                 sees=_ancestors(node.above, slot_above)[None],
                 at_root=bool(node.node[0] == 0),
             )
             used = expansion.memory.used
-            children = expansion.children(prefixes, node.depth[None], torch.zeros(1, dtype=torch.bool, device=device))
+            children = expansion.children(prefixes, prefixes.live)
+            if prefixes.at_root:
+                expansion.check()
             if expansion.memory.used > used:
                 slot_above = torch.cat([slot_above, _blocks_above(prefixes, node.above, used)])
 
@@ -144,8 +148,9 @@ class ExactSearch:
             slot = prefixes.slot[0][parent]
             waiting = slot < 0  # in a chain whose tokens cost nothing
             begin = torch.where(waiting, node.begin[parent], child)
+            begin_depth = torch.where(waiting, node.begin_depth[parent], depth)
             above = torch.where(waiting, node.above[parent], slot)
-            found = _Open(score, child, depth, begin, above)
+            found = _Open(score, child, depth, begin, begin_depth, above)
             opened = opened.join(found.take(reached & ~leaf))
         items = tree.item[tree.rank_of(done_node).cpu().numpy()].tolist()
         return ranking(items, done_score.tolist(), expansions)
