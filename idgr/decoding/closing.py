@@ -162,7 +162,7 @@ def _evaluate(
     tree, decoder = expansion.tree, expansion.decoder
     B, device = len(rows), asked_BX.device
     K = walk.node.shape[2]
-    memory = expansion.memory.of(rows)
+    memory = decoder.only(expansion.memory, rows)
     user_R, entry_R = asked_BX.nonzero(as_tuple=True)
     column_R = (asked_BX.cumsum(1) - 1)[user_R, entry_R]
     Q = int(column_R.max()) + 1

@@ -57,20 +57,6 @@ class Memory:
     hidden: torch.Tensor
     used: int = 0
 
-    def of(self, rows: list[int]) -> Memory:
-        """A copy for some of the users, without the slots and the padding of prompts that none of them has."""
-        bias = self.prompt_bias[rows]
-        S = int((bias >= 0).sum(-1).max())
-        return Memory(
-            cross=[(keys[rows, :, :S], values[rows, :, :S]) for keys, values in self.cross],
-            prompt_bias=bias[..., :S],
-            keys=[keys[rows, :, : self.used] for keys in self.keys],
-            values=[values[rows, :, : self.used] for values in self.values],
-            position=self.position[rows, : self.used],
-            hidden=self.hidden[rows, : self.used],
-            used=self.used,
-        )
-
 
 class Decoder:
     """A T5 made ready for searches.
@@ -123,6 +109,20 @@ class Decoder:
             values=[self._empty(B, H, 0, K) for _ in self.layers],
             position=torch.zeros(B, 0, dtype=torch.long, device=self.device),
             hidden=self._empty(B, 0, self.head_VD.shape[1]),
+        )
+
+    def only(self, memory: Memory, rows: list[int]) -> Memory:
+        """A copy of some users' memory, without free slots and without prompt padding that all of them have."""
+        bias = memory.prompt_bias[rows]
+        S = int((bias >= 0).sum(-1).max())
+        return Memory(
+            cross=[(keys[rows, :, :S], values[rows, :, :S]) for keys, values in memory.cross],
+            prompt_bias=bias[..., :S],
+            keys=[keys[rows, :, : memory.used] for keys in memory.keys],
+            values=[values[rows, :, : memory.used] for values in memory.values],
+            position=memory.position[rows, : memory.used],
+            hidden=memory.hidden[rows, : memory.used],
+            used=memory.used,
         )
 
     def _empty(self, *shape: int) -> torch.Tensor:
