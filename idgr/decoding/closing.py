@@ -17,7 +17,7 @@ import torch
 from idgr.decoding.expansion import NEVER, Expansion, Prefixes, products
 
 # So many attention weights of a layer are computed at a time on a processor, so that they stay in its cache.
-_WEIGHTS_AT_ONCE = 1 << 18
+_WEIGHTS_AT_ONCE = 1 << 19
 
 
 @dataclass
