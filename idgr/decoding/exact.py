@@ -59,7 +59,7 @@ class _Open:
 class ExactSearch:
     """A model and a tree made ready once for many exact searches; the arguments are those of beam search.
 
-    `options.beams` has no part in it.
+    `options.beams` has no part in it. `expanded` counts the nodes that were expanded.
     """
 
     def __init__(
@@ -73,6 +73,7 @@ class ExactSearch:
         check_tokens(model, trie)
         self.model = model
         self.options = options or SearchOptions()
+        self.expanded = 0
         with torch.inference_mode():
             self.decoder = Decoder(model, trie.depth)
             self.tree = Tree(trie, self.decoder.start, allowed, model.device)
@@ -152,6 +153,7 @@ class ExactSearch:
             above = torch.where(waiting, node.above[parent], slot)
             found = _Open(score, child, depth, begin, begin_depth, above)
             opened = opened.join(found.take(reached & ~leaf))
+        self.expanded += expansions
         items = tree.item[tree.rank_of(done_node).cpu().numpy()].tolist()
         return ranking(items, done_score.tolist(), expansions)
 
