@@ -125,6 +125,30 @@ class Decoder:
             used=memory.used,
         )
 
+    def with_slots(self, memory: Memory, slots: torch.Tensor) -> Memory:
+        """The memory with copies of some of its slots alone, in the order given."""
+        return Memory(
+            cross=memory.cross,
+            prompt_bias=memory.prompt_bias,
+            keys=[keys[:, :, slots] for keys in memory.keys],
+            values=[values[:, :, slots] for values in memory.values],
+            position=memory.position[:, slots],
+            hidden=memory.hidden[:, slots],
+            used=len(slots),
+        )
+
+    def append(self, memory: Memory, other: Memory, first: int) -> None:
+        """Add to a memory the slots of another one of the same users, from `first` on."""
+        n = other.used - first
+        self._reserve(memory, memory.used + n)
+        to, of = slice(memory.used, memory.used + n), slice(first, other.used)
+        for mine, theirs in ((memory.keys, other.keys), (memory.values, other.values)):
+            for tensor, added in zip(mine, theirs, strict=True):
+                tensor[:, :, to] = added[:, :, of]
+        memory.position[:, to] = other.position[:, of]
+        memory.hidden[:, to] = other.hidden[:, of]
+        memory.used += n
+
     def _empty(self, *shape: int) -> torch.Tensor:
         return torch.zeros(shape, dtype=self.t5.dtype, device=self.device)
 

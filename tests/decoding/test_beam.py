@@ -98,8 +98,8 @@ def test_settled_users_are_scored_in_one_pass(normalize: str, monkeypatch: pytes
     monkeypatch.setattr(Decoder, "extend", counted)
     ids = [[first, *([9] * 3), last, *([11] * 4)] for first in (3, 4, 5) for last in (6, 7)]
     beam_search(MODELS[0], build_trie(ids, EOS), [[4, EOS]], SearchOptions(2, 2, normalize=normalize))
-    # The root; two prefixes with two items each, to where these part, in four steps or, where forced tokens cost nothing,
-    # as one block; then two items are left for two beams, whose last tokens cost one pass or none.
+    # The root; two prefixes with two items each, to where these part, in four steps or, where forced tokens cost
+    # nothing, as one block; then two items are left for two beams, whose last tokens cost one pass or none.
     assert len(passes) == (6 if normalize == "full" else 2)
 
 
