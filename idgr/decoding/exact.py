@@ -135,12 +135,10 @@ class ExactSearch:
             children = expansion.children(prefixes, prefixes.live)
             if prefixes.at_root:
                 expansion.check()
+            new_slot = prefixes.slot[0] + (past.used - len(slots))
             if expansion.memory.used > len(slots):
                 slot_above = torch.cat([slot_above, _blocks_above(prefixes, node.above, len(slots), past.used)])
-                new_slot = prefixes.slot[0] + (past.used - len(slots))
                 self.decoder.append(past, expansion.memory, len(slots))
-            else:
-                new_slot = prefixes.slot[0]
 
             parent, child = children.parent[0], children.node[0]
             score = node.score[parent] + children.log_prob[0]
