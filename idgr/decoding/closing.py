@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-from idgr.decoding.expansion import NEVER, Expansion, Prefixes, products
+from idgr.decoding.expansion import NEVER, Expansion, Prefixes, log_sums, products
 
 # So many attention weights of a layer are computed at a time on a processor, so that they stay in its cache.
 _WEIGHTS_AT_ONCE = 1 << 19
@@ -127,7 +127,7 @@ def _log_probs(expansion: Expansion, prefixes: Prefixes, walk: _Walk, asked_BTK:
     if expansion.full:
         log_prob_N -= decoder.log_normaliser(hidden_RD)[row_N]
     else:
-        log_prob_N -= _log_sums(log_prob_N, row_N, len(hidden_RD))
+        log_prob_N -= log_sums(log_prob_N, row_N, len(hidden_RD))
     expansion.broken |= log_prob_N.isnan().any()
     return result.view(-1).index_copy_(0, child_N, log_prob_N).view(B, T, K)
 
@@ -190,10 +190,3 @@ def _evaluate(
         torch.cat([past_BQC, own_BQQ], dim=-1),
         cell_R,
     )
-
-
-def _log_sums(logit_N: torch.Tensor, row_N: torch.Tensor, n_rows: int) -> torch.Tensor:
-    """For each logit, the logarithm of the sum of exponentials over the logits of its row."""
-    top = logit_N.new_full((n_rows,), NEVER).scatter_reduce_(0, row_N, logit_N, "amax")
-    total = logit_N.new_zeros(n_rows).index_add_(0, row_N, (logit_N - top[row_N]).exp_())
-    return (top + total.log())[row_N]

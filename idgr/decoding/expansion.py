@@ -203,7 +203,7 @@ class Expansion:
                 if self.full:
                     logit -= self.normaliser.gather(1, slot_BK).flatten()[row]
                 else:
-                    logit -= _log_sums(logit, row, scored)
+                    logit -= log_sums(logit, row, B * K)
                 log_prob_N.index_copy_(0, place, logit)
 
         return Children(
@@ -229,8 +229,8 @@ def products(hidden: torch.Tensor, row: torch.Tensor, head_VD: torch.Tensor, tok
     return torch.cat(parts)
 
 
-def _log_sums(logit: torch.Tensor, row: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """For each logit, the logarithm of the sum of exponentials over the logits of its row, which lie side by side."""
-    top = torch.segment_reduce(logit, "max", lengths=lengths, initial=NEVER, unsafe=True)
-    total = torch.segment_reduce((logit - top[row]).exp(), "sum", lengths=lengths, unsafe=True)
-    return (top + total.log())[row]
+def log_sums(logit_N: torch.Tensor, row_N: torch.Tensor, n_rows: int) -> torch.Tensor:
+    """For each logit, the logarithm of the sum of exponentials over the logits of its row."""
+    top = logit_N.new_full((n_rows,), NEVER).scatter_reduce_(0, row_N, logit_N, "amax")
+    total = logit_N.new_zeros(n_rows).index_add_(0, row_N, (logit_N - top[row_N]).exp_())
+    return (top + total.log())[row_N]
