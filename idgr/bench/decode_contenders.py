@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from idgr.decoding.beam import BeamSearch, Ranking, SearchOptions, evaluating
-from idgr.decoding.decoder import Decoder
+from idgr.decoding.decoder import Decoder, Memory
 from idgr.decoding.exact import ExactSearch
 from idgr.decoding.trie import Trie, load_trie
 from idgr.errors import IdgrError
@@ -91,6 +91,21 @@ def idgr_constrained() -> Callable[[Task], Done]:
     return lambda task: _run(task, lambda model, trie: answers(task, model, trie))
 
 
+def idgr_passes() -> Callable[[Task], Done]:
+    """The passes of a constrained search through the model, played again without the search."""
+
+    def answers(task: Task, model: T5ForConditionalGeneration, trie: Trie) -> tuple[Answer, Passes]:
+        search = BeamSearch(model, trie, task.options)
+        passes = Passes(_of_search(task, search), search)
+        everyone = tuple(range(len(task.prompts)))
+        for users in [(user,) for user in everyone] if task.one_by_one else [everyone]:
+            passes.record(users)
+        passes.record(everyone[: task.batch_size])  # what gets the contender warm
+        return passes.play, passes
+
+    return lambda task: _run(task, lambda model, trie: answers(task, model, trie))
+
+
 def idgr_exact() -> Callable[[Task], Done]:
     return lambda task: _run(task, lambda model, trie: (_of_search(task, ExactSearch(model, trie, task.options)), None))
 
@@ -107,6 +122,69 @@ def idgr_free() -> Callable[[Task], Done]:
         return answer, search
 
     return lambda task: _run(task, lambda model, trie: answers(task, model, trie))
+
+
+class Passes:
+    """What a search asks its decoder, noted once and asked again without the search.
+
+    It is what remains of a search when the tree, the beams and the scores are taken away: the same tokens in passes of
+    the same shapes, and the same normalisers. A search without a tree would have to choose its beams on top of it.
+    """
+
+    def __init__(self, answer: Answer, search: BeamSearch) -> None:
+        self.answer, self.search, self.decoder = answer, search, search.decoder
+        self.evaluated = 0
+        # By users: the names of what was asked, what was given with it, and the tokens that were evaluated.
+        self.asked: dict[tuple[int, ...], tuple[list[tuple[str, list[Any]]], int]] = {}
+
+    def record(self, users: tuple[int, ...]) -> None:
+        """Let the search answer some users, and note what it asks."""
+        calls: list[tuple[str, list[Any]]] = []
+        memories: list[tuple[Memory, int]] = []  # each with the number of the call that it came from
+
+        def noted(name: str) -> Callable[..., Any]:
+            ask = getattr(self.decoder, name)
+
+            def call(*given: Any) -> Any:
+                made_by = {id(memory): number for memory, number in memories}
+                calls.append((name, [_From(made_by[id(one)]) if id(one) in made_by else one for one in given]))
+                answer = ask(*given)
+                if isinstance(answer, Memory):
+                    memories.append((answer, len(calls) - 1))
+                return answer
+
+            return call
+
+        before = self.search.evaluated
+        names = ("encode", "only", "extend", "log_normaliser")
+        try:
+            for name in names:
+                setattr(self.decoder, name, noted(name))
+            self.answer(users)
+        finally:
+            for name in names:
+                self.decoder.__dict__.pop(name, None)
+        self.asked[users] = calls, self.search.evaluated - before
+
+    def play(self, users: Sequence[int]) -> list[Ranking]:
+        """Ask the decoder again what was noted for these users, in the same order."""
+        calls, evaluated = self.asked[tuple(users)]
+        with evaluating(self.search.model):
+            memories: dict[int, Memory] = {}
+            for number, (name, given) in enumerate(calls):
+                given = [memories[one.call] if isinstance(one, _From) else one for one in given]
+                answer = getattr(self.decoder, name)(*given)
+                if isinstance(answer, Memory):
+                    memories[number] = answer
+        self.evaluated += evaluated
+        return []
+
+
+@dataclass(frozen=True)
+class _From:
+    """Stands for the memory that a call gave."""
+
+    call: int
 
 
 class FreeSearch:
@@ -255,7 +333,8 @@ def _without(root: dict[int, Any], rows: Sequence[Sequence[int]], eos: int) -> d
 
 
 def _run(
-    task: Task, prepare: Callable[[T5ForConditionalGeneration, Trie], tuple[Answer, BeamSearch | FreeSearch | None]]
+    task: Task,
+    prepare: Callable[[T5ForConditionalGeneration, Trie], tuple[Answer, BeamSearch | FreeSearch | Passes | None]],
 ) -> Done:
     device = pick_device(task.device)
     model = load_backbone(task.folder).model

@@ -98,6 +98,7 @@ def recommend(
     known: Container[str] | None
     answer: Callable[[Sequence[Query]], list[Recommendation]]
     shown: Callable[[Query], dict[str, Any]] | None = None
+    expanded: Callable[[], int] | None = None
     if baseline is not None:
         known, answer = _baseline(baseline, str(train), ids, allow, k, keep_history)
     else:
@@ -105,6 +106,7 @@ def recommend(
         run.options["normalize"] = recommender.search.options.normalize
         known, answer = recommender.number, recommender.recommend
         shown = _shower(recommender)
+        expanded = _expansion_counter(recommender)
 
     def parse(row: dict[str, Any]) -> Query:
         query = Query.parse(row | {"target": None})  # a target has no way to what is recommended
@@ -131,6 +133,9 @@ def recommend(
                 written_prompts.writelines(dump_line(shown(query)) for query in queries)
     if short:
         log(f"recommend: {short} of {done} histories have fewer than {k} items")
+    if done and expanded is not None:
+        run.facts["expansions"] = round(expanded() / done, 1)
+        log(f"recommend: {run.facts['expansions']} prefixes expanded for each history, to prove its items the best")
     run.write(output)
     if prompts is not None:
         run.write(prompts)
@@ -226,6 +231,14 @@ def _shower(recommender: Recommender) -> Callable[[Query], dict[str, Any]]:
         return {"user_id": query.user_id, "text": decode(recommender.tokenizer, [tokens])[0], "tokens": tokens}
 
     return shown
+
+
+def _expansion_counter(recommender: Recommender) -> Callable[[], int] | None:
+    """Tells how many prefixes exact search has expanded; None for another search."""
+    from idgr.decoding.exact import ExactSearch
+
+    search = recommender.search
+    return (lambda: search.expanded) if isinstance(search, ExactSearch) else None
 
 
 def _baseline(

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from idgr.decoding.closing import items_below
 from idgr.decoding.decoder import Decoder
 from idgr.decoding.expansion import NEVER, Expansion
 from idgr.decoding.tree import Tree
@@ -149,51 +150,68 @@ class BeamSearch:
         return [one for one in results if one is not None]
 
     def _batch(self, prompts: Sequence[Sequence[int]], barred_BE: torch.Tensor | None) -> list[Ranking]:
-        options, tree = self.options, self.tree
+        options, tree, K = self.options, self.tree, self.options.beams
         expansion = Expansion(self.decoder, tree, prompts, full=options.normalize == "full")
-        prefixes = expansion.root()
+        prefixes = expansion.root(K)
         B, device = len(prompts), self.decoder.device
-        score_BK = torch.zeros(B, 1, device=device)
+        place_K = torch.arange(K, device=device)
+        score_BK = torch.zeros(B, K, device=device).masked_fill(~prefixes.live, NEVER)
         done_score = torch.full((B, options.k), NEVER, device=device)
         done_node = torch.zeros(B, options.k, dtype=torch.long, device=device)
         for depth in range(tree.depth):
-            # With no more items below its prefixes than beams, a user's prefixes compete no longer.
-            settled_B = tree.n_items(prefixes.node).masked_fill(~prefixes.live, 0).sum(1) <= options.beams
-            children = expansion.children(prefixes, torch.full_like(prefixes.node, depth), settled_B)
-            if not children.node.shape[1]:
+            # With no more items below its prefixes than beams, a user's prefixes compete no longer and wait where they
+            # are for the end, when all that is below them is scored at once.
+            settled_B1 = tree.n_items(prefixes.node).masked_fill(~prefixes.live, 0).sum(1, keepdim=True) <= K
+            children = expansion.children(prefixes, prefixes.live & ~settled_B1, least=2 * K)
+            if children.n == 0:
                 break
             total_BP = score_BK.gather(1, children.parent) + children.log_prob
             alive = tree.alive(children.node, barred_BE)
             if alive is not None:
                 total_BP = total_BP.masked_fill(~alive, NEVER)
-            best = best_places(total_BP, children.node, 2 * options.beams)
+            best = best_places(total_BP, children.node, 2 * K)
             score, node = total_BP.gather(1, best), children.node.gather(1, best)
             live = score > NEVER
             ends = live & tree.is_leaf(node)
-
             finishing = ends.clone()
-            finishing[:, options.beams :] = False
-            final = (score / (depth + 1) ** options.length_penalty).masked_fill(~finishing, NEVER)
-            pool_score, pool_node = torch.cat([done_score, final], 1), torch.cat([done_node, node], 1)
-            kept = best_places(pool_score, tree.rank_of(pool_node), options.k)
-            done_score, done_node = pool_score.gather(1, kept), pool_node.gather(1, kept)
+            finishing[:, K:] = False
+            done_score, done_node = self._finish(
+                done_score, done_node, score.masked_fill(~finishing, NEVER), node, depth + 1
+            )
 
             stops = ends | ~live
-            going = stops.to(torch.int8).sort(dim=1, stable=True).indices[:, : options.beams]
-            score_BK = score.gather(1, going).masked_fill(stops.gather(1, going), NEVER)
+            going = stops.to(torch.int8).sort(dim=1, stable=True).indices[:, :K]
+            moved = score.gather(1, going).masked_fill(stops.gather(1, going), NEVER)
             # A prefix whose best possible end is below the worst of k results cannot change them.
             longest = tree.depth if options.length_penalty > 0 else depth + 1
-            hopeless = score_BK / longest**options.length_penalty < done_score[:, -1:]
-            score_BK = score_BK.masked_fill(hopeless, NEVER)
+            hopeless = moved / longest**options.length_penalty < done_score[:, -1:]
+            score_BK = torch.where(settled_B1, score_BK, moved.masked_fill(hopeless, NEVER))
             live_BK = score_BK > NEVER
-            node_BK = node.gather(1, going).masked_fill(~live_BK, 0)
-            parent_BK = children.parent.gather(1, best).gather(1, going)
-            prefixes = expansion.follow(prefixes, parent_BK, node_BK, live_BK)
+            node_BK = torch.where(settled_B1, prefixes.node, node.gather(1, going)) * live_BK
+            parent_BK = torch.where(settled_B1, place_K, children.parent.gather(1, best).gather(1, going))
+            prefixes = expansion.follow(prefixes, parent_BK, node_BK, live_BK, depth + 1)
 
+        node, score, length = items_below(expansion, prefixes, score_BK, barred_BE)
+        done_score, done_node = self._finish(done_score, done_node, score, node, length)
         self.evaluated += expansion.evaluated
+        expansion.check()
         items = tree.item[tree.rank_of(done_node).cpu().numpy()].tolist()
         found = zip(items, done_score.tolist(), strict=True)
         return [ranking(items_k, scores_k) for items_k, scores_k in found]
+
+    def _finish(
+        self,
+        done_score: torch.Tensor,
+        done_node: torch.Tensor,
+        score_BN: torch.Tensor,
+        leaf_BN: torch.Tensor,
+        length: torch.Tensor | int,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The best k of those done so far and of some more leaves, whose IDs have so many tokens."""
+        pool_score = torch.cat([done_score, score_BN / length**self.options.length_penalty], 1)
+        pool_node = torch.cat([done_node, leaf_BN], 1)
+        kept = best_places(pool_score, self.tree.rank_of(pool_node), self.options.k)
+        return pool_score.gather(1, kept), pool_node.gather(1, kept)
 
 
 def ranking(items: list[int], scores: list[float], expansions: int | None = None) -> Ranking:

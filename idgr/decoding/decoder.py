@@ -14,20 +14,24 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
+
+from idgr.models.t5 import T5, DecoderLayer, FeedForward, encode, feed_forward, norm, read_weights
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
 
 # So many vocabulary rows are multiplied and summed at a time, while they are in the processor's cache.
 VOCABULARY_CHUNK = 2048
+# So many hidden states at a time are multiplied with them, which also bounds the memory for logits.
+ROWS_AT_ONCE = 512
 # Below this a sum of exponentials may have lost terms to underflow.
 SMALLEST_SUM = 1e-25
 _MASKED = -1e9
-# Prompts are encoded together if the shortest has this share of the longest's tokens. A processor is the slower the
+# Users are computed together if the shortest has this share of the longest's tokens. A processor is the slower the
 # more padding it multiplies; a GPU is the slower the more often it is asked.
 _PADDING = 0.75
 
@@ -38,7 +42,7 @@ class Memory:
 
     Attributes:
         cross: for each layer the keys and values of the prompt, [B, H, S, K] each.
-        prompt_bias: [B, 1, 1, S], 0 at tokens and a large negative number at padding; None without padding.
+        prompt_bias: [B, 1, 1, S], 0 at tokens and a large negative number at padding.
         keys, values: for each layer [B, H, capacity, K]; the first `used` slots are filled.
         position: [B, capacity] the place of each slot's token in the decoder's sequence.
         hidden: [B, capacity, D] the last hidden state of each slot, whose product with the head is the logits.
@@ -46,7 +50,7 @@ class Memory:
     """
 
     cross: list[tuple[torch.Tensor, torch.Tensor]]
-    prompt_bias: torch.Tensor | None
+    prompt_bias: torch.Tensor
     keys: list[torch.Tensor]
     values: list[torch.Tensor]
     position: torch.Tensor
@@ -55,66 +59,98 @@ class Memory:
 
 
 class Decoder:
-    """The decoder of a T5, reading the weights of the Hugging Face module.
+    """A T5 made ready for searches.
 
     Args:
-        model: in evaluation mode; it runs the encoder.
+        model: its weights are read as they are, in its own precision.
         max_positions: the longest decoder sequence that will be asked for.
     """
 
     def __init__(self, model: T5ForConditionalGeneration, max_positions: int) -> None:
-        config: Any = model.config
-        stack: Any = model.decoder
-        self.model = model
-        self.heads, self.head_width = config.num_heads, config.d_kv
-        self.head_VD: torch.Tensor = model.lm_head.weight
-        self.scale = config.d_model**-0.5 if config.scale_decoder_outputs else 1.0
-        self.start: int = (
-            config.pad_token_id if config.decoder_start_token_id is None else config.decoder_start_token_id
-        )
-        self.layers = [_Layer(block) for block in stack.block]
-        self.embedding_VD: torch.Tensor = stack.embed_tokens.weight
-        self.final_norm = stack.final_layer_norm
-        attention = stack.block[0].layer[0].SelfAttention
-        # The bias of the last of max_positions queries, from the nearest key to the farthest: [H, distance].
-        self.bias_HP = attention.compute_bias(1, max_positions, past_seen_tokens=max_positions - 1)[0, :, 0].flip(-1)
+        self.t5: T5 = read_weights(model, model.dtype)
+        self.head_VD, self.start = self.t5.head_VD, self.t5.start
+        self.layers = [_Layer(layer) for layer in self.t5.decoder]
+        # The bias of the last of max_positions queries, from the nearest key to the farthest: [H, distance]. Behind it
+        # what a query that does not see a slot gets.
+        bias_HP = self.t5.decoder_bias(max_positions, max_positions)[0, :, -1].flip(-1)
+        self.bias_HP = F.pad(bias_HP, (0, 1), value=_MASKED)
 
     @property
     def device(self) -> torch.device:
-        return self.head_VD.device
+        return self.t5.device
+
+    def alike(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+        """The places of the lengths in groups that it is best to compute together."""
+        share = _PADDING if self.device.type == "cpu" else 0.0
+        group: list[int] = []
+        for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
+            if group and lengths[place] < share * lengths[group[0]]:
+                yield group
+                group = []
+            group.append(place)
+        yield group
 
     def encode(self, prompts: Sequence[Sequence[int]]) -> Memory:
         """Run the encoder and compute the cross-attention's keys and values, once a user."""
         lengths = [len(prompt) for prompt in prompts]
-        B, S, H, K = len(prompts), max(lengths), self.heads, self.head_width
+        B, S, H = len(prompts), max(lengths), self.t5.n_heads
+        K = self.layers[0].out.shape[1] // H
         cross = [(self._empty(B, H, S, K), self._empty(B, H, S, K)) for _ in self.layers]
-        for rows in _alike(lengths, _PADDING if self.device.type == "cpu" else 0.0):
-            longest = max(lengths[row] for row in rows)
-            filled_RS = torch.arange(longest) < torch.tensor([[lengths[row]] for row in rows])
-            tokens_RS = torch.zeros(len(rows), longest, dtype=torch.long)
-            tokens_RS[filled_RS] = torch.tensor([token for row in rows for token in prompts[row]], dtype=torch.long)
-            prompt_RSD = self._encoder(tokens_RS, filled_RS)
+        for rows in self.alike(lengths):
+            prompt_RSD, _ = encode(self.t5, [prompts[row] for row in rows])
             for layer, (keys, values) in zip(self.layers, cross, strict=True):
                 key, value = F.linear(prompt_RSD, layer.cross_key_value).chunk(2, dim=-1)
-                keys[rows, :, :longest], values[rows, :, :longest] = self._split(key), self._split(value)
+                keys[rows, :, : key.shape[1]], values[rows, :, : key.shape[1]] = self._split(key), self._split(value)
         padding_BS = torch.arange(S) >= torch.tensor(lengths)[:, None]
         return Memory(
             cross=cross,
-            prompt_bias=(padding_BS[:, None, None] * _MASKED).to(cross[0][0]) if min(lengths) < S else None,
+            prompt_bias=(padding_BS[:, None, None] * _MASKED).to(cross[0][0]),
             keys=[self._empty(B, H, 0, K) for _ in self.layers],
             values=[self._empty(B, H, 0, K) for _ in self.layers],
             position=torch.zeros(B, 0, dtype=torch.long, device=self.device),
             hidden=self._empty(B, 0, self.head_VD.shape[1]),
         )
 
-    def _encoder(self, tokens_BS: torch.Tensor, filled_BS: torch.Tensor) -> torch.Tensor:
-        encoder: Any = self.model.encoder
-        mask = None if bool(filled_BS.all()) else filled_BS.long().to(self.device)
-        hidden_BSD: torch.Tensor = encoder(input_ids=tokens_BS.to(self.device), attention_mask=mask).last_hidden_state
-        return hidden_BSD
+    def only(self, memory: Memory, rows: list[int]) -> Memory:
+        """A copy of some users' memory, without free slots and without prompt padding that all of them have."""
+        bias = memory.prompt_bias[rows]
+        S = int((bias >= 0).sum(-1).max())
+        return Memory(
+            cross=[(keys[rows, :, :S], values[rows, :, :S]) for keys, values in memory.cross],
+            prompt_bias=bias[..., :S],
+            keys=[keys[rows, :, : memory.used] for keys in memory.keys],
+            values=[values[rows, :, : memory.used] for values in memory.values],
+            position=memory.position[rows, : memory.used],
+            hidden=memory.hidden[rows, : memory.used],
+            used=memory.used,
+        )
+
+    def with_slots(self, memory: Memory, slots: torch.Tensor) -> Memory:
+        """The memory with copies of some of its slots alone, in the order given."""
+        return Memory(
+            cross=memory.cross,
+            prompt_bias=memory.prompt_bias,
+            keys=[keys[:, :, slots] for keys in memory.keys],
+            values=[values[:, :, slots] for values in memory.values],
+            position=memory.position[:, slots],
+            hidden=memory.hidden[:, slots],
+            used=len(slots),
+        )
+
+    def append(self, memory: Memory, other: Memory, first: int) -> None:
+        """Add to a memory the slots of another one of the same users, from `first` on."""
+        n = other.used - first
+        self._reserve(memory, memory.used + n)
+        to, of = slice(memory.used, memory.used + n), slice(first, other.used)
+        for mine, theirs in ((memory.keys, other.keys), (memory.values, other.values)):
+            for tensor, added in zip(mine, theirs, strict=True):
+                tensor[:, :, to] = added[:, :, of]
+        memory.position[:, to] = other.position[:, of]
+        memory.hidden[:, to] = other.hidden[:, of]
+        memory.used += n
 
     def _empty(self, *shape: int) -> torch.Tensor:
-        return torch.zeros(shape, dtype=self.head_VD.dtype, device=self.device)
+        return torch.zeros(shape, dtype=self.t5.dtype, device=self.device)
 
     def extend(
         self,
@@ -141,7 +177,8 @@ class Decoder:
         memory.position[:, first:last] = position_BQ
         memory.used = last
         distance_BQC = (position_BQ[:, :, None] - memory.position[:, None, :last]).clamp_(min=0)
-        bias = self.bias_HP[:, distance_BQC].transpose(0, 1).masked_fill_(~sees_BQC[:, None], _MASKED)
+        distance_BQC.masked_fill_(~sees_BQC, self.bias_HP.shape[1] - 1)
+        bias_BHQC = self.bias_HP[:, distance_BQC].transpose(0, 1)
         full = len(cell_R) == B * Q
 
         def spread(hidden_RI: torch.Tensor) -> torch.Tensor:
@@ -153,24 +190,28 @@ class Decoder:
             mixed = mixed_BHQK.transpose(1, 2).reshape(B * Q, -1)
             return mixed if full else mixed[cell_R]
 
-        hidden = F.embedding(token_BQ.view(-1) if full else token_BQ.view(-1)[cell_R], self.embedding_VD)
+        t5 = self.t5
+        hidden = F.embedding(token_BQ.view(-1) if full else token_BQ.view(-1)[cell_R], t5.embedding_VD)
         for index, layer in enumerate(self.layers):
-            query, key, value = spread(F.linear(layer.norms[0](hidden), layer.query_key_value)).chunk(3, dim=-1)
+            query, key, value = spread(F.linear(norm(t5, hidden, layer.norm), layer.query_key_value)).chunk(3, dim=-1)
             memory.keys[index][:, :, first:last] = self._split(key)
             memory.values[index][:, :, first:last] = self._split(value)
             keys, values = memory.keys[index][:, :, :last], memory.values[index][:, :, :last]
-            hidden = hidden + F.linear(gather(_attend(self._split(query), keys, values, bias)), layer.out)
-            query = self._split(spread(F.linear(layer.norms[1](hidden), layer.cross_query)))
+            hidden = hidden + F.linear(gather(_attend(self._split(query), keys, values, bias_BHQC)), layer.out)
+            query = self._split(spread(F.linear(norm(t5, hidden, layer.cross_norm), layer.cross_query)))
             hidden = hidden + F.linear(
                 gather(_attend(query, *memory.cross[index], memory.prompt_bias)), layer.cross_out
             )
-            hidden = hidden + layer.feed_forward(layer.norms[2](hidden))
-        scaled_RD: torch.Tensor = self.final_norm(hidden) * self.scale
+            hidden = hidden + feed_forward(t5, layer.feed_forward, hidden)
+        scaled_RD = norm(t5, hidden, t5.decoder_norm_D) * t5.head_scale
         memory.hidden[:, first:last] = spread(scaled_RD)
         return scaled_RD
 
     def log_normaliser(self, hidden_RD: torch.Tensor) -> torch.Tensor:
         """The logarithm of the sum of exponentials over the whole vocabulary, [R] in float32 (Eq. 2)."""
+        return torch.cat([self._log_normaliser(some_RD) for some_RD in torch.split(hidden_RD, ROWS_AT_ONCE)])
+
+    def _log_normaliser(self, hidden_RD: torch.Tensor) -> torch.Tensor:
         if self.device.type == "cpu":
             # Logits beyond ±80 are rare, so the sums are taken as they are, which saves two passes over the logits;
             # powers of two are three times as fast as those of e.
@@ -184,7 +225,7 @@ class Decoder:
 
     def _split(self, hidden_BQI: torch.Tensor) -> torch.Tensor:
         B, Q, _ = hidden_BQI.shape
-        return hidden_BQI.view(B, Q, self.heads, self.head_width).transpose(1, 2)
+        return hidden_BQI.view(B, Q, self.t5.n_heads, -1).transpose(1, 2)
 
     def _reserve(self, memory: Memory, slots: int) -> None:
         capacity = memory.position.shape[1]
@@ -199,37 +240,22 @@ class Decoder:
 
 
 class _Layer:
-    """The weights of one decoder block, with those that read the same input joined."""
+    """The weights of one decoder layer, with those that read the same input joined."""
 
-    def __init__(self, block: Any) -> None:
-        own, cross, forward = block.layer
-        self.norms = (own.layer_norm, cross.layer_norm, forward.layer_norm)
-        attention = own.SelfAttention
-        self.query_key_value = torch.cat([attention.q.weight, attention.k.weight, attention.v.weight])
-        self.out = attention.o.weight
-        attention = cross.EncDecAttention
-        self.cross_query = attention.q.weight
-        self.cross_key_value = torch.cat([attention.k.weight, attention.v.weight])
-        self.cross_out = attention.o.weight
-        self.feed_forward = forward.DenseReluDense
-
-
-def _alike(lengths: Sequence[int], share: float) -> Iterator[list[int]]:
-    """The places of the lengths in groups, in each of which the smallest is at least `share` of the largest."""
-    falling = sorted(range(len(lengths)), key=lambda place: -lengths[place])
-    group: list[int] = []
-    for place in falling:
-        if group and lengths[place] < share * lengths[group[0]]:
-            yield group
-            group = []
-        group.append(place)
-    yield group
+    def __init__(self, layer: DecoderLayer) -> None:
+        own, cross = layer.self_attention, layer.cross_attention
+        self.norm, self.cross_norm = own.norm_D, cross.norm_D
+        self.query_key_value = torch.cat([own.q, own.k, own.v])
+        self.out = own.o
+        self.cross_query = cross.q
+        self.cross_key_value = torch.cat([cross.k, cross.v])
+        self.cross_out = cross.o
+        self.feed_forward: FeedForward = layer.feed_forward
 
 
 def _attend(
-    query_BHQK: torch.Tensor, key_BHCK: torch.Tensor, value_BHCK: torch.Tensor, bias: torch.Tensor | None
+    query_BHQK: torch.Tensor, key_BHCK: torch.Tensor, value_BHCK: torch.Tensor, bias: torch.Tensor
 ) -> torch.Tensor:
     weight_BHQC = query_BHQK @ key_BHCK.transpose(-1, -2)  # T5 does not divide by the root of the width
-    if bias is not None:
-        weight_BHQC += bias
+    weight_BHQC += bias
     return weight_BHQC.softmax(-1) @ value_BHCK

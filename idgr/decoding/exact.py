@@ -38,6 +38,7 @@ class _Open:
         score: the sum of the path's log-probabilities.
         node, depth: where.
         begin: the first node of the chain that ends at the node and has not been evaluated.
+        begin_depth: its depth.
         above: the slot of the last token before it; -1 at the root.
     """
 
@@ -45,6 +46,7 @@ class _Open:
     node: torch.Tensor
     depth: torch.Tensor
     begin: torch.Tensor
+    begin_depth: torch.Tensor
     above: torch.Tensor
 
     def take(self, places: torch.Tensor) -> _Open:
@@ -57,7 +59,7 @@ class _Open:
 class ExactSearch:
     """A model and a tree made ready once for many exact searches; the arguments are those of beam search.
 
-    `options.beams` has no part in it.
+    `options.beams` has no part in it. `expanded` counts the nodes that were expanded.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class ExactSearch:
         check_tokens(model, trie)
         self.model = model
         self.options = options or SearchOptions()
+        self.expanded = 0
         with torch.inference_mode():
             self.decoder = Decoder(model, trie.depth)
             self.tree = Tree(trie, self.decoder.start, allowed, model.device)
@@ -97,9 +100,10 @@ class ExactSearch:
         expansion = Expansion(self.decoder, tree, [prompt], full=self.options.normalize == "full")
         device = self.decoder.device
         zero = torch.zeros(1, dtype=torch.long, device=device)
-        opened = _Open(torch.zeros(1, device=device), zero, zero, zero, zero - 1)
+        opened = _Open(torch.zeros(1, device=device), zero, zero, zero, zero, zero - 1)
         done_score = torch.full((k,), NEVER, device=device)
         done_node = torch.zeros(k, dtype=torch.long, device=device)
+        past = expansion.memory
         slot_above = zero[:0]
         expansions = 0
         while len(opened.node):
@@ -115,19 +119,26 @@ class ExactSearch:
             opened = opened.take(rest)
             expansions += len(chosen)
 
+            # Of all that has been evaluated a pass needs only what lies above its own nodes.
+            slots, sees = _ancestors(node.above, slot_above)
+            expansion.memory = self.decoder.with_slots(past, slots)
+            expansion.normaliser = expansion.normaliser.new_zeros(1, len(slots))
             prefixes = Prefixes(
                 node=node.node[None],
                 live=torch.ones(1, len(chosen), dtype=torch.bool, device=device),
                 begin=node.begin[None],
+                begin_depth=node.begin_depth[None],
                 slot=torch.full((1, len(chosen)), -1, device=device),
-                ahead=torch.zeros(1, len(chosen), dtype=torch.long, device=device),
-                sees=_ancestors(node.above, slot_above)[None],
+                sees=sees[None],
                 at_root=bool(node.node[0] == 0),
             )
-            used = expansion.memory.used
-            children = expansion.children(prefixes, node.depth[None], torch.zeros(1, dtype=torch.bool, device=device))
-            if expansion.memory.used > used:
-                slot_above = torch.cat([slot_above, _blocks_above(prefixes, node.above, used)])
+            children = expansion.children(prefixes, prefixes.live)
+            if prefixes.at_root:
+                expansion.check()
+            new_slot = prefixes.slot[0] + (past.used - len(slots))
+            if expansion.memory.used > len(slots):
+                slot_above = torch.cat([slot_above, _blocks_above(prefixes, node.above, len(slots), past.used)])
+                self.decoder.append(past, expansion.memory, len(slots))
 
             parent, child = children.parent[0], children.node[0]
             score = node.score[parent] + children.log_prob[0]
@@ -141,12 +152,13 @@ class ExactSearch:
             kept = best_places(pool_score[None], tree.rank_of(pool_node)[None], k)[0]
             done_score, done_node = pool_score[kept], pool_node[kept]
 
-            slot = prefixes.slot[0][parent]
-            waiting = slot < 0  # in a chain whose tokens cost nothing
+            waiting = prefixes.slot[0][parent] < 0  # in a chain whose tokens cost nothing
             begin = torch.where(waiting, node.begin[parent], child)
-            above = torch.where(waiting, node.above[parent], slot)
-            found = _Open(score, child, depth, begin, above)
+            begin_depth = torch.where(waiting, node.begin_depth[parent], depth)
+            above = torch.where(waiting, node.above[parent], new_slot[parent])
+            found = _Open(score, child, depth, begin, begin_depth, above)
             opened = opened.join(found.take(reached & ~leaf))
+        self.expanded += expansions
         items = tree.item[tree.rank_of(done_node).cpu().numpy()].tolist()
         return ranking(items, done_score.tolist(), expansions)
 
@@ -156,18 +168,32 @@ class ExactSearch:
         return score / (self.tree.depth**penalty if penalty > 0 else depth.clamp(min=1) ** penalty)
 
 
-def _ancestors(above_K: torch.Tensor, slot_above_C: torch.Tensor) -> torch.Tensor:
-    """[K, C] the slots on the way from the root down to each of the slots `above_K`."""
-    sees_KC = torch.zeros(len(above_K), len(slot_above_C) + 1, dtype=torch.bool, device=above_K.device)
-    while bool((above_K >= 0).any()):
-        sees_KC.scatter_(1, above_K[:, None] + 1, torch.ones_like(sees_KC[:, :1]))
-        above_K = torch.where(above_K >= 0, slot_above_C[above_K.clamp(min=0)], above_K)
-    return sees_KC[:, 1:]
+def _ancestors(above_K: torch.Tensor, slot_above_C: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The slots on the ways from the root down to the slots `above_K`, ascending, and [K, slots] which are on which."""
+    steps = [above_K[:0]]
+    prefixes = [above_K[:0]]
+    prefix = torch.arange(len(above_K), device=above_K.device)
+    slot = above_K
+    while len(slot):
+        there = slot >= 0
+        slot, prefix = slot[there], prefix[there]
+        steps.append(slot)
+        prefixes.append(prefix)
+        slot = slot_above_C[slot]
+    slots, column = torch.unique(torch.cat(steps), return_inverse=True)
+    sees = torch.zeros(len(above_K), len(slots), dtype=torch.bool, device=above_K.device)
+    sees[torch.cat(prefixes), column] = True
+    return slots, sees
 
 
-def _blocks_above(prefixes: Prefixes, above_K: torch.Tensor, used: int) -> torch.Tensor:
-    """For each slot that an expansion filled, the slot of the token before it."""
-    own_KQ = prefixes.sees[0][:, used:]
+def _blocks_above(prefixes: Prefixes, above_K: torch.Tensor, given: int, used: int) -> torch.Tensor:
+    """For each slot that an expansion filled behind the `given` ones, the slot of the token before it.
+
+    Args:
+        above_K: the slots that the blocks of the prefixes hang from.
+        used: the number that the first filled slot gets.
+    """
+    own_KQ = prefixes.sees[0][:, given:]
     slot_Q = torch.arange(used, used + own_KQ.shape[1], device=above_K.device)
     prefix_Q = own_KQ.to(torch.int8).argmax(0)
     first_Q = own_KQ.to(torch.int8).argmax(1)[prefix_Q] + used == slot_Q

@@ -4,10 +4,9 @@ Legend: B users, K prefixes of a user, L tokens of a block, Q query tokens of a 
 C slots, P children of a user's prefixes, N children of all users' prefixes, D width of the model.
 
 A node with a single child begins a chain: no choice is left until the chain ends in a node with several children or in
-a leaf. The tokens of a chain can be evaluated in one pass, as a block. Under the softmax over the whole vocabulary
-(Eq. 2) each forced token costs something, so a block is evaluated where a search reaches its beginning, and only if the
-search is sure to follow it to its end; else it goes token by token. Under the softmax over the valid children a forced
-token costs nothing, so a block is evaluated only where its end is reached and there is a choice, and tails never.
+a leaf. Under the softmax over the whole vocabulary (Eq. 2) each token of it costs something, so every node is evaluated
+when its children are asked for. Under the softmax over the valid children a forced token costs nothing, so a chain is
+evaluated in one pass, as a block, where its end is reached and there is a choice, and tails never.
 """
 
 from __future__ import annotations
@@ -33,18 +32,18 @@ class Prefixes:
     Attributes:
         node: [B, K] the node.
         live: [B, K] whether there is a prefix at this place.
-        begin: [B, K] the first node of the block that holds the node.
+        begin: [B, K] the first node on the way to this one that has not been evaluated; the node itself if none.
+        begin_depth: [B, K] the depth of that node.
         slot: [B, K] the node's slot in the decoder's memory; -1 if it has not been evaluated.
-        ahead: [B, K] how many tokens of the block beyond the node have been evaluated.
-        sees: [B, K, C] the slots of the node's path, the whole of its block among them.
-        at_root: whether all nodes are the root.
+        sees: [B, K, C] the slots of the node's path that have been evaluated.
+        at_root: whether all live nodes are the root.
     """
 
     node: torch.Tensor
     live: torch.Tensor
     begin: torch.Tensor
+    begin_depth: torch.Tensor
     slot: torch.Tensor
-    ahead: torch.Tensor
     sees: torch.Tensor
     at_root: bool = False
 
@@ -57,17 +56,21 @@ class Children:
         node: [B, P] the child; 0 where there is none.
         parent: [B, P] which of the K prefixes it continues.
         log_prob: [B, P] of the child given its parent, in float32; minus infinity where there is none.
+        n: how many there are.
     """
 
     node: torch.Tensor
     parent: torch.Tensor
     log_prob: torch.Tensor
+    n: int
 
 
 class Expansion:
     """The model over a batch of users, asked for the children of prefixes of their answers.
 
-    `evaluated` counts the tokens that went through the decoder.
+    Attributes:
+        evaluated: the tokens that went through the decoder.
+        broken: [] whether the model gave scores that are not numbers.
 
     Args:
         full: the softmax over the whole vocabulary (Eq. 2 and 3) instead of one over the valid children.
@@ -78,57 +81,50 @@ class Expansion:
         self.memory: Memory = decoder.encode(prompts)
         self.n_users = len(prompts)
         self.evaluated = 0
-        device = decoder.device
-        # By slot: the log-normaliser, and the log-probability of the only child.
-        self.normaliser = torch.zeros(self.n_users, 0, device=device)
-        self.forced = torch.zeros(self.n_users, 0, device=device)
+        self.broken = torch.zeros((), dtype=torch.bool, device=decoder.device)
+        # By slot, the log-normaliser.
+        self.normaliser = torch.zeros(self.n_users, 0, device=decoder.device)
 
-    def root(self) -> Prefixes:
-        """The empty prefix of every user."""
-        device, shape = self.decoder.device, (self.n_users, 1)
+    def root(self, width: int) -> Prefixes:
+        """Places for `width` prefixes of every user, of which the first is the empty one."""
+        device, shape = self.decoder.device, (self.n_users, width)
         zeros = torch.zeros(shape, dtype=torch.long, device=device)
         return Prefixes(
             node=zeros,
-            live=torch.ones(shape, dtype=torch.bool, device=device),
+            live=(torch.arange(width, device=device) == 0).expand(shape),
             begin=zeros,
+            begin_depth=zeros,
             slot=zeros - 1,
-            ahead=zeros,
             sees=torch.zeros(*shape, 0, dtype=torch.bool, device=device),
             at_root=True,
         )
 
     def follow(
-        self, prefixes: Prefixes, parent_BK: torch.Tensor, node_BK: torch.Tensor, live_BK: torch.Tensor
+        self, prefixes: Prefixes, parent_BK: torch.Tensor, node_BK: torch.Tensor, live_BK: torch.Tensor, depth: int
     ) -> Prefixes:
-        """The prefixes that continue some of `prefixes` by one token each, to the nodes `node_BK`."""
-        slot, ahead = prefixes.slot.gather(1, parent_BK), prefixes.ahead.gather(1, parent_BK)
-        single = self.tree.n_children(prefixes.node).gather(1, parent_BK) == 1
-        known = (slot >= 0) & (ahead > 0)
-        waiting = (slot < 0) & single
+        """The prefixes that go from `prefixes` to nodes at `depth`, by one token each or, to the same node, none."""
+        waiting = (prefixes.slot < 0).gather(1, parent_BK)
         C = prefixes.sees.shape[-1]
         return Prefixes(
             node=node_BK,
             live=live_BK,
-            begin=torch.where(known | waiting, prefixes.begin.gather(1, parent_BK), node_BK),
-            slot=torch.where(known, slot + 1, -1),
-            ahead=torch.where(known, ahead - 1, 0),
+            begin=torch.where(waiting, prefixes.begin.gather(1, parent_BK), node_BK),
+            begin_depth=torch.where(waiting, prefixes.begin_depth.gather(1, parent_BK), depth),
+            slot=torch.full_like(node_BK, -1),
             sees=prefixes.sees.gather(1, parent_BK[..., None].expand(-1, -1, C)),
         )
 
-    def children(self, prefixes: Prefixes, depth_BK: torch.Tensor, settled_B: torch.Tensor) -> Children:
-        """The children of every live prefix, evaluating what has not been evaluated.
+    def children(self, prefixes: Prefixes, active_BK: torch.Tensor, least: int = 0) -> Children:
+        """The children of some prefixes, after the evaluation of what has not been evaluated.
 
         Args:
             prefixes: changed in place where blocks are evaluated.
-            depth_BK: the depths of their nodes.
-            settled_B: whose prefixes will all be followed to their ends, so that whole chains can be evaluated at once.
+            active_BK: of which prefixes.
+            least: there is place for so many children at least.
         """
-        n_children = self.tree.n_children(prefixes.node) * prefixes.live
-        needed = (prefixes.slot < 0) & ((n_children > 0) if self.full else (n_children > 1))
-        length_BK = self.tree.block(prefixes.begin) * needed
-        if self.full:
-            length_BK = torch.where(settled_B[:, None], length_BK, length_BK.clamp(max=1))
+        n_children = self.tree.n_children(prefixes.node) * active_BK
         several = n_children * (n_children > 1)
+        length_BK = (n_children > 0).long() if self.full else self.tree.block(prefixes.begin) * (several > 0)
         # All sizes of this step, in the only question that it asks the device.
         L, Q, R, P, N, n_choices = torch.stack(
             [
@@ -141,24 +137,25 @@ class Expansion:
             ]
         ).tolist()
         if R:
-            self._evaluate(prefixes, length_BK, depth_BK, L, Q, R)
-        return self._score(prefixes, n_children, P, N, n_choices)
+            self._evaluate(prefixes, length_BK, L, Q, R)
+        return self._score(prefixes, n_children, max(P, least), N, N if self.full else n_choices)
 
-    def _evaluate(
-        self, prefixes: Prefixes, length_BK: torch.Tensor, depth_BK: torch.Tensor, L: int, Q: int, R: int
-    ) -> None:
+    def check(self) -> None:
+        """Raise `IdgrError` if the scores were not numbers. It waits for the device."""
+        if bool(self.broken):
+            raise IdgrError("the model's scores are not numbers", "train it again, with a lower learning rate")
+
+    def _evaluate(self, prefixes: Prefixes, length_BK: torch.Tensor, L: int, Q: int, R: int) -> None:
         memory, tree = self.memory, self.tree
         (B, K), device, used = length_BK.shape, length_BK.device, memory.used
         steps = [prefixes.begin]
         for _ in range(L - 1):
             steps.append(tree.first(steps[-1]))
-        prefix_R, among_R = _runs(length_BK.flatten(), R)
+        prefix_R, among_R = runs(length_BK.flatten(), R)
         node_R = torch.stack(steps)[among_R, prefix_R // K, prefix_R % K]
         # Each user's tokens lie side by side in the order of prefix and place.
         start_BK = length_BK.cumsum(1) - length_BK
         cell_R = prefix_R // K * Q + start_BK.flatten()[prefix_R] + among_R
-        # Under the full softmax a block begins at the prefix's node, else it ends there.
-        first_BK = depth_BK if self.full else depth_BK - length_BK + 1
 
         def spread(values_R: torch.Tensor, padding: int) -> torch.Tensor:
             return values_R.new_full((B * Q,), padding).index_copy_(0, cell_R, values_R).view(B, Q)
@@ -169,70 +166,61 @@ class Expansion:
         hidden_RD = self.decoder.extend(
             memory,
             spread(tree.token[node_R].long(), self.decoder.start),
-            spread(first_BK.flatten()[prefix_R] + among_R, 0),
+            spread(prefixes.begin_depth.flatten()[prefix_R] + among_R, 0),
             torch.cat([past_BQC, own_BQQ], dim=-1),
             cell_R,
         )
         self.evaluated += R
         if self.full:
-            normaliser_R = self.decoder.log_normaliser(hidden_RD)
-            only_R = tree.token[tree.first(node_R)].long()
-            forced_R = (hidden_RD.float() * self.decoder.head_VD[only_R].float()).sum(-1) - normaliser_R
-            self.normaliser = torch.cat([self.normaliser, spread(normaliser_R, 0)], dim=1)
-            self.forced = torch.cat([self.forced, spread(forced_R, 0)], dim=1)
-
+            self.normaliser = torch.cat([self.normaliser, spread(self.decoder.log_normaliser(hidden_RD), 0)], dim=1)
         block_BKQ = prefix_BQ[:, None, :] == torch.arange(K, device=device)[:, None]
         prefixes.sees = torch.cat([prefixes.sees, block_BKQ], dim=-1)
-        needed = length_BK > 0
-        offset = 0 if self.full else length_BK - 1
-        prefixes.slot = torch.where(needed, used + start_BK + offset, prefixes.slot)
-        prefixes.ahead = torch.where(needed, length_BK - 1 - offset, prefixes.ahead)
+        prefixes.slot = torch.where(length_BK > 0, used + start_BK + length_BK - 1, prefixes.slot)
 
-    def _score(self, prefixes: Prefixes, n_children_BK: torch.Tensor, P: int, N: int, n_choices: int) -> Children:
+    def _score(self, prefixes: Prefixes, n_children_BK: torch.Tensor, P: int, N: int, n_scored: int) -> Children:
         tree, memory, head_VD = self.tree, self.memory, self.decoder.head_VD
         B, K = n_children_BK.shape
         count = n_children_BK.flatten()
-        row_N, among_N = _runs(count, N)
+        row_N, among_N = runs(count, N)
         child_N = tree.first(prefixes.node.flatten())[row_N] + among_N
         before_BK = n_children_BK.cumsum(1) - n_children_BK
         cell_N = row_N // K * P + before_BK.flatten()[row_N] + among_N
 
         slot_BK = prefixes.slot.clamp(min=0)
-        if prefixes.at_root and memory.used:  # all users ask for the same children
-            logit_BP = (memory.hidden[:, 0] @ head_VD[tree.token[1 : P + 1].long()].T).float()
-            sum_B1 = self.normaliser[:, :1] if self.full else logit_BP.logsumexp(1, keepdim=True)
-            log_prob_N = (logit_BP - sum_B1).flatten()
-            if bool(log_prob_N.isnan().any()):
-                raise IdgrError("the model's scores are not numbers", "train it again, with a lower learning rate")
+        if prefixes.at_root and n_scored:  # all users ask for the same children
+            logit_BN = (memory.hidden[:, 0] @ head_VD[tree.token[1 : N // B + 1].long()].T).float()
+            sum_B1 = self.normaliser[:, :1] if self.full else logit_BN.logsumexp(1, keepdim=True)
+            log_prob_N = (logit_BN - sum_B1).flatten()
+            self.broken = log_prob_N.isnan().any()
         else:
-            forced = self.forced.gather(1, slot_BK) if self.full else torch.zeros_like(slot_BK, dtype=torch.float32)
-            log_prob_N = forced.flatten()[row_N]
-            if n_choices:
-                several = count * (count > 1)
-                row, among = _runs(several, n_choices)
+            log_prob_N = child_N.new_zeros(N, dtype=torch.float32)
+            if n_scored:
+                scored = count if self.full else count * (count > 1)
+                row, among = runs(scored, n_scored)
                 place = (count.cumsum(0) - count)[row] + among
                 cell = row // K * memory.hidden.shape[1] + slot_BK.flatten()[row]
-                logit = _products(memory.hidden.flatten(0, 1), cell, head_VD, tree.token[child_N[place]].long())
+                logit = products(memory.hidden.flatten(0, 1), cell, head_VD, tree.token[child_N[place]].long())
                 if self.full:
                     logit -= self.normaliser.gather(1, slot_BK).flatten()[row]
                 else:
-                    logit -= _log_sums(logit, row, several)
+                    logit -= log_sums(logit, row, B * K)
                 log_prob_N.index_copy_(0, place, logit)
 
         return Children(
             node=child_N.new_zeros(B * P).index_copy_(0, cell_N, child_N).view(B, P),
             parent=row_N.new_zeros(B * P).index_copy_(0, cell_N, row_N % K).view(B, P),
             log_prob=log_prob_N.new_full((B * P,), NEVER).index_copy_(0, cell_N, log_prob_N).view(B, P),
+            n=N,
         )
 
 
-def _runs(count: torch.Tensor, total: int) -> tuple[torch.Tensor, torch.Tensor]:
+def runs(count: torch.Tensor, total: int) -> tuple[torch.Tensor, torch.Tensor]:
     """For each of `total` elements in runs of `count` elements, its run and its place there."""
     run = torch.repeat_interleave(count, output_size=total)
     return run, torch.arange(total, device=count.device) - (count.cumsum(0) - count)[run]
 
 
-def _products(hidden: torch.Tensor, row: torch.Tensor, head_VD: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
+def products(hidden: torch.Tensor, row: torch.Tensor, head_VD: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
     """The logits of pairs of a hidden state and a token, in float32."""
     parts = [
         (hidden[rows].float() * head_VD[tokens].float()).sum(-1)
@@ -241,8 +229,8 @@ def _products(hidden: torch.Tensor, row: torch.Tensor, head_VD: torch.Tensor, to
     return torch.cat(parts)
 
 
-def _log_sums(logit: torch.Tensor, row: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """For each logit, the logarithm of the sum of exponentials over the logits of its row, which lie side by side."""
-    top = torch.segment_reduce(logit, "max", lengths=lengths, initial=NEVER, unsafe=True)
-    total = torch.segment_reduce((logit - top[row]).exp(), "sum", lengths=lengths, unsafe=True)
-    return (top + total.log())[row]
+def log_sums(logit_N: torch.Tensor, row_N: torch.Tensor, n_rows: int) -> torch.Tensor:
+    """For each logit, the logarithm of the sum of exponentials over the logits of its row."""
+    top = logit_N.new_full((n_rows,), NEVER).scatter_reduce_(0, row_N, logit_N, "amax")
+    total = logit_N.new_zeros(n_rows).index_add_(0, row_N, (logit_N - top[row_N]).exp_())
+    return (top + total.log())[row_N]

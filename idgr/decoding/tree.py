@@ -30,11 +30,12 @@ class Tree:
         self.eos = trie.eos
         self.token = torch.tensor(trie.token, device=device)
         self.token[0] = start
-        self.first_child = torch.tensor(trie.first_child, device=device)
-        self.item_lo = torch.tensor(trie.item_lo, device=device)
-        self.item_hi = torch.tensor(trie.item_hi, device=device)
-        self.tail = torch.tensor(trie.tail, device=device)
-        self.chain = torch.tensor(_chains(trie), device=device)
+        # On the CPU these are the tree's own arrays, which may be mapped from a file that other processes share.
+        self.first_child = torch.from_numpy(trie.first_child).to(device)
+        self.item_lo = torch.from_numpy(trie.item_lo).to(device)
+        self.item_hi = torch.from_numpy(trie.item_hi).to(device)
+        self.tail = torch.from_numpy(trie.tail).to(device)
+        self.chain = torch.from_numpy(_chains(trie)).to(device)
         self.crown = len(trie.item_lo)
         self.item = trie.item
         self.depth = trie.depth

@@ -210,7 +210,8 @@ def load_trie(path: str | os.PathLike[str], fingerprint: str) -> Trie | None:
             begin, end = header[name]["data_offsets"]
             if header[name]["dtype"] != "I32":
                 raise ValueError(f"{name} is {header[name]['dtype']}")
-            arrays[name] = np.memmap(path, np.int32, "r", 8 + size + begin, ((end - begin) // 4,))
+            # Copied on write, since tensors must be writable; nobody writes.
+            arrays[name] = np.memmap(path, np.int32, "c", 8 + size + begin, ((end - begin) // 4,))
         return Trie(eos=int(metadata["eos"]), **arrays)
     except (OSError, ValueError, KeyError, TypeError) as fault:
         raise IdgrError(

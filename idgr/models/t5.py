@@ -114,7 +114,7 @@ def read_weights(model: T5ForConditionalGeneration, dtype: torch.dtype) -> T5:
     def attention(layer: Any, inner: Any) -> Attention:
         return Attention(weight(layer.layer_norm), *(weight(getattr(inner, name)) for name in "qkvo"))
 
-    def feed_forward(layer: Any) -> FeedForward:
+    def dense_layer(layer: Any) -> FeedForward:
         dense = layer.DenseReluDense
         if config.is_gated_act:
             return FeedForward(weight(layer.layer_norm), weight(dense.wi_0), weight(dense.wi_1), weight(dense.wo))
@@ -133,14 +133,14 @@ def read_weights(model: T5ForConditionalGeneration, dtype: torch.dtype) -> T5:
         head_VD=weight(model.lm_head),
         head_scale=config.d_model**-0.5 if config.scale_decoder_outputs else 1.0,
         encoder=[
-            EncoderLayer(attention(block.layer[0], block.layer[0].SelfAttention), feed_forward(block.layer[1]))
+            EncoderLayer(attention(block.layer[0], block.layer[0].SelfAttention), dense_layer(block.layer[1]))
             for block in model.encoder.block
         ],
         decoder=[
             DecoderLayer(
                 attention(block.layer[0], block.layer[0].SelfAttention),
                 attention(block.layer[1], block.layer[1].EncDecAttention),
-                feed_forward(block.layer[2]),
+                dense_layer(block.layer[2]),
             )
             for block in model.decoder.block
         ],
@@ -152,7 +152,7 @@ def read_weights(model: T5ForConditionalGeneration, dtype: torch.dtype) -> T5:
         activation=torch.relu_ if config.dense_act_fn == "relu" else activation,
         n_heads=config.num_heads,
         epsilon=config.layer_norm_epsilon,
-        start=config.decoder_start_token_id,
+        start=config.pad_token_id if config.decoder_start_token_id is None else config.decoder_start_token_id,
         eos=config.eos_token_id,
         pad=config.pad_token_id,
     )
@@ -182,13 +182,13 @@ def encode(t5: T5, rows: Sequence[Sequence[int] | npt.NDArray[np.int32]]) -> tup
     x_ND = F.embedding(tokens_N, t5.embedding_VD)
     for layer in t5.encoder:
         weights = layer.self_attention
-        h_ND = _norm(t5, x_ND, weights.norm_D)
+        h_ND = norm(t5, x_ND, weights.norm_D)
         q, k, v = (_heads(padded(F.linear(h_ND, w)), t5.n_heads) for w in (weights.q, weights.k, weights.v))
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias_BHSS, scale=1.0)
         mixed_ND = mixed.transpose(1, 2).reshape(B * S, -1).index_select(0, places_N)
         x_ND = x_ND + F.linear(mixed_ND, weights.o)
-        x_ND = x_ND + _feed_forward(t5, layer.feed_forward, x_ND)
-    return padded(_norm(t5, x_ND, t5.encoder_norm_D)), lengths_B
+        x_ND = x_ND + feed_forward(t5, layer.feed_forward, x_ND)
+    return padded(norm(t5, x_ND, t5.encoder_norm_D)), lengths_B
 
 
 def source_of(t5: T5, states_BSD: Tensor, lengths_B: Tensor) -> Source:
@@ -241,7 +241,7 @@ def decode_step(
     bias_H1L = bias_1HLL[0, :, step : step + 1, : step + 1]
     for index, layer in enumerate(t5.decoder):
         weights = layer.self_attention
-        h_RD = _norm(t5, x_RD, weights.norm_D)
+        h_RD = norm(t5, x_RD, weights.norm_D)
         q, k, v = (
             F.linear(h_RD, w).view(-1, t5.n_heads, cache.keys[index].shape[-1])[rows_BK]
             for w in (weights.q, weights.k, weights.v)
@@ -254,30 +254,32 @@ def decode_step(
         x_RD = x_RD + F.linear(mixed_XD[first_R], weights.o)
 
         weights = layer.cross_attention
-        q = _heads(F.linear(_norm(t5, x_RD, weights.norm_D), weights.q)[rows_BK], t5.n_heads)
+        q = _heads(F.linear(norm(t5, x_RD, weights.norm_D), weights.q)[rows_BK], t5.n_heads)
         mixed = F.scaled_dot_product_attention(
             q, source.keys[index], source.values[index], attn_mask=source.mask_B11S, scale=1.0
         )
         mixed_XD = mixed.transpose(1, 2).reshape(B * K, -1)
         x_RD = x_RD + F.linear(mixed_XD[first_R], weights.o)
-        x_RD = x_RD + _feed_forward(t5, layer.feed_forward, x_RD)
-    return F.linear(_norm(t5, x_RD, t5.decoder_norm_D) * t5.head_scale, t5.head_VD)
+        x_RD = x_RD + feed_forward(t5, layer.feed_forward, x_RD)
+    return F.linear(norm(t5, x_RD, t5.decoder_norm_D) * t5.head_scale, t5.head_VD)
 
 
-def _norm(t5: T5, x: Tensor, weight_D: Tensor) -> Tensor:
+def norm(t5: T5, x: Tensor, weight_D: Tensor) -> Tensor:
+    """T5's layer norm, which neither centres nor shifts."""
     return F.rms_norm(x, (x.shape[-1],), weight_D, t5.epsilon)
 
 
-def _heads(x_BSD: Tensor, n_heads: int) -> Tensor:
-    return x_BSD.view(*x_BSD.shape[:2], n_heads, -1).transpose(1, 2)
-
-
-def _feed_forward(t5: T5, weights: FeedForward, x: Tensor) -> Tensor:
-    x = _norm(t5, x, weights.norm_D)
+def feed_forward(t5: T5, weights: FeedForward, x: Tensor) -> Tensor:
+    """What a feed-forward layer adds to its input, [..., D] each."""
+    x = norm(t5, x, weights.norm_D)
     inner = t5.activation(F.linear(x, weights.inner))
     if weights.gate is not None:
         inner *= F.linear(x, weights.gate)
     return F.linear(inner, weights.outer)
+
+
+def _heads(x_BSD: Tensor, n_heads: int) -> Tensor:
+    return x_BSD.view(*x_BSD.shape[:2], n_heads, -1).transpose(1, 2)
 
 
 def _padding_mask(lengths_B: Tensor, S: int, dtype: torch.dtype) -> Tensor:

@@ -19,7 +19,9 @@ from idgr.bench.decode_contenders import FreeSearch, Task
 from idgr.bench.decode_inputs import draw, made_up_histories, readable_ids
 from idgr.bench.processes import Measurement
 from idgr.bench.synthetic_ids import synthetic_ids
-from idgr.decoding.beam import SearchOptions
+from idgr.decoding.beam import BeamSearch, SearchOptions
+from idgr.decoding.decoder import Decoder
+from idgr.decoding.trie import build_trie
 from idgr.formats.records import ItemId
 from idgr.models.backbone import PRESETS, Preset, load_backbone, new_backbone
 from idgr.models.tokenizer import train_tokenizer
@@ -62,6 +64,7 @@ def test_idgr_and_transformers_agree(bench: DecodeBench) -> None:
         "transformers, unconstrained",
         "idgr, full",
         "idgr, trie",
+        "idgr, passes of full",
         "idgr, unconstrained",
     }
     ours = records["idgr, full"]
@@ -69,6 +72,8 @@ def test_idgr_and_transformers_agree(bench: DecodeBench) -> None:
     assert ours["largest_score_gap"] < 1e-4
     assert records["transformers"]["ratio"] == 1.0
     assert records["idgr, trie"]["tokens_per_user"] < ours["tokens_per_user"]
+    assert records["idgr, passes of full"]["tokens_per_user"] == ours["tokens_per_user"]
+    assert ours["time_ratio_to_unconstrained"] > 0
     assert all(len(record["seconds"]) == bench.repeats for record in records.values())
 
 
@@ -113,6 +118,33 @@ def test_free_search_is_beam_search_without_a_tree() -> None:
         )
         assert theirs.sequences[:, 1:].tolist() == answer
         np.testing.assert_allclose(theirs.sequences_scores.numpy(), score, atol=1e-4)
+
+
+def test_passes_ask_the_decoder_what_the_search_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = new_backbone(Preset(16, 32, 1, 2, 8, 400), train_tokenizer(IDS, 400), seed=0)
+    rows = [[5, 6, 7], [5, 6, 8], [5, 9], [10, 11, 12, 13], [10, 14]]
+    search = BeamSearch(backbone.model, build_trie(rows, 1), SearchOptions(2, 2))
+    prompts = [[5, 6, 7, 1], [9, 8, 1], [4, 1]]
+    passes = contenders.Passes(lambda users: search.search([prompts[user] for user in users], batch_size=2), search)
+    answers: list[tuple[str, Any]] = []
+    for name in ("extend", "log_normaliser"):
+        ask = getattr(Decoder, name)
+
+        def told(*given: Any, name: str = name, ask: Any = ask) -> Any:
+            answer = ask(*given)
+            answers.append((name, answer))
+            return answer
+
+        monkeypatch.setattr(Decoder, name, told)
+    passes.record((0, 1, 2))
+    first, tokens = list(answers), search.evaluated
+    answers.clear()
+    passes.play([0, 1, 2])
+    assert [name for name, _ in answers] == [name for name, _ in first]
+    assert {name for name, _ in first} == {"extend", "log_normaliser"}
+    for (_, one), (_, other) in zip(answers, first, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    assert passes.evaluated == tokens > 0
 
 
 def test_made_up_ids_have_the_shape_of_the_given() -> None:

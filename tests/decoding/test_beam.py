@@ -17,7 +17,7 @@ from idgr.decoding.decoder import Decoder
 from idgr.decoding.trie import build_trie
 from idgr.errors import IdgrError, UsageError
 
-from .oracle import EOS, START, DictionaryTrie, plain_beam_search, random_ids, random_prompts, tiny_t5
+from .oracle import EOS, START, DictionaryTrie, plain_beam_search, random_ids, random_prompts, score_every_item, tiny_t5
 
 SHAPES: list[dict[str, Any]] = [
     {},
@@ -63,6 +63,44 @@ def test_equals_plain_beam_search(seed: int, items: int, beams: int, length_pena
         )
         assert_same(ranking, wanted)
         assert set(ranking.items) <= set(valid)
+
+
+@settings(derandomize=True, deadline=None, max_examples=20)
+@given(
+    seed=st.integers(0, 10_000),
+    items=st.integers(1, 40),
+    more=st.integers(0, 20),
+    length_penalty=st.sampled_from([0.0, 1.0]),
+    normalize=st.sampled_from(["full", "trie"]),
+)
+def test_as_many_beams_as_items_find_the_best(
+    seed: int, items: int, more: int, length_penalty: float, normalize: str
+) -> None:
+    generator = np.random.default_rng(seed)
+    model = MODELS[seed % len(MODELS)]
+    ids, prompts = random_ids(generator, items, longest=8), random_prompts(generator, 2)
+    options = SearchOptions(items + more, items + more, length_penalty, normalize)
+    for prompt, ranking in zip(prompts, beam_search(model, build_trie(ids, EOS), prompts, options), strict=True):
+        scores = score_every_item(model, ids, prompt, length_penalty=length_penalty, normalize=normalize)
+        assert_same(ranking, sorted(enumerate(scores), key=lambda pair: -pair[1]))
+
+
+@pytest.mark.parametrize("normalize", ["full", "trie"])
+def test_settled_users_are_scored_in_one_pass(normalize: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prefixes that share a long stem compete until it parts; what follows costs one pass, however long it is."""
+    passes: list[int] = []
+    extend = Decoder.extend
+
+    def counted(self: Decoder, memory: Any, token_BQ: torch.Tensor, *rest: Any) -> torch.Tensor:
+        passes.append(token_BQ.shape[1])
+        return extend(self, memory, token_BQ, *rest)
+
+    monkeypatch.setattr(Decoder, "extend", counted)
+    ids = [[first, *([9] * 3), last, *([11] * 4)] for first in (3, 4, 5) for last in (6, 7)]
+    beam_search(MODELS[0], build_trie(ids, EOS), [[4, EOS]], SearchOptions(2, 2, normalize=normalize))
+    # The root; two prefixes with two items each, to where these part, in four steps or, where forced tokens cost
+    # nothing, as one block; then two items are left for two beams, whose last tokens cost one pass or none.
+    assert len(passes) == (6 if normalize == "full" else 2)
 
 
 @pytest.mark.parametrize("length_penalty", [0.0, 1.0, 0.6, -0.3])

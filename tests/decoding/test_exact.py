@@ -39,6 +39,17 @@ def test_equals_scoring_every_item(seed: int, items: int, k: int, length_penalty
 
 
 @pytest.mark.parametrize("normalize", ["full", "trie"])
+def test_equals_scoring_every_item_of_two_thousand(normalize: str) -> None:
+    generator = np.random.default_rng(4)
+    ids, (prompt,) = random_ids(generator, 2000, longest=8), random_prompts(generator, 1)
+    (found,) = ExactSearch(MODEL, build_trie(ids, EOS), SearchOptions(20, 20, 0.0, normalize)).search([prompt])
+    scores = np.array(score_every_item(MODEL, ids, prompt, length_penalty=0.0, normalize=normalize))
+    best = np.argsort(-scores)[:20]
+    assert found.items == best.tolist()
+    np.testing.assert_allclose(found.scores, scores[best], atol=1e-4)
+
+
+@pytest.mark.parametrize("normalize", ["full", "trie"])
 def test_the_proof_needs_fewer_nodes_than_the_tree_has(normalize: str) -> None:
     generator = np.random.default_rng(0)
     trie, prompts = build_trie(random_ids(generator, 2000, longest=8), EOS), random_prompts(generator, 2)

@@ -16,7 +16,7 @@ import pytest
 from idgr.cli.main import run
 from idgr.formats.jsonl import write_jsonl
 from idgr.formats.records import ItemId, ids_fingerprint
-from idgr.formats.run_info import RunInfo
+from idgr.formats.run_info import RunInfo, read_run
 from idgr.models.backbone import Preset, new_backbone, save_backbone
 from idgr.models.tokenizer import train_tokenizer
 
@@ -111,12 +111,18 @@ def test_history_and_subset(shop: Path, tmp_path: Path) -> None:
         assert set(row["items"]) == {"i0", "i7", "i20"} - set(query["history"])
 
 
-def test_exact_search_and_wide_beams_agree(shop: Path, tmp_path: Path) -> None:
+def test_exact_search_and_wide_beams_agree(shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert recommend(shop, "--search", "exact", "-k", "3", output=tmp_path / "a") == 0
     assert recommend(shop, "--beams", "60", "-k", "3", output=tmp_path / "b") == 0
     for one, other in zip(rows_of(tmp_path / "a"), rows_of(tmp_path / "b"), strict=True):
         assert one["items"] == other["items"]
         assert one["scores"] == pytest.approx(other["scores"], abs=1e-5)
+    told = [line for line in capsys.readouterr().err.splitlines() if "prefixes expanded" in line]
+    expansions = read_run(tmp_path / "a")["expansions"]
+    assert len(told) == 1
+    assert f"recommend: {expansions} prefixes expanded for each history" in told[0]
+    assert 1 <= expansions < 100
+    assert "expansions" not in read_run(tmp_path / "b")
 
 
 def test_shards_hold_every_history_once(shop: Path, tmp_path: Path) -> None:

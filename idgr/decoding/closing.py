@@ -1,0 +1,192 @@
+"""The end of a search: everything below a user's last prefixes, in one pass through the decoder.
+
+Legend: B users, K places for nodes of a user at one depth, T steps, R tokens of all users, Q query tokens of a user in
+one pass, C slots, X = T·K entries of a user, N entries of all users that have been scored.
+
+Where no more items are left below a user's prefixes than there are beams, nothing competes any longer: every one of
+them is followed to its ends. So the walk down the tree needs no model; the tokens on the way are evaluated together,
+each seeing its ancestors, and added up along the paths. Two thirds of an ID's tokens lie here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from idgr.decoding.expansion import NEVER, Expansion, Prefixes, log_sums, products
+
+# So many attention weights of a layer are computed at a time on a processor, so that they stay in its cache.
+_WEIGHTS_AT_ONCE = 1 << 19
+
+
+@dataclass
+class _Walk:
+    """The nodes below and at the beginnings of some prefixes, an entry each, [B, T, K]: step 0 holds the beginnings.
+
+    Attributes:
+        node: 0 where there is none.
+        parent: the place at the step before.
+        origin: the prefix that it began with.
+        there: whether there is a node.
+        wanted: whether the user may get an item below it.
+    """
+
+    node: torch.Tensor
+    parent: torch.Tensor
+    origin: torch.Tensor
+    there: torch.Tensor
+    wanted: torch.Tensor
+
+
+def items_below(
+    expansion: Expansion, prefixes: Prefixes, score_BK: torch.Tensor, barred_BE: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """All items below some prefixes, at most K for each user.
+
+    Args:
+        expansion: what has been evaluated so far.
+        prefixes: those that are live have items below them.
+        score_BK: the sums of their log-probabilities.
+        barred_BE: see `Tree.barred`.
+
+    Returns:
+        [B, X] the leaves, 0 where there is none; the sums of their log-probabilities, minus infinity where there is
+        none; and the numbers of tokens of their IDs.
+    """
+    tree = expansion.tree
+    walk = _walk(expansion, prefixes, barred_BE)
+    _, T, K = walk.node.shape
+    leaf = tree.is_leaf(walk.node)
+    # Under the softmax over the valid children, a node needs no evaluation unless there is a choice at or below it.
+    asked = walk.wanted & (~leaf if expansion.full else tree.n_items(walk.node) > 1)
+    log_prob_BTK = _log_probs(expansion, prefixes, walk, asked)
+
+    total = score_BK
+    totals = [total]
+    for step in range(1, T):
+        total = total.gather(1, walk.parent[:, step]) + log_prob_BTK[:, step]
+        totals.append(total)
+    ends = walk.wanted & leaf
+    length = prefixes.begin_depth.gather(1, walk.origin.flatten(1)) + torch.arange(
+        T, device=leaf.device
+    ).repeat_interleave(K)
+    score = torch.stack(totals, 1).masked_fill(~ends, NEVER)
+    return (walk.node * ends).flatten(1), score.flatten(1), length
+
+
+def _walk(expansion: Expansion, prefixes: Prefixes, barred_BE: torch.Tensor | None) -> _Walk:
+    tree, device = expansion.tree, prefixes.node.device
+    B, K = prefixes.node.shape
+    place_K = torch.arange(K, device=device).repeat(B, 1)
+    first_depth = prefixes.begin_depth.masked_fill(~prefixes.live, tree.depth).min()
+    there, node, origin = prefixes.live, prefixes.begin * prefixes.live, place_K
+    steps = [_Walk(node, place_K, origin, there, there)]
+    for _ in range(tree.depth - int(first_depth)):
+        n_children = tree.n_children(node) * steps[-1].wanted
+        ends = n_children.cumsum(1)
+        parent = torch.searchsorted(ends, place_K, right=True).clamp(max=K - 1)
+        among = place_K - (ends - n_children).gather(1, parent)
+        there = place_K < ends[:, -1:]
+        node = (tree.first(node).gather(1, parent) + among) * there
+        origin = origin.gather(1, parent)
+        alive = tree.alive(node, barred_BE)
+        steps.append(_Walk(node, parent, origin, there, there if alive is None else there & alive))
+    return _Walk(*(torch.stack([getattr(step, name) for step in steps], 1) for name in _Walk.__dataclass_fields__))
+
+
+def _log_probs(expansion: Expansion, prefixes: Prefixes, walk: _Walk, asked_BTK: torch.Tensor) -> torch.Tensor:
+    """[B, T, K] the log-probability of each node given the one above it; 0 at the beginnings."""
+    tree, decoder = expansion.tree, expansion.decoder
+    B, T, K = walk.node.shape
+    asked_BX = asked_BTK.flatten(1)
+    counts = asked_BX.sum(1)
+    result = torch.zeros(B, T, K, device=asked_BX.device)
+    sizes: list[int] = counts.tolist()
+    if not any(sizes):
+        return result
+    # Entries in the order of user, step and place; a token's place among its user's tokens is its column.
+    column_BX = asked_BX.cumsum(1) - 1
+    row_BX = (counts.cumsum(0) - counts)[:, None] + column_BX
+    hidden_RD = torch.empty(sum(sizes), decoder.head_VD.shape[1], dtype=decoder.head_VD.dtype, device=result.device)
+    above_BX = (
+        walk.parent.flatten(1) + (torch.arange(T, device=result.device) - 1).clamp(min=0).repeat_interleave(K) * K
+    )
+    for rows in _groups(expansion, sizes):
+        hidden_RD[row_BX[rows][asked_BX[rows]]] = _evaluate(
+            expansion, prefixes, rows, walk, asked_BX[rows], column_BX[rows].gather(1, above_BX[rows])
+        )
+    expansion.evaluated += sum(sizes)
+
+    scored_BTK = walk.there.clone()
+    scored_BTK[:, 0] = False
+    scored_BTK &= asked_BX.gather(1, above_BX).view(B, T, K)
+    child_N = scored_BTK.flatten().nonzero().squeeze(1)
+    row_N = row_BX.gather(1, above_BX).flatten()[child_N]
+    log_prob_N = products(hidden_RD, row_N, decoder.head_VD, tree.token[walk.node.flatten()[child_N]].long())
+    if expansion.full:
+        log_prob_N -= decoder.log_normaliser(hidden_RD)[row_N]
+    else:
+        log_prob_N -= log_sums(log_prob_N, row_N, len(hidden_RD))
+    expansion.broken |= log_prob_N.isnan().any()
+    return result.view(-1).index_copy_(0, child_N, log_prob_N).view(B, T, K)
+
+
+def _groups(expansion: Expansion, sizes: list[int]) -> list[list[int]]:
+    """Users with about as many tokens to evaluate, a few at a time on a processor."""
+    decoder = expansion.decoder
+    groups = []
+    for group in decoder.alike(sizes):
+        users = [user for user in group if sizes[user]]
+        most = len(users)
+        if decoder.device.type == "cpu" and users:
+            weights = sizes[users[0]] * (expansion.memory.used + sizes[users[0]]) * decoder.t5.n_heads
+            most = max(1, _WEIGHTS_AT_ONCE // weights)
+        groups += [users[first : first + most] for first in range(0, len(users), max(1, most))]
+    return groups
+
+
+def _evaluate(
+    expansion: Expansion,
+    prefixes: Prefixes,
+    rows: list[int],
+    walk: _Walk,
+    asked_BX: torch.Tensor,
+    above_BX: torch.Tensor,
+) -> torch.Tensor:
+    """[R, D] the hidden states of the entries that are asked for, of the users `rows`.
+
+    Args:
+        above_BX: the column of the token above each entry.
+    """
+    tree, decoder = expansion.tree, expansion.decoder
+    B, device = len(rows), asked_BX.device
+    K = walk.node.shape[2]
+    memory = decoder.only(expansion.memory, rows)
+    user_R, entry_R = asked_BX.nonzero(as_tuple=True)
+    column_R = (asked_BX.cumsum(1) - 1)[user_R, entry_R]
+    Q = int(column_R.max()) + 1
+    cell_R = user_R * Q + column_R
+
+    def spread(values_R: torch.Tensor, padding: int) -> torch.Tensor:
+        return values_R.new_full((B * Q,), padding).index_copy_(0, cell_R, values_R).view(B, Q)
+
+    origin_R = walk.origin[rows].flatten(1)[user_R, entry_R]
+    column_Q = torch.arange(Q, device=device)
+    # Up from each token to the one above it; a beginning is above itself.
+    up_R = torch.where(entry_R < K, column_R, above_BX[user_R, entry_R])
+    up_BQ = spread(up_R, 0)
+    own_BQQ = (column_Q[:, None] == column_Q).repeat(B, 1, 1)
+    above = up_BQ
+    for _ in range(walk.node.shape[1] - 1):
+        own_BQQ.scatter_(2, above[..., None], True)
+        above = up_BQ.gather(1, above)
+    past_BQC = prefixes.sees[rows].gather(1, spread(origin_R, 0)[..., None].expand(-1, -1, prefixes.sees.shape[-1]))
+    node_R = walk.node[rows].flatten(1)[user_R, entry_R]
+    return decoder.extend(
+        memory,
+        spread(tree.token[node_R].long(), decoder.start),
+        spread(prefixes.begin_depth[rows][user_R, origin_R] + entry_R // K, 0),
+        torch.cat([past_BQC, own_BQQ], dim=-1),
+        cell_R,
+    )
