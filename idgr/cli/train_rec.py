@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from idgr.cli.training_options import UNSHAPING, CheckpointMinutes, Compile, Ema, MaxTokensPerBatch, Overwrite, Track
 from idgr.errors import IdgrError, UsageError
 
 
@@ -49,6 +50,7 @@ def train_rec(
     epochs: Annotated[int, typer.Option("--epochs", help="Passes over the training instances.")] = 10,
     lr: Annotated[float, typer.Option("--lr", help="Highest learning rate.")] = 1e-3,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Instances a batch.")] = 64,
+    max_tokens_per_batch: MaxTokensPerBatch = 0,
     accumulate: Annotated[int, typer.Option("--accumulate", help="Batches a step.")] = 1,
     schedule: Annotated[
         str, typer.Option("--schedule", help="Learning rate after the warm-up: linear, cosine or constant.")
@@ -68,8 +70,13 @@ def train_rec(
     precision: Annotated[
         str, typer.Option("--precision", help="fp32, bf16 (products of matrices only), or auto: what is quicker here.")
     ] = "fp32",
+    ema: Ema = 0.0,
+    compile: Compile = False,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
     seed: Annotated[int, typer.Option("--seed", help="Seed of all that is random.")] = 0,
+    checkpoint_minutes: CheckpointMinutes = 10.0,
+    track: Track = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Train a recommender that reads a history as textual IDs and writes the next item's ID.
 
@@ -88,15 +95,16 @@ def train_rec(
         raise UsageError(f"--vocab-size {vocab_size}", "give a number of at least 1")
 
     from idgr.evaluation.trained_prompts import renderer_of, user_ids_of
-    from idgr.formats.jsonl import dump_line, replace_folder
     from idgr.formats.rec_folder import RecommenderFacts, read_seen_tokens, write_seen_tokens
     from idgr.formats.records import ids_fingerprint, read_ids, read_queries, read_sequences
     from idgr.formats.run_info import RunInfo, hash_input
     from idgr.models.backbone import resolve_model, save_backbone
     from idgr.progress import log
     from idgr.prompts.templates import load_templates, template_words
-    from idgr.training.loop import LoopOptions, pick_device, uses_bf16
+    from idgr.training.device import uses_bf16
+    from idgr.training.options import LoopOptions
     from idgr.training.recommender import RecommenderOptions, id_tokens, train_recommender
+    from idgr.training.stage import is_finished, open_stage
 
     options = RecommenderOptions(objective, valid_users, valid_beams, patience)
     loop = LoopOptions(
@@ -112,8 +120,10 @@ def train_rec(
         precision=precision,
         epoch_instances=epoch_instances,
         seed=seed,
+        max_tokens_per_batch=max_tokens_per_batch,
+        ema=ema,
+        compile=compile,
     )
-    where = pick_device(device)
     wordings = load_templates(templates)
     user_gen = hash_input(gen)["sha256"] if gen is not None and user_ids != "none" else None
     facts = RecommenderFacts(
@@ -121,13 +131,18 @@ def train_rec(
     )
     paths = {"train": train, "ids": ids, "valid": valid, "tokenizer": tokenizer, "templates": templates}
     paths |= {"gen": gen, "items": items}
-    shaping = {name: value for name, value in given.items() if name not in {*paths, "output", "device"}}
+    shaping = {name: value for name, value in given.items() if name not in {*paths, *UNSHAPING}}
     run = RunInfo("train-rec", shaping, {**paths, "model": model if Path(model).is_dir() else None}, seed)
 
-    with replace_folder(output) as folder:
+    if is_finished(output, run, overwrite=overwrite):
+        return
+    with open_stage(
+        output, run, device, overwrite=overwrite, checkpoint_minutes=checkpoint_minutes, track=track
+    ) as stage:
         known = read_ids(ids)
         number = {record.item_id: i for i, record in enumerate(known)}
-        sequences = [[number[item] for item in row.items] for row in read_sequences(train, number)]
+        rows = list(read_sequences(train, number))
+        sequences = [[number[item] for item in row.items] for row in rows]
         if max(map(len, sequences)) < 2:
             raise IdgrError("no sequence has two items", "give longer training sequences", where=train)
         users = (
@@ -146,19 +161,28 @@ def train_rec(
             vocab_size=vocab_size,
             seed=seed,
         )
-        named = user_ids_of(facts, gen, items, list(number), backbone.tokenizer, where)
+        named = user_ids_of(facts, gen, items, list(number), backbone.tokenizer, stage.device)
         renderer = renderer_of(facts, backbone.tokenizer, id_tokens(backbone.tokenizer, texts), named)
-        backbone.model.to(where)
+        backbone.model.to(stage.device)
         if not users:
             log("train-rec: no --valid, so the last epoch is kept, not the best")
-        with open(folder / "log.jsonl", "wb", buffering=0) as written:
-            best = train_recommender(
-                backbone, renderer, sequences, users, options, loop, lambda record: written.write(dump_line(record))
-            )
+        best = train_recommender(
+            backbone,
+            renderer,
+            sequences,
+            users,
+            options,
+            loop,
+            stage.tell,
+            names=[row.user_id for row in rows],
+            host=stage.host,
+        )
+        if stage.folder is None:
+            return
         log(f"train-rec: kept epoch {best['epoch']} of {loop.epochs}")
-        save_backbone(backbone, folder)
+        save_backbone(backbone, stage.folder)
         seen = {token for row in sequences for item in row for token in renderer.id_tokens[item]}
-        write_seen_tokens(folder, seen | (read_seen_tokens(model) or set()))
+        write_seen_tokens(stage.folder, seen | (read_seen_tokens(model) or set()))
         run.facts |= asdict(facts) | {"ids_fingerprint": ids_fingerprint(known), "kept": best}
-        run.facts["bf16"] = uses_bf16(precision, where)
-        run.write(output, folder)
+        run.facts["bf16"] = uses_bf16(precision, stage.device)
+        run.write(output, stage.folder)

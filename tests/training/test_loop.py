@@ -14,8 +14,12 @@ from torch import Tensor
 
 from idgr.errors import IdgrError, UsageError
 from idgr.models.backbone import Backbone
+from idgr.training.device import pick_device, uses_bf16
 from idgr.training.generator import pair_loss
-from idgr.training.loop import LoopOptions, epoch_batches, learning_rate, pick_device, run_epochs, uses_bf16
+from idgr.training.loop import run_epochs
+from idgr.training.options import LoopOptions
+from idgr.training.schedule import epoch_batches, learning_rate
+from idgr.training.work import Work
 
 ROWS = [[5 + n % 7, 20 + n, 9, 1] for n in range(12)]
 
@@ -29,11 +33,9 @@ def train(backbone: Backbone, **options: Any) -> list[dict[str, Any]]:
 
     run_epochs(
         backbone.model,
-        np.full(len(ROWS), 4),
-        loss_of,
+        Work("test", np.full(len(ROWS), 4), loss_of),
         LoopOptions(**options),
-        label="test",
-        after_epoch=lambda record: bool(records.append(record)),
+        on_epoch=records.append,
     )
     return records
 
@@ -132,7 +134,7 @@ def test_the_models_own_attention_is_back_afterwards(small: Backbone) -> None:
 def test_a_loss_that_is_no_number_stops_the_training(small: Backbone) -> None:
     with torch.no_grad():
         small.model.shared.weight[20] = torch.nan
-    with pytest.raises(IdgrError, match=r"the loss is not a number any more \(epoch 1, batch \d+\); take a smaller"):
+    with pytest.raises(IdgrError, match=r"the loss is not a number any more \(epoch 1, step \d+\); take a smaller"):
         train(small, epochs=3, batch_size=4)
 
 
@@ -141,22 +143,26 @@ def test_without_instances_there_is_nothing_to_learn(small: Backbone) -> None:
         pytest.fail("there is no batch")
 
     with pytest.raises(IdgrError, match="no training instances"):
-        run_epochs(small.model, np.array([], dtype=np.int64), loss_of, LoopOptions(), label="test")
+        run_epochs(small.model, Work("test", np.array([], dtype=np.int64), loss_of), LoopOptions())
 
 
-def test_after_epoch_may_end_the_training(small: Backbone) -> None:
-    seen: list[int] = []
+def test_the_best_epochs_weights_are_kept_and_patience_ends(small: Backbone) -> None:
+    scores = iter([0.1, 0.3, 0.3, 0.2, 0.9])
+    seen: list[Tensor] = []
 
     def loss_of(batch: npt.NDArray[np.int64], epoch: int) -> tuple[Tensor, int]:
         return pair_loss(small.model, ROWS, ROWS)
 
-    def after_epoch(record: dict[str, Any]) -> bool:
+    def measure() -> dict[str, float]:
         assert not small.model.training
-        seen.append(record["epoch"])
-        return len(seen) == 2
+        seen.append(small.model.shared.weight.detach().clone())
+        return {"score": next(scores)}
 
-    run_epochs(small.model, np.array([4]), loss_of, LoopOptions(epochs=9), label="test", after_epoch=after_epoch)
-    assert seen == [1, 2]
+    work = Work("test", np.array([4]), loss_of, measure=measure, best_by="score", patience=2)
+    best = run_epochs(small.model, work, LoopOptions(epochs=9))
+    assert (best["epoch"], best["score"], len(seen)) == (2, 0.3, 4)
+    assert torch.equal(small.model.shared.weight, seen[1])
+    assert not small.model.training
 
 
 @pytest.mark.parametrize(
