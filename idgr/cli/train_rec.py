@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from idgr.cli.training_options import UNSHAPING, CheckpointMinutes, Compile, Ema, MaxTokensPerBatch, Overwrite, Track
+from idgr.cli.training_options import (
+    UNSHAPING,
+    CheckpointMinutes,
+    Compile,
+    DryRun,
+    Ema,
+    MaxTokensPerBatch,
+    Overwrite,
+    Track,
+)
 from idgr.errors import IdgrError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from idgr.formats.records import ItemId
+    from idgr.models.backbone import Backbone
+    from idgr.prompts.rendering import PromptRenderer
+    from idgr.training.options import LoopOptions
+    from idgr.training.recommender import RecommenderOptions
+
+# Users who are ranked for in a dry run, to tell how long validation takes.
+_TRIED_USERS = 48
 
 
 def train_rec(
@@ -77,6 +98,7 @@ def train_rec(
     checkpoint_minutes: CheckpointMinutes = 10.0,
     track: Track = None,
     overwrite: Overwrite = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Train a recommender that reads a history as textual IDs and writes the next item's ID.
 
@@ -101,7 +123,7 @@ def train_rec(
     from idgr.models.backbone import resolve_model, save_backbone
     from idgr.progress import log
     from idgr.prompts.templates import load_templates, template_words
-    from idgr.training.device import uses_bf16
+    from idgr.training.device import pick_device, uses_bf16
     from idgr.training.options import LoopOptions
     from idgr.training.recommender import RecommenderOptions, id_tokens, train_recommender
     from idgr.training.stage import is_finished, open_stage
@@ -134,11 +156,7 @@ def train_rec(
     shaping = {name: value for name, value in given.items() if name not in {*paths, *UNSHAPING}}
     run = RunInfo("train-rec", shaping, {**paths, "model": model if Path(model).is_dir() else None}, seed)
 
-    if is_finished(output, run, overwrite=overwrite):
-        return
-    with open_stage(
-        output, run, device, overwrite=overwrite, checkpoint_minutes=checkpoint_minutes, track=track
-    ) as stage:
+    def prepare(where: torch.device) -> _Prepared:
         known = read_ids(ids)
         number = {record.item_id: i for i, record in enumerate(known)}
         rows = list(read_sequences(train, number))
@@ -161,20 +179,32 @@ def train_rec(
             vocab_size=vocab_size,
             seed=seed,
         )
-        named = user_ids_of(facts, gen, items, list(number), backbone.tokenizer, stage.device)
+        named = user_ids_of(facts, gen, items, list(number), backbone.tokenizer, where)
         renderer = renderer_of(facts, backbone.tokenizer, id_tokens(backbone.tokenizer, texts), named)
-        backbone.model.to(stage.device)
-        if not users:
+        backbone.model.to(where)
+        return _Prepared(known, [row.user_id for row in rows], sequences, users, backbone, renderer)
+
+    if dry_run:
+        _print_forecast(prepare(pick_device(device)), options, loop)
+        return
+    if is_finished(output, run, overwrite=overwrite):
+        return
+    with open_stage(
+        output, run, device, overwrite=overwrite, checkpoint_minutes=checkpoint_minutes, track=track
+    ) as stage:
+        ready = prepare(stage.device)
+        backbone, renderer, sequences = ready.backbone, ready.renderer, ready.sequences
+        if not ready.valid:
             log("train-rec: no --valid, so the last epoch is kept, not the best")
         best = train_recommender(
             backbone,
             renderer,
             sequences,
-            users,
+            ready.valid,
             options,
             loop,
             stage.tell,
-            names=[row.user_id for row in rows],
+            names=ready.names,
             host=stage.host,
         )
         if stage.folder is None:
@@ -183,6 +213,44 @@ def train_rec(
         save_backbone(backbone, stage.folder)
         seen = {token for row in sequences for item in row for token in renderer.id_tokens[item]}
         write_seen_tokens(stage.folder, seen | (read_seen_tokens(model) or set()))
-        run.facts |= asdict(facts) | {"ids_fingerprint": ids_fingerprint(known), "kept": best}
+        run.facts |= asdict(facts) | {"ids_fingerprint": ids_fingerprint(ready.known), "kept": best}
         run.facts["bf16"] = uses_bf16(precision, stage.device)
         run.write(output, stage.folder)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """What is trained, read and tokenized: IDs, the users' names, their training sequences, (history, target) pairs."""
+
+    known: list[ItemId]
+    names: list[str]
+    sequences: list[list[int]]
+    valid: list[tuple[list[int], int]]
+    backbone: Backbone
+    renderer: PromptRenderer
+
+
+def _print_forecast(given: _Prepared, options: RecommenderOptions, loop: LoopOptions) -> None:
+    """Print what the training would take, as JSON."""
+    from dataclasses import replace
+    from time import monotonic
+
+    import orjson
+
+    from idgr.bench.processes import peak_mib
+    from idgr.training.forecast import forecast
+    from idgr.training.recommender import recommender_work
+
+    n_users = len(given.valid) if not options.valid_users else min(options.valid_users, len(given.valid))
+    tried = replace(options, valid_users=_TRIED_USERS)
+    work = recommender_work(given.backbone, given.renderer, given.sequences, given.valid, tried, loop.seed)
+    found = forecast(given.backbone.model, work, loop)
+    seconds = 0.0
+    if work.measure is not None:
+        started = monotonic()
+        work.measure()
+        seconds = (monotonic() - started) * n_users / min(_TRIED_USERS, len(given.valid))
+    found["validation_seconds"] = round(seconds, 1)
+    found["hours"] = round(loop.epochs * (found["seconds_per_epoch"] + seconds) / 3600, 3)
+    found["peak_mib"] = round(peak_mib())
+    print(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())

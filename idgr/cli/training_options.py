@@ -27,3 +27,6 @@ Track = Annotated[
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Begin anew where the output or a checkpoint was made otherwise.")
 ]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Take a few steps, print what the training would take, and write nothing.")
+]

@@ -56,14 +56,7 @@ def run_epochs(
         raise IdgrError("no training instances", "give longer sequences or more of them")
     training = Training(model, work, options, host or Host())
     keeper = training.host.keeper
-    rate = model.config.dropout_rate if options.dropout is None else options.dropout
-    with (
-        own_random_numbers(model.device),
-        quick_attention(model),
-        compiled(model, options.compile),
-        dropout_rate(model, rate),
-        keeper.watching() if keeper else nullcontext(),
-    ):
+    with as_in_training(model, options), keeper.watching() if keeper else nullcontext():
         try:
             _resume(training, on_epoch)
             while training.state.epoch < options.epochs and not training.state.over:
@@ -77,6 +70,19 @@ def run_epochs(
     if training.kept or training.average:
         copy_into(training.learning, training.kept or training.average)
     return state.records[-1] if state.best is None else state.best
+
+
+@contextmanager
+def as_in_training(model: T5ForConditionalGeneration, options: LoopOptions) -> Iterator[None]:
+    """The model's dropout, attention and compiling as training wants them, inside the block; random numbers its own."""
+    rate = model.config.dropout_rate if options.dropout is None else options.dropout
+    with (
+        own_random_numbers(model.device),
+        quick_attention(model),
+        compiled(model, options.compile),
+        dropout_rate(model, rate),
+    ):
+        yield
 
 
 def _resume(training: Training, on_epoch: Callable[[dict[str, Any]], object] | None) -> None:

@@ -145,20 +145,36 @@ def train_recommender(
     Returns:
         The record of the epoch whose weights were kept.
     """
-    model, team = backbone.model, host.team if host else Team()
+    team = host.team if host else Team()
+    work = recommender_work(backbone, renderer, sequences, valid, options, loop.seed, names=names, team=team)
+    return run_epochs(backbone.model, work, loop, host, on_epoch)
+
+
+def recommender_work(
+    backbone: Backbone,
+    renderer: PromptRenderer,
+    sequences: Sequence[Sequence[int]],
+    valid: Sequence[tuple[Sequence[int], int]],
+    options: RecommenderOptions,
+    seed: int,
+    *,
+    names: Sequence[str] | None = None,
+    team: Team | None = None,
+) -> Work:
+    """What the loop needs to train a recommender; the arguments are those of `train_recommender`."""
+    model = backbone.model
     trie = build_trie(renderer.id_tokens, backbone.tokenizer.eos_token_id)
     instances = make_instances(sequences, renderer.max_history)
-    users = draw_users(len(valid), options.valid_users, loop.seed)
-    work = Work(
+    users = draw_users(len(valid), options.valid_users, seed)
+    return Work(
         "train-rec",
         prompt_costs(instances, renderer),
-        instance_loss(model, renderer, trie, instances, options.objective, loop.seed),
+        instance_loss(model, renderer, trie, instances, options.objective, seed),
         names=sequence_names(sequences, names),
         measure=validation(model, renderer, trie, [valid[user] for user in users], options, team) if valid else None,
         best_by="ndcg@10" if valid else None,
         patience=options.patience,
     )
-    return run_epochs(model, work, loop, host, on_epoch)
 
 
 def sequence_names(sequences: Sequence[Sequence[int]], users: Sequence[str] | None) -> Callable[[Ints], list[str]]:
