@@ -5,9 +5,10 @@ Knows records as numbers by name; nothing of what they mean.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from importlib.util import find_spec
+from contextlib import contextmanager, redirect_stdout
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -65,14 +66,21 @@ def tracking(
         cpu=device.type == "cpu", log_with=name, project_dir=str(final.parent / f"{final.name}.track")
     )
     plain = {key: value if isinstance(value, (bool, int, float, str)) else str(value) for key, value in options.items()}
-    accelerator.init_trackers(PROJECT, config=plain)
+    with redirect_stdout(sys.stderr):  # some greet there
+        accelerator.init_trackers(PROJECT, config=plain)
     try:
         yield Tracker(accelerator)
     finally:
-        accelerator.end_training()
+        with redirect_stdout(sys.stderr):
+            accelerator.end_training()
 
 
 def check_tracker(name: str | None) -> None:
     """Raise `IdgrError` where the package of a tracker is not installed."""
-    if name is not None and find_spec(name) is None:
-        raise IdgrError(f"--track {name} needs {name}, which is not installed", "pip install 'idgr[track]'")
+    if name is None:
+        return
+    try:
+        version(name)
+    except PackageNotFoundError:
+        todo = "pip install 'idgr[track]'"
+        raise IdgrError(f"--track {name} needs {name}, which is not installed", todo) from None

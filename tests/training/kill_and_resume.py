@@ -17,8 +17,14 @@ import time
 from pathlib import Path
 
 from idgr.formats.run_info import hash_folder
+from idgr.training.checkpoint import checkpoint_folder
 
 TIMES = ("seconds", "instances_per_second")
+
+
+def newest_step(output: Path) -> int:
+    places = checkpoint_folder(output).glob("step-*")
+    return max((int(place.name.split("-")[1]) for place in places), default=0)
 
 
 def main() -> int:
@@ -34,20 +40,24 @@ def main() -> int:
     given = parser.parse_args(own)
     draw = random.Random(given.seed)
     command = [sys.executable, "-m", "idgr", "train-rec", str(given.data / "train.jsonl"), "--ids", str(given.ids)]
-    command += ["--valid", str(given.data / "valid.jsonl"), "--device", "cpu", "--checkpoint-minutes", "0.02", *options]
+    command += ["--valid", str(given.data / "valid.jsonl"), "--device", "cpu", "--checkpoint-minutes", "0.01", *options]
 
-    started = time.monotonic()
+    planned = subprocess.run(
+        [*command, "--dry-run", "-o", str(given.work / "none")], check=True, capture_output=True, text=True
+    )
+    steps = json.loads(planned.stdout)["steps"]
     subprocess.run([*command, "-o", str(given.work / "whole")], check=True)
-    whole_seconds = time.monotonic() - started
-    output, kills, begun = given.work / "killed", 0, time.monotonic()
+    output, kills = given.work / "killed", 0
     while True:
         process = subprocess.Popen([*command, "-o", str(output)])
         if kills == given.kills:
             process.wait()
             break
-        # Never so late that the run is over before all kills are used up.
-        left = max(whole_seconds - (time.monotonic() - begun) / 2, 8.0) / 3
-        time.sleep(draw.uniform(2.0, left))
+        # At a random moment after a random step, so that kills fall into loading, steps, checkpoints and measuring.
+        wanted = int(steps * (kills + draw.random()) / (given.kills + 1))
+        while newest_step(output) < wanted and process.poll() is None:
+            time.sleep(0.05)
+        time.sleep(draw.uniform(0.0, 4.0))
         kind = draw.choice([signal.SIGKILL, signal.SIGTERM])
         process.send_signal(kind)
         code = process.wait()
