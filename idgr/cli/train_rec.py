@@ -251,6 +251,6 @@ def _print_forecast(given: _Prepared, options: RecommenderOptions, loop: LoopOpt
         work.measure()
         seconds = (monotonic() - started) * n_users / min(_TRIED_USERS, len(given.valid))
     found["validation_seconds"] = round(seconds, 1)
-    found["hours"] = round(loop.epochs * (found["seconds_per_epoch"] + seconds) / 3600, 3)
+    found["total_seconds"] = round(loop.epochs * (found["seconds_per_epoch"] + seconds), 1)
     found["peak_mib"] = round(peak_mib())
     print(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())

@@ -118,7 +118,7 @@ def _saved(training: Training, stop: StoppedError) -> StoppedError:
 
 def _train_epoch(training: Training) -> None:
     """Take the steps of an epoch that are not yet taken."""
-    state, options, keeper = training.state, training.options, training.host.keeper
+    state, options, keeper, team = training.state, training.options, training.host.keeper, training.host.team
     device = training.model.device
     batches = epoch_batches(training.work.lengths, state.epoch, options)
     groups = [batches[i : i + options.accumulate] for i in range(0, len(batches), options.accumulate)]
@@ -138,15 +138,17 @@ def _train_epoch(training: Training) -> None:
         state.group += 1
         state.step += 1
         state.seconds = time.monotonic() - clock
-        save = keeper is not None and keeper.due and training.host.team.leads
-        if save or step.stop or len(waiting) >= _CHECK_STEPS or device.type == "cpu" or state.group == len(groups):
+        # Several processes stop at one step; of one, the newest wish counts.
+        stop = step.stop if team.size > 1 or keeper is None else keeper.asked
+        save = keeper is not None and keeper.due and team.leads
+        if save or stop or len(waiting) >= _CHECK_STEPS or device.type == "cpu" or state.group == len(groups):
             check(training, waiting)
             tell(training, waiting)
             waiting = []
-        if save or step.stop:
+        if save or stop:
             state.sums = sums.tolist()
-        if step.stop:
-            raise StoppedError(step.stop)
+        if stop:
+            raise StoppedError(stop)
         if save:
             _save_in_passing(training)
     state.sums = sums.tolist()

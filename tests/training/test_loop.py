@@ -18,8 +18,8 @@ from idgr.training.device import pick_device, uses_bf16
 from idgr.training.generator import pair_loss
 from idgr.training.loop import run_epochs
 from idgr.training.options import LoopOptions
-from idgr.training.schedule import epoch_batches, learning_rate
-from idgr.training.work import Work
+from idgr.training.schedule import epoch_batches, first_steps, learning_rate
+from idgr.training.work import Host, Work
 
 ROWS = [[5 + n % 7, 20 + n, 9, 1] for n in range(12)]
 
@@ -71,6 +71,26 @@ def test_batches_hold_similar_lengths_and_change_with_epoch_and_seed() -> None:
     assert np.concatenate(epoch_batches(lengths, 0, LoopOptions(batch_size=32, seed=1))).tolist() != first
 
 
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(
+    lengths=st.lists(st.integers(1, 99), min_size=1, max_size=300),
+    budget=st.integers(1, 500),
+    accumulate=st.integers(1, 3),
+)
+def test_a_bound_on_tokens_is_kept_and_steps_are_counted(lengths: list[int], budget: int, accumulate: int) -> None:
+    costs = np.array(lengths)
+    options = LoopOptions(epochs=3, batch_size=16, max_tokens_per_batch=budget, accumulate=accumulate)
+    steps = 0
+    for epoch in range(3):
+        assert first_steps(costs, options)[epoch] == steps
+        batches = epoch_batches(costs, epoch, options)
+        assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
+        assert all(len(batch) <= 16 for batch in batches)
+        assert all(len(batch) == 1 or len(batch) * costs[batch].max() <= budget for batch in batches)
+        steps += -(-len(batches) // accumulate)
+    assert first_steps(costs, options)[-1] == steps
+
+
 def test_the_rate_rises_and_falls() -> None:
     options = LoopOptions(lr=0.5, warmup=0.1)
     rates = [learning_rate(step, 100, options) for step in range(100)]
@@ -115,6 +135,91 @@ def test_bf16_keeps_the_weights_in_fp32_and_learns(small: Backbone) -> None:
     records = train(small, epochs=6, batch_size=4, lr=1e-2, precision="bf16")
     assert records[-1]["loss"] < 0.9 * records[0]["loss"]
     assert {parameter.dtype for parameter in small.model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_batches_that_the_memory_does_not_hold_are_split(
+    small: Backbone, accumulate: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    start = {name: tensor.clone() for name, tensor in small.model.state_dict().items()}
+    plain = {"epochs": 2, "batch_size": 4, "accumulate": accumulate, "dropout": 0.0, "schedule": "constant"}
+    records = train(small, **plain)
+    whole = weights(small)
+    small.model.load_state_dict(start)
+    refused: list[int] = []
+
+    def loss_of(batch: npt.NDArray[np.int64], epoch: int) -> tuple[Tensor, int]:
+        rows = [ROWS[i] for i in batch]
+        loss, terms = pair_loss(small.model, rows, rows)
+        if len(batch) > 1:
+            refused.append(len(batch))
+            loss.backward()  # the memory runs out when some of the gradient is there already
+            raise torch.OutOfMemoryError
+        return loss, terms
+
+    split = run_epochs(small.model, Work("test", np.full(len(ROWS), 4), loss_of), LoopOptions(**plain))
+    assert refused == [4, 2]
+    assert "out of memory, so batches are split into 4 from now on" in capfd.readouterr().err
+    assert split["loss"] == pytest.approx(records[-1]["loss"], rel=1e-5)
+    for one, other in zip(weights(small), whole, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=2e-5)
+
+
+def test_a_single_instance_that_the_memory_does_not_hold_is_a_fault(small: Backbone) -> None:
+    def loss_of(batch: npt.NDArray[np.int64], epoch: int) -> tuple[Tensor, int]:
+        raise torch.OutOfMemoryError("no memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        run_epochs(small.model, Work("test", np.full(len(ROWS), 4), loss_of), LoopOptions(batch_size=4))
+
+
+def test_the_running_mean_is_measured_and_kept(small: Backbone) -> None:
+    seen: list[Tensor] = []
+    measured: list[Tensor] = []
+
+    def loss_of(batch: npt.NDArray[np.int64], epoch: int) -> tuple[Tensor, int]:
+        seen.append(small.model.shared.weight.detach().clone())
+        return pair_loss(small.model, ROWS, ROWS)
+
+    def measure() -> dict[str, float]:
+        measured.append(small.model.shared.weight.detach().clone())
+        return {}
+
+    work = Work("test", np.array([4, 4, 4]), loss_of, measure=measure)
+    run_epochs(small.model, work, LoopOptions(epochs=2, batch_size=1, lr=1e-2, ema=0.2))
+    mean = seen[0]
+    for step, weight in enumerate(seen[1:]):
+        left = min(0.2, (1 + step) / (10 + step))
+        mean = left * mean + (1 - left) * weight
+        if step == 2:
+            torch.testing.assert_close(measured[0], mean)
+            assert not torch.equal(seen[3], measured[0]), "training goes on from the weights, not from their mean"
+    assert torch.equal(small.model.shared.weight, measured[1])
+
+
+def test_compiled_parts_are_used_and_put_back(small: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiling takes minutes, so a stand-in for the compiler notes what it is given and leaves it as it is."""
+    given: list[torch.nn.Module] = []
+    compile_now = torch.nn.Module.compile
+
+    def noted(module: torch.nn.Module, **options: Any) -> None:
+        assert options == {"dynamic": True}
+        given.append(module)
+        compile_now(module, backend="eager", disable=True)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", noted)
+    train(small, epochs=1, batch_size=4, compile=True)
+    assert given == [small.model.encoder, small.model.decoder]
+    assert small.model.encoder._compiled_call_impl is None
+
+
+def test_those_who_follow_are_told_every_step(small: Backbone) -> None:
+    told: list[dict[str, float]] = []
+    work = Work("test", np.full(len(ROWS), 4), lambda batch, epoch: pair_loss(small.model, ROWS, ROWS))
+    run_epochs(small.model, work, LoopOptions(epochs=2, batch_size=4), Host(on_steps=told.extend))
+    assert [record["step"] for record in told] == [1, 2, 3, 4, 5, 6]
+    assert told[-1]["loss"] < told[0]["loss"]
+    assert all(record["grad_norm"] > 0 and record["lr"] > 0 for record in told)
 
 
 def test_frozen_weights_stay_as_they_are(small: Backbone) -> None:
@@ -175,6 +280,8 @@ def test_the_best_epochs_weights_are_kept_and_patience_ends(small: Backbone) -> 
         ("lr", float("nan")),
         ("clip", -1.0),
         ("warmup", 1.0),
+        ("ema", 1.0),
+        ("max_tokens_per_batch", -1),
         ("dropout", 1.5),
         ("weight_decay", -0.1),
         ("epoch_instances", -1),
