@@ -128,6 +128,9 @@ def bench_recommender(
         backbone = new_backbone(PRESETS[shape], vocabulary, seed)
         save_backbone(backbone, folder)
         rows = [list(row) for row in sequences]
+        drawn_instances(
+            Task(folder, list(ids), rows, steps, batch_size, lr, precision, device, seed)
+        )  # are there enough?
         runs: dict[str, list[Measurement]] = {name: [] for name in CONTENDERS}
         for turn in range(repeats):
             task = Task(folder, list(ids), rows, steps, batch_size, lr, precision, device, seed + turn)
@@ -188,13 +191,16 @@ def flops_per_target_token(backbone: Backbone, prompt_tokens: float) -> float:
     and looking up embeddings are not counted, so MFU does not grow by wasting work.
     """
     model = backbone.model
-    encoder = sum(weight.numel() for weight in model.encoder.block.parameters() if weight.ndim > 1)
+
+    def matrices(stack: Any) -> int:
+        named = stack.block.named_parameters()
+        return sum(weight.numel() for name, weight in named if weight.ndim > 1 and "relative_attention" not in name)
+
     cross = sum(
         getattr(block.layer[1].EncDecAttention, name).weight.numel() for block in model.decoder.block for name in "kv"
     )
-    decoder = sum(weight.numel() for weight in model.decoder.block.parameters() if weight.ndim > 1) - cross
-    head = model.lm_head.weight.numel()
-    return float(6 * (prompt_tokens * (encoder + cross) + decoder + head))
+    decoder = matrices(model.decoder) - cross + model.lm_head.weight.numel()
+    return float(6 * (prompt_tokens * (matrices(model.encoder) + cross) + decoder))
 
 
 def drawn_instances(task: Task) -> Instances:
@@ -202,7 +208,9 @@ def drawn_instances(task: Task) -> Instances:
     instances = make_instances(task.sequences, MAX_HISTORY)
     n = task.steps * task.batch_size
     if n > len(instances.end):
-        raise IdgrError(f"has {len(instances.end)} training instances, not the {n} of all steps", "give fewer --steps")
+        raise IdgrError(
+            f"there are {len(instances.end)} training instances, not the {n} of all steps", "give fewer --batches"
+        )
     chosen = np.sort(np.random.default_rng(task.seed).permutation(len(instances.end))[:n])
     return Instances(instances.items, instances.begin[chosen], instances.end[chosen])
 
