@@ -15,7 +15,7 @@ LOG_EVERY_SECONDS = 30.0
 
 def log(message: str) -> None:
     """Print a line with the time of day to standard error; of several processes only the first does."""
-    if not _speaks():
+    if not is_first_process():
         return
     print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)
 
@@ -30,7 +30,7 @@ def progress(iterable: Iterable[T], label: str, *, total: int | None = None, uni
     """
     if total is None and isinstance(iterable, Sized):
         total = len(iterable)
-    if not _speaks():
+    if not is_first_process():
         yield from iterable
         return
     if sys.stderr.isatty():
@@ -48,6 +48,6 @@ def progress(iterable: Iterable[T], label: str, *, total: int | None = None, uni
             log(f"{label}: {done + 1}{of} {unit}, {(done + 1) / (now - started):.1f} {unit}/s")
 
 
-def _speaks() -> bool:
+def is_first_process() -> bool:
     """Whether this is the only process, or the first of those that a launcher such as torchrun started."""
     return os.environ.get("RANK", "0") == "0"

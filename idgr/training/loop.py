@@ -16,7 +16,7 @@ import torch
 
 from idgr.errors import IdgrError
 from idgr.progress import log, progress
-from idgr.training.checkpoint import StoppedError, copy_into
+from idgr.training.checkpoint import Keeper, StoppedError, copy_into
 from idgr.training.device import compiled, own_random_numbers, quick_attention
 from idgr.training.dropout import dropout_rate
 from idgr.training.options import LoopOptions
@@ -149,14 +149,13 @@ def _train_epoch(training: Training) -> None:
             state.sums = sums.tolist()
         if stop:
             raise StoppedError(stop)
-        if save:
-            _save_in_passing(training)
+        if save and keeper is not None:
+            _save_in_passing(training, keeper)
     state.sums = sums.tolist()
+    state.seconds = time.monotonic() - clock  # now that a GPU has done all that it was asked
 
 
-def _save_in_passing(training: Training) -> None:
-    keeper = training.host.keeper
-    assert keeper is not None
+def _save_in_passing(training: Training, keeper: Keeper) -> None:
     try:
         keeper.write(training.snapshot())
     except IdgrError as fault:

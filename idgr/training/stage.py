@@ -17,7 +17,7 @@ import torch
 from idgr.errors import IdgrError
 from idgr.formats.jsonl import STDIN, dump_line, replace_folder
 from idgr.formats.run_info import RunInfo, differences, hash_output, read_run
-from idgr.progress import log
+from idgr.progress import is_first_process, log
 from idgr.training.checkpoint import Keeper, check_same, checkpoint_folder, read_origin
 from idgr.training.distributed import Team, join, part
 from idgr.training.tracking import tracking
@@ -81,7 +81,7 @@ def open_stage(
     """
     team, where = join(device)
     checkpoints = checkpoint_folder(output)
-    if overwrite and team.leads:
+    if overwrite:
         _drop(checkpoints)
     team.gather([])  # nobody looks for checkpoints before they are gone
     keeper = None
@@ -92,8 +92,7 @@ def open_stage(
     with ExitStack() as stack:
         folder = stack.enter_context(replace_folder(output)) if team.leads else None
         yield stack.enter_context(_at_work(folder, team, where, keeper, output, run, track))
-    if team.leads:
-        _drop(checkpoints)
+    _drop(checkpoints)
     part(team)
 
 
@@ -124,5 +123,5 @@ def _at_work(
 
 
 def _drop(checkpoints: Path) -> None:
-    if checkpoints.exists():
+    if is_first_process() and checkpoints.exists():
         shutil.rmtree(checkpoints)
