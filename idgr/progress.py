@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
@@ -13,7 +14,9 @@ LOG_EVERY_SECONDS = 30.0
 
 
 def log(message: str) -> None:
-    """Print a line with the time of day to standard error."""
+    """Print a line with the time of day to standard error; of several processes only the first does."""
+    if not is_first_process():
+        return
     print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)
 
 
@@ -27,6 +30,9 @@ def progress(iterable: Iterable[T], label: str, *, total: int | None = None, uni
     """
     if total is None and isinstance(iterable, Sized):
         total = len(iterable)
+    if not is_first_process():
+        yield from iterable
+        return
     if sys.stderr.isatty():
         from tqdm import tqdm
 
@@ -40,3 +46,8 @@ def progress(iterable: Iterable[T], label: str, *, total: int | None = None, uni
             last = now
             of = f"/{total}" if total is not None else ""
             log(f"{label}: {done + 1}{of} {unit}, {(done + 1) / (now - started):.1f} {unit}/s")
+
+
+def is_first_process() -> bool:
+    """Whether this is the only process, or the first of those that a launcher such as torchrun started."""
+    return os.environ.get("RANK", "0") == "0"

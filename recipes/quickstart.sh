@@ -2,7 +2,7 @@
 # From nothing to recommendations and an honest score, on a made-up shop, on two CPU cores, with no network once
 # installed. Makes or reuses .venv, with pip alone.
 #
-# Reads: nothing; stage 1 makes the data up from the seed. Writes: the folder --out.
+# Reads: nothing; stage 1 makes the data up from the seed. Writes: the folder --out (runs/quickstart-SEED).
 # Usage: recipes/quickstart.sh [--seed N] [--out DIR] [--stage N] [--stop-stage N]
 #   stages: 1 prep, 2 init-gen, 3 gen-ids, 4 train-rec, 5 recommend, 6 eval, 7 show
 set -euo pipefail
@@ -10,13 +10,14 @@ set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
 seed=0
-out=runs/quickstart
+out=
 gen_epochs=6
 rec_epochs=3
 
 options=(seed out gen_epochs rec_epochs)
 parse_options "$@"
 [[ $seed =~ ^[0-9]+$ ]] || die "--seed takes a number"
+out=${out:-runs/quickstart-$seed}
 install
 SECONDS=0
 

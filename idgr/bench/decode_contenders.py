@@ -20,7 +20,7 @@ from idgr.decoding.exact import ExactSearch
 from idgr.decoding.trie import Trie, load_trie
 from idgr.errors import IdgrError
 from idgr.models.backbone import load_backbone
-from idgr.training.loop import pick_device
+from idgr.training.device import pick_device
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration

@@ -25,7 +25,7 @@ from idgr.ids.schedule import Limits
 from idgr.ids.spelling import can_spell, clean_id, fold
 from idgr.models.backbone import PRESETS, Backbone, load_backbone, new_backbone, save_backbone
 from idgr.models.tokenizer import decode, encode, load_tokenizer, train_tokenizer
-from idgr.training.loop import pick_device
+from idgr.training.device import pick_device
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from idgr.cli.train_gen import train_gen
 from idgr.cli.train_rec import train_rec
 from idgr.errors import IdgrError, UsageError
 from idgr.formats.jsonl import STDOUT
-from idgr.formats.run_info import RunInfo, hash_input, read_run
+from idgr.formats.run_info import RunInfo, differences, read_run
 
 if TYPE_CHECKING:
     from idgr.training.alternation import Phase
@@ -82,6 +83,10 @@ def alternate(
     given = dict(locals())
     if output == STDOUT:
         raise UsageError("-o - cannot hold a run", "give the name of a folder to -o")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dry_run:
+        raise UsageError(
+            "alternate runs in one process", "start the single commands, which --dry-run prints, with several each"
+        )
 
     from idgr.formats.rec_folder import RecommenderFacts
     from idgr.models.backbone import PRESETS
@@ -144,7 +149,7 @@ def alternate(
     left_out = {*inputs, "data", "output", "device", "dry_run", "overwrite"}
     options = {name: value for name, value in given.items() if name not in left_out} | {"rec": rec}
     info = RunInfo("alternate", options, {**inputs}, seed)
-    _claim(folder, options, inputs, overwrite)
+    _claim(folder, info.made_of(), overwrite)
     info.write(folder)  # before the work: a rerun can tell whether it is the same run
     run_phases(
         folder,
@@ -155,7 +160,7 @@ def alternate(
     info.write(folder)
 
 
-def _claim(folder: Path, options: dict[str, Any], inputs: dict[str, str | None], overwrite: bool) -> None:
+def _claim(folder: Path, now: dict[str, Any], overwrite: bool) -> None:
     """Refuse a folder that is not this run's; with `overwrite`, empty one that is a run's.
 
     Raises:
@@ -172,18 +177,12 @@ def _claim(folder: Path, options: dict[str, Any], inputs: dict[str, str | None],
         shutil.rmtree(folder)
         folder.mkdir()
         return
-    todo = "give the same, another folder to -o, or --overwrite to begin anew"
-    for name, value in options.items():
-        before = record["options"].get(name)
-        if name == "rounds" and before <= value:
-            continue  # more rounds go on from those that are there
-        if before != value:
-            option = name.replace("_", "-")
-            raise IdgrError(f"was made with --{option} {before}, not {value}", todo, where=folder)
-    for role, path in inputs.items():
-        before = record["inputs"].get(role)
-        if (before or {}).get("sha256") != (hash_input(path)["sha256"] if path is not None else None):
-            raise IdgrError(f"was made from another {role} than {path}", todo, where=folder)
+    before = record["options"]
+    if before.get("rounds", 0) <= now["options"]["rounds"]:  # more rounds go on from those that are there
+        before = {**before, "rounds": now["options"]["rounds"]}
+    if found := differences({**record, "options": before}, now):
+        todo = "give the same, another folder to -o, or --overwrite to begin anew"
+        raise IdgrError(f"was {found}", todo, where=folder)
 
 
 def _command_line(phase: Phase) -> str:

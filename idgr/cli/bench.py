@@ -110,8 +110,20 @@ def gen_ids_command(
 @app.command("train")
 def train_command(
     data: Annotated[str, typer.Argument(metavar="DATA", help="A folder of `idgr prep`: its texts and histories.")],
-    batches: Annotated[int, typer.Option("--batches", min=1, help="Batches of an epoch to go through.")] = 10,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Training instances a batch.")] = 12,
+    part: Annotated[
+        Literal["recommender", "generator"], typer.Option("--part", help="Which training is measured.")
+    ] = "recommender",
+    ids: Annotated[
+        str | None, typer.Option("--ids", help="For the recommender: ids.jsonl; keyphrases if not given.")
+    ] = None,
+    batches: Annotated[int, typer.Option("--batches", min=5, help="Batches that each contender goes through.")] = 40,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", min=1, help="Instances a batch; 64, or 12 for the generator.")
+    ] = None,
+    lr: Annotated[float, typer.Option("--lr", help="For the recommender: the highest learning rate.")] = 1e-3,
+    precision: Annotated[
+        Literal["fp32", "bf16", "auto"], typer.Option("--precision", help="For the recommender.")
+    ] = "fp32",
     shape: Annotated[str, typer.Option("--shape", help="Preset of random weights: small is T5-small's.")] = "nano",
     tokenizer: Annotated[
         str | None, typer.Option("--tokenizer", help="Tokenizer of the models; one of the items' if not given.")
@@ -121,31 +133,55 @@ def train_command(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the weights and of the batches.")] = 0,
     output: Output = STDOUT,
 ) -> None:
-    """Time the generator's share of train-gen: once per item of a batch, beside once per history slot.
+    """Time train-rec beside transformers' Seq2SeqTrainer, or the generator's share of train-gen beside a plain one.
 
-    Example: idgr bench train data/beauty/ --batches 20
+    Example: idgr bench train data/beauty/ --ids ids.jsonl --batches 100
     """
     from idgr.models.backbone import PRESETS
 
     if shape not in PRESETS:
         raise UsageError(f"--shape {shape}", f"choose {' or '.join(PRESETS)}")
 
-    from idgr.bench.train import bench_generator
-
     catalogue = read_items(Path(data) / "items.jsonl")
     number = {item.item_id: place for place, item in enumerate(catalogue)}
     rows = read_sequences(Path(data) / "train.jsonl", number)
-    records = bench_generator(
-        catalogue,
-        [[number[item] for item in row.items] for row in rows],
-        shape=shape,
-        tokenizer=tokenizer,
-        n_batches=batches,
-        batch_size=batch_size,
-        repeats=repeats,
-        device=device,
-        seed=seed,
-    )
+    sequences = [[number[item] for item in row.items] for row in rows]
+    if part == "generator":
+        from idgr.bench.train_generator import bench_generator
+
+        records = bench_generator(
+            catalogue,
+            sequences,
+            shape=shape,
+            tokenizer=tokenizer,
+            n_batches=batches,
+            batch_size=batch_size or 12,
+            repeats=repeats,
+            device=device,
+            seed=seed,
+        )
+    else:
+        from idgr.bench.train_recommender import bench_recommender
+        from idgr.ids.keyphrase import keyphrase_ids
+
+        given = {record.item_id: record.id for record in read_ids(ids)} if ids is not None else {}
+        phrases = keyphrase_ids([item.text for item in catalogue]) if ids is None else []
+        for item in catalogue if ids is not None else ():
+            if item.item_id not in given:
+                raise IdgrError(f"has no ID of item {item.item_id!r}", "give the IDs of this catalogue", where=ids)
+        records = bench_recommender(
+            phrases or [given[item.item_id] for item in catalogue],
+            sequences,
+            shape=shape,
+            tokenizer=tokenizer,
+            steps=batches,
+            batch_size=batch_size or 64,
+            lr=lr,
+            repeats=repeats,
+            precision=precision,
+            device=device,
+            seed=seed,
+        )
     write_jsonl(output, records)
 
 

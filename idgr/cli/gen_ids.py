@@ -133,7 +133,7 @@ def _check_conflicts(
 
 def _load(model: str, device: str) -> Backbone:
     from idgr.models.backbone import Backbone, load_backbone
-    from idgr.training.loop import pick_device
+    from idgr.training.device import pick_device
 
     where = pick_device(device)
     backbone = load_backbone(model)

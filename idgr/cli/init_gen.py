@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from idgr.cli.catalogue import read_catalogue
+from idgr.cli.training_options import UNSHAPING, CheckpointMinutes, Compile, Ema, MaxTokensPerBatch, Overwrite, Track
 from idgr.errors import IdgrError, UsageError
 
 if TYPE_CHECKING:
@@ -37,11 +38,17 @@ def init_gen(
     epochs: Annotated[int, typer.Option("--epochs", help="Passes over the pairs.")] = 5,
     lr: Annotated[float, typer.Option("--lr", help="Highest learning rate.")] = 1e-3,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Pairs a batch.")] = 16,
+    max_tokens_per_batch: MaxTokensPerBatch = 0,
     precision: Annotated[
         str, typer.Option("--precision", help="fp32, bf16 (products of matrices only), or auto: what is quicker here.")
     ] = "fp32",
+    ema: Ema = 0.0,
+    compile: Compile = False,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
     seed: Annotated[int, typer.Option("--seed", help="Seed of all that is random.")] = 0,
+    checkpoint_minutes: CheckpointMinutes = 10.0,
+    track: Track = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Make a first ID generator, trained on pairs of an item's text and an ID.
 
@@ -59,22 +66,34 @@ def init_gen(
     if not 0 <= held_out < 1:
         raise UsageError(f"--held-out {held_out}", "give a share from 0 to below 1")
 
-    from idgr.formats.jsonl import dump_line, replace_folder
     from idgr.formats.run_info import RunInfo
     from idgr.models.backbone import resolve_model, save_backbone
     from idgr.progress import log
     from idgr.prompts.templates import load_templates, template_words
+    from idgr.training.device import uses_bf16
     from idgr.training.generator import train_generator
-    from idgr.training.loop import LoopOptions, pick_device, uses_bf16
+    from idgr.training.options import LoopOptions
+    from idgr.training.stage import is_finished, open_stage
 
-    loop = LoopOptions(epochs=epochs, lr=lr, batch_size=batch_size, precision=precision, seed=seed)
-    where = pick_device(device)
+    loop = LoopOptions(
+        epochs=epochs,
+        lr=lr,
+        batch_size=batch_size,
+        precision=precision,
+        seed=seed,
+        max_tokens_per_batch=max_tokens_per_batch,
+        ema=ema,
+        compile=compile,
+    )
     paths = {"items": items, "pairs": pairs, "tokenizer": tokenizer}
-    shaping = {name: value for name, value in given.items() if name not in {*paths, "output", "device"}}
-    facts = {"max_text_tokens": max_text_tokens, "bf16": uses_bf16(precision, where)}
-    run = RunInfo("init-gen", shaping, {**paths, "model": model if Path(model).is_dir() else None}, seed, facts)
+    shaping = {name: value for name, value in given.items() if name not in {*paths, *UNSHAPING}}
+    run = RunInfo("init-gen", shaping, {**paths, "model": model if Path(model).is_dir() else None}, seed)
 
-    with replace_folder(output) as folder:
+    if is_finished(output, run, overwrite=overwrite):
+        return
+    with open_stage(
+        output, run, device, overwrite=overwrite, checkpoint_minutes=checkpoint_minutes, track=track
+    ) as stage:
         catalogue = read_catalogue(items)
         taught = _read_pairs(pairs, catalogue) if pairs is not None else _keyphrase_pairs(catalogue)
         log(f"init-gen: {len(taught)} pairs, {len(catalogue)} items")
@@ -90,18 +109,21 @@ def init_gen(
             vocab_size=vocab_size,
             seed=seed,
         )
-        backbone.model.to(where)
-        with open(folder / "log.jsonl", "wb", buffering=0) as written:
-            train_generator(
-                backbone,
-                taught,
-                loop,
-                max_text_tokens=max_text_tokens,
-                held_out=held_out,
-                on_epoch=lambda record: written.write(dump_line(record)),
-            )
-        save_backbone(backbone, folder)
-        run.write(output, folder)
+        backbone.model.to(stage.device)
+        train_generator(
+            backbone,
+            taught,
+            loop,
+            max_text_tokens=max_text_tokens,
+            held_out=held_out,
+            on_epoch=stage.tell,
+            host=stage.host,
+        )
+        if stage.folder is None:
+            return
+        save_backbone(backbone, stage.folder)
+        run.facts |= {"max_text_tokens": max_text_tokens, "bf16": uses_bf16(precision, stage.device)}
+        run.write(output, stage.folder)
 
 
 def _keyphrase_pairs(catalogue: list[Item]) -> list[tuple[str, str]]:

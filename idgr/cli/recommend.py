@@ -181,7 +181,7 @@ def _recommender(given: dict[str, Any]) -> Recommender:
     from idgr.evaluation.trained_prompts import renderer_of, user_ids_of
     from idgr.models.backbone import load_backbone
     from idgr.prompts.templates import load_templates
-    from idgr.training.loop import pick_device
+    from idgr.training.device import pick_device
     from idgr.training.recommender import id_tokens
 
     untrained = RecommenderFacts("full", load_templates(), 20, 512, "") if given["force"] else None

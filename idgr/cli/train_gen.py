@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from idgr.cli.training_options import UNSHAPING, CheckpointMinutes, Compile, Ema, MaxTokensPerBatch, Overwrite, Track
 from idgr.errors import IdgrError, UsageError
 
 PAPER_LR = 1e-8
@@ -40,6 +41,7 @@ def train_gen(
     lr: Annotated[float | None, typer.Option("--lr", help="Highest learning rate (default: 1e-4).")] = None,
     paper: Annotated[bool, typer.Option("--paper", help="The paper's learning rate, 1e-8.")] = False,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Instances a batch.")] = 12,
+    max_tokens_per_batch: MaxTokensPerBatch = 0,
     accumulate: Annotated[int, typer.Option("--accumulate", help="Batches a step.")] = 1,
     schedule: Annotated[
         str, typer.Option("--schedule", help="Learning rate after the warm-up: linear, cosine or constant.")
@@ -55,8 +57,13 @@ def train_gen(
     precision: Annotated[
         str, typer.Option("--precision", help="fp32, or bf16 for products of matrices only.")
     ] = "fp32",
+    ema: Ema = 0.0,
+    compile: Compile = False,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
     seed: Annotated[int, typer.Option("--seed", help="Seed of all that is random.")] = 0,
+    checkpoint_minutes: CheckpointMinutes = 10.0,
+    track: Track = None,
+    overwrite: Overwrite = False,
     force: Annotated[
         bool, typer.Option("--force", help="Take a recommender that was trained on other IDs, or on none.")
     ] = False,
@@ -74,15 +81,15 @@ def train_gen(
         raise UsageError("--paper and --lr both tell the learning rate", "leave one of them out")
 
     from idgr.evaluation.trained_prompts import renderer_of, user_ids_of
-    from idgr.formats.jsonl import dump_line, replace_folder
     from idgr.formats.rec_folder import RecommenderFacts, check_ids_known, read_recommender_facts
     from idgr.formats.records import read_ids, read_items, read_sequences
     from idgr.formats.run_info import RunInfo
     from idgr.models.backbone import load_backbone, save_backbone
     from idgr.prompts.templates import load_templates
     from idgr.training.id_learning import DEFAULT_LR, IdLearningOptions, check_one_vocabulary, learn_ids
-    from idgr.training.loop import LoopOptions, pick_device
+    from idgr.training.options import LoopOptions
     from idgr.training.recommender import OBJECTIVES, id_tokens
+    from idgr.training.stage import is_finished, open_stage
 
     rate = PAPER_LR if paper else DEFAULT_LR if lr is None else lr
     options = IdLearningOptions(temperature, straight_through, anchor, max_text_tokens)
@@ -99,15 +106,21 @@ def train_gen(
         precision=precision,
         epoch_instances=epoch_instances,
         seed=seed,
+        max_tokens_per_batch=max_tokens_per_batch,
+        ema=ema,
+        compile=compile,
     )
     if objective is not None and objective not in OBJECTIVES:
         raise UsageError(f"--objective {objective}", f"choose {' or '.join(OBJECTIVES)}")
-    where = pick_device(device)
     inputs = ("train", "items", "ids", "rec", "gen", "templates")
-    shaping = {name: value for name, value in given.items() if name not in {*inputs, "output", "device", "paper"}}
+    shaping = {name: value for name, value in given.items() if name not in {*inputs, *UNSHAPING, "paper"}}
     run = RunInfo("train-gen", {**shaping, "lr": rate}, {name: given[name] for name in inputs}, seed)
 
-    with replace_folder(output) as folder:
+    if is_finished(output, run, overwrite=overwrite):
+        return
+    with open_stage(
+        output, run, device, overwrite=overwrite, checkpoint_minutes=checkpoint_minutes, track=track
+    ) as stage:
         wordings = load_templates(templates)
         facts = read_recommender_facts(rec, RecommenderFacts("full", wordings, 20, 512, "") if force else None)
         asked: dict[str, Any] = {"objective": objective, "templates": None if templates is None else wordings}
@@ -117,7 +130,8 @@ def train_gen(
         if not force:
             check_ids_known(facts, known, rec, ids)
         number = {record.item_id: i for i, record in enumerate(known)}
-        sequences = [[number[item] for item in row.items] for row in read_sequences(train, number)]
+        histories = list(read_sequences(train, number))
+        sequences = [[number[item] for item in row.items] for row in histories]
         if max(map(len, sequences)) < 2:
             raise IdgrError("no sequence has two items", "give longer training sequences", where=train)
         text_of = {item.item_id: item.text for item in read_items(items)}
@@ -131,26 +145,29 @@ def train_gen(
         rows = id_tokens(recommender.tokenizer, [record.id for record in known])
         # A user's ID stays as the starting generator makes it: only the items' IDs are learnt.
         named = (
-            user_ids_of(facts, gen, items, list(number), recommender.tokenizer, where, strange=force)
+            user_ids_of(facts, gen, items, list(number), recommender.tokenizer, stage.device, strange=force)
             if facts.user_ids != "none"
             else None
         )
         renderer = renderer_of(facts, recommender.tokenizer, rows, named)
-        generator.model.to(where)
-        recommender.model.to(where)
+        generator.model.to(stage.device)
+        recommender.model.to(stage.device)
         texts = [text_of[record.item_id] for record in known]
-        with open(folder / "log.jsonl", "wb", buffering=0) as written:
-            last = learn_ids(
-                generator,
-                recommender,
-                renderer,
-                texts,
-                sequences,
-                facts.objective,
-                options,
-                loop,
-                lambda record: written.write(dump_line(record)),
-            )
-        save_backbone(generator, folder)
+        last = learn_ids(
+            generator,
+            recommender,
+            renderer,
+            texts,
+            sequences,
+            facts.objective,
+            options,
+            loop,
+            stage.tell,
+            names=[row.user_id for row in histories],
+            host=stage.host,
+        )
+        if stage.folder is None:
+            return
+        save_backbone(generator, stage.folder)
         run.facts |= {"last": last}
-        run.write(output, folder)
+        run.write(output, stage.folder)

@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from idgr.cli.training_options import (
+    UNSHAPING,
+    CheckpointMinutes,
+    Compile,
+    DryRun,
+    Ema,
+    MaxTokensPerBatch,
+    Overwrite,
+    Track,
+)
 from idgr.errors import IdgrError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from idgr.formats.records import ItemId
+    from idgr.models.backbone import Backbone
+    from idgr.prompts.rendering import PromptRenderer
+    from idgr.training.options import LoopOptions
+    from idgr.training.recommender import RecommenderOptions
+
+# Users who are ranked for in a dry run, to tell how long validation takes.
+_TRIED_USERS = 48
 
 
 def train_rec(
@@ -49,6 +71,7 @@ def train_rec(
     epochs: Annotated[int, typer.Option("--epochs", help="Passes over the training instances.")] = 10,
     lr: Annotated[float, typer.Option("--lr", help="Highest learning rate.")] = 1e-3,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Instances a batch.")] = 64,
+    max_tokens_per_batch: MaxTokensPerBatch = 0,
     accumulate: Annotated[int, typer.Option("--accumulate", help="Batches a step.")] = 1,
     schedule: Annotated[
         str, typer.Option("--schedule", help="Learning rate after the warm-up: linear, cosine or constant.")
@@ -68,8 +91,14 @@ def train_rec(
     precision: Annotated[
         str, typer.Option("--precision", help="fp32, bf16 (products of matrices only), or auto: what is quicker here.")
     ] = "fp32",
+    ema: Ema = 0.0,
+    compile: Compile = False,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
     seed: Annotated[int, typer.Option("--seed", help="Seed of all that is random.")] = 0,
+    checkpoint_minutes: CheckpointMinutes = 10.0,
+    track: Track = None,
+    overwrite: Overwrite = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Train a recommender that reads a history as textual IDs and writes the next item's ID.
 
@@ -88,15 +117,16 @@ def train_rec(
         raise UsageError(f"--vocab-size {vocab_size}", "give a number of at least 1")
 
     from idgr.evaluation.trained_prompts import renderer_of, user_ids_of
-    from idgr.formats.jsonl import dump_line, replace_folder
     from idgr.formats.rec_folder import RecommenderFacts, read_seen_tokens, write_seen_tokens
     from idgr.formats.records import ids_fingerprint, read_ids, read_queries, read_sequences
     from idgr.formats.run_info import RunInfo, hash_input
     from idgr.models.backbone import resolve_model, save_backbone
     from idgr.progress import log
     from idgr.prompts.templates import load_templates, template_words
-    from idgr.training.loop import LoopOptions, pick_device, uses_bf16
+    from idgr.training.device import pick_device, uses_bf16
+    from idgr.training.options import LoopOptions
     from idgr.training.recommender import RecommenderOptions, id_tokens, train_recommender
+    from idgr.training.stage import is_finished, open_stage
 
     options = RecommenderOptions(objective, valid_users, valid_beams, patience)
     loop = LoopOptions(
@@ -112,8 +142,10 @@ def train_rec(
         precision=precision,
         epoch_instances=epoch_instances,
         seed=seed,
+        max_tokens_per_batch=max_tokens_per_batch,
+        ema=ema,
+        compile=compile,
     )
-    where = pick_device(device)
     wordings = load_templates(templates)
     user_gen = hash_input(gen)["sha256"] if gen is not None and user_ids != "none" else None
     facts = RecommenderFacts(
@@ -121,13 +153,14 @@ def train_rec(
     )
     paths = {"train": train, "ids": ids, "valid": valid, "tokenizer": tokenizer, "templates": templates}
     paths |= {"gen": gen, "items": items}
-    shaping = {name: value for name, value in given.items() if name not in {*paths, "output", "device"}}
+    shaping = {name: value for name, value in given.items() if name not in {*paths, *UNSHAPING}}
     run = RunInfo("train-rec", shaping, {**paths, "model": model if Path(model).is_dir() else None}, seed)
 
-    with replace_folder(output) as folder:
+    def prepare(where: torch.device) -> _Prepared:
         known = read_ids(ids)
         number = {record.item_id: i for i, record in enumerate(known)}
-        sequences = [[number[item] for item in row.items] for row in read_sequences(train, number)]
+        rows = list(read_sequences(train, number))
+        sequences = [[number[item] for item in row.items] for row in rows]
         if max(map(len, sequences)) < 2:
             raise IdgrError("no sequence has two items", "give longer training sequences", where=train)
         users = (
@@ -149,16 +182,75 @@ def train_rec(
         named = user_ids_of(facts, gen, items, list(number), backbone.tokenizer, where)
         renderer = renderer_of(facts, backbone.tokenizer, id_tokens(backbone.tokenizer, texts), named)
         backbone.model.to(where)
-        if not users:
+        return _Prepared(known, [row.user_id for row in rows], sequences, users, backbone, renderer)
+
+    if dry_run:
+        _print_forecast(prepare(pick_device(device)), options, loop)
+        return
+    if is_finished(output, run, overwrite=overwrite):
+        return
+    with open_stage(
+        output, run, device, overwrite=overwrite, checkpoint_minutes=checkpoint_minutes, track=track
+    ) as stage:
+        ready = prepare(stage.device)
+        backbone, renderer, sequences = ready.backbone, ready.renderer, ready.sequences
+        if not ready.valid:
             log("train-rec: no --valid, so the last epoch is kept, not the best")
-        with open(folder / "log.jsonl", "wb", buffering=0) as written:
-            best = train_recommender(
-                backbone, renderer, sequences, users, options, loop, lambda record: written.write(dump_line(record))
-            )
+        best = train_recommender(
+            backbone,
+            renderer,
+            sequences,
+            ready.valid,
+            options,
+            loop,
+            stage.tell,
+            names=ready.names,
+            host=stage.host,
+        )
+        if stage.folder is None:
+            return
         log(f"train-rec: kept epoch {best['epoch']} of {loop.epochs}")
-        save_backbone(backbone, folder)
+        save_backbone(backbone, stage.folder)
         seen = {token for row in sequences for item in row for token in renderer.id_tokens[item]}
-        write_seen_tokens(folder, seen | (read_seen_tokens(model) or set()))
-        run.facts |= asdict(facts) | {"ids_fingerprint": ids_fingerprint(known), "kept": best}
-        run.facts["bf16"] = uses_bf16(precision, where)
-        run.write(output, folder)
+        write_seen_tokens(stage.folder, seen | (read_seen_tokens(model) or set()))
+        run.facts |= asdict(facts) | {"ids_fingerprint": ids_fingerprint(ready.known), "kept": best}
+        run.facts["bf16"] = uses_bf16(precision, stage.device)
+        run.write(output, stage.folder)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """What is trained, read and tokenized: IDs, the users' names, their training sequences, (history, target) pairs."""
+
+    known: list[ItemId]
+    names: list[str]
+    sequences: list[list[int]]
+    valid: list[tuple[list[int], int]]
+    backbone: Backbone
+    renderer: PromptRenderer
+
+
+def _print_forecast(given: _Prepared, options: RecommenderOptions, loop: LoopOptions) -> None:
+    """Print what the training would take, as JSON."""
+    from dataclasses import replace
+    from time import monotonic
+
+    import orjson
+
+    from idgr.bench.processes import peak_mib
+    from idgr.training.forecast import forecast
+    from idgr.training.recommender import recommender_work
+
+    n_users = len(given.valid) if not options.valid_users else min(options.valid_users, len(given.valid))
+    tried = replace(options, valid_users=_TRIED_USERS)
+    work = recommender_work(given.backbone, given.renderer, given.sequences, given.valid, tried, loop.seed)
+    found = forecast(given.backbone.model, work, loop)
+    seconds = 0.0
+    if work.measure is not None:
+        started = monotonic()
+        work.measure()
+        seconds = (monotonic() - started) * n_users / min(_TRIED_USERS, len(given.valid))
+    found["validation_seconds"] = round(seconds, 1)
+    found["total_seconds"] = round(loop.epochs * (found["seconds_per_epoch"] + seconds), 1)
+    found["peak_mib"] = round(peak_mib())
+    print(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())

@@ -9,6 +9,7 @@ import hashlib
 import os
 import platform
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,6 +54,12 @@ def hash_folder(folder: str | os.PathLike[str]) -> dict[str, str]:
     }
 
 
+def hash_output(output: str | os.PathLike[str]) -> dict[str, str]:
+    """The hashes of an output, a file or a folder, as `run.json` holds them."""
+    place = Path(output)
+    return hash_folder(place) if place.is_dir() else {place.name: sha256_file(place)}
+
+
 @dataclass
 class RunInfo:
     """A run of one command, from its start to the writing of `run.json`.
@@ -73,6 +80,14 @@ class RunInfo:
     _started: float = field(default_factory=time.time, repr=False)
     _clock: float = field(default_factory=time.monotonic, repr=False)
 
+    def made_of(self) -> dict[str, Any]:
+        """What shapes the result: command, options and the hashes of the inputs as they are now."""
+        return {
+            "command": self.command,
+            "options": {name: _plain(value) for name, value in self.options.items()},
+            "inputs": {role: hash_input(path) for role, path in self.inputs.items() if path is not None},
+        }
+
     def write(self, output: str | os.PathLike[str], folder: str | os.PathLike[str] | None = None) -> None:
         """Write the record for `output`: into it if it is a folder, else beside it as `NAME.run.json`.
 
@@ -83,15 +98,15 @@ class RunInfo:
         if is_stream(output):
             return
         place = Path(folder if folder is not None else output)
-        outputs = hash_folder(place) if place.is_dir() else {place.name: sha256_file(place)}
+        outputs, made_of = hash_output(place), self.made_of()
         write_json(
             place / RUN_FILE if place.is_dir() else f"{place}.{RUN_FILE}",
             {
-                "command": self.command,
-                "options": {name: _plain(value) for name, value in self.options.items()},
+                "command": made_of["command"],
+                "options": made_of["options"],
                 "seed": self.seed,
                 **self.facts,
-                "inputs": {role: hash_input(path) for role, path in self.inputs.items() if path is not None},
+                "inputs": made_of["inputs"],
                 "outputs": outputs,
                 "versions": _versions(),
                 "started": datetime.fromtimestamp(self._started, UTC).isoformat(timespec="seconds"),
@@ -117,6 +132,34 @@ def read_run(output: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise IdgrError("is not a JSON object", "make the output again", where=path)
     return record
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """How what a record was made of differs from what it would be made of now, in words; empty where nothing does.
+
+    Args:
+        before: a `run.json`, or what `RunInfo.made_of` gave.
+        now: what `RunInfo.made_of` gives. An option that the record does not know counts as off there. Standard input
+            is never the same again.
+    """
+    if before.get("command") != now["command"]:
+        return f"made by `idgr {before.get('command')}`"
+    old, new = before.get("options", {}), now["options"]
+    found = [
+        f"made with --{name.replace('_', '-')} {old.get(name)}, not {value}"
+        for name, value in new.items()
+        if (old.get(name) != value if name in old else bool(value))
+    ]
+    read, reads = before.get("inputs", {}), now["inputs"]
+    for role in sorted({*read, *reads}):
+        then, here = read.get(role), reads.get(role)
+        if then is None or here is None:
+            found.append(f"made {'without' if then is None else 'with'} --{role}")
+        elif here["path"] == STDIN:
+            found.append(f"made from {role} of standard input, which cannot be compared")
+        elif (then["sha256"] or then["path"]) != (here["sha256"] or here["path"]):
+            found.append(f"made from another {role} than {here['path']}")
+    return ", ".join(found)
 
 
 def _hash_names(hashes: dict[str, str]) -> str:

@@ -21,11 +21,12 @@ from idgr.evaluation.trained_prompts import renderer_of, user_ids_of
 from idgr.formats.jsonl import replace_file, replace_folder, write_json, write_jsonl
 from idgr.formats.rec_folder import RecommenderFacts, read_recommender_facts
 from idgr.formats.records import read_ids, read_queries
-from idgr.formats.run_info import RUN_FILE, RunInfo, hash_folder, hash_input, read_run, sha256_file
+from idgr.formats.run_info import RUN_FILE, RunInfo, hash_input, hash_output, read_run
 from idgr.ids.diff import changed_share
 from idgr.models.backbone import PRESETS, load_backbone, save_backbone
 from idgr.progress import log
-from idgr.training.loop import pick_device
+from idgr.training.checkpoint import checkpoint_folder, read_origin
+from idgr.training.device import pick_device
 from idgr.training.recommender import RecommenderOptions, draw_users, id_tokens, validation
 
 MODES = ("alternate", "rec-only", "id-only")
@@ -172,13 +173,26 @@ def is_done(phase: Phase) -> bool:
         return False
     if phase.command == "keep":
         return _same(phase.arguments["source"], phase.output)
-    for role, entry in record["inputs"].items():
+    return _same_inputs(phase, record["inputs"]) and hash_output(phase.output) == record["outputs"]
+
+
+def clear(phase: Phase) -> None:
+    """Take away what would keep a phase from being done: an output made otherwise, checkpoints of other inputs."""
+    if phase.output.is_dir():
+        shutil.rmtree(phase.output)
+    checkpoints = checkpoint_folder(phase.output)
+    origin = read_origin(checkpoints)
+    if origin is not None and not _same_inputs(phase, origin["inputs"]):
+        shutil.rmtree(checkpoints)
+
+
+def _same_inputs(phase: Phase, inputs: dict[str, Any]) -> bool:
+    """Whether the inputs that a record tells of are those of the phase, as they are now."""
+    for role, entry in inputs.items():
         name = phase.arguments.get(role.replace("-", "_"))
         if name is None or hash_input(name)["sha256"] != entry["sha256"]:
             return False
-    is_folder = phase.output.is_dir()
-    now = hash_folder(phase.output) if is_folder else {phase.output.name: sha256_file(phase.output)}
-    return bool(now == record["outputs"])
+    return True
 
 
 def keep(source: str, output: Path) -> None:
@@ -267,6 +281,7 @@ def run_phases(
             write_json(phase.output, {**found, phase.arguments["phase"]: line})
         else:
             log(f"alternate: round {phase.round}, {phase.command} {phase.output.name}")
+            clear(phase)
             keep(phase.arguments["source"], phase.output) if phase.command == "keep" else perform(phase)
         if phase.command == "validate":
             lines[phase.round] = list(read_metrics(phase.output).values())

@@ -16,8 +16,11 @@ from torch import Tensor
 from idgr.errors import IdgrError, UsageError
 from idgr.models.tokenizer import encode
 from idgr.training.batches import decoder_inputs, pad_labels, pad_rows
-from idgr.training.loop import LoopOptions, run_epochs
+from idgr.training.distributed import Team
+from idgr.training.loop import run_epochs
 from idgr.training.objectives import decoder_states, full_loss
+from idgr.training.options import LoopOptions
+from idgr.training.work import Host, Work
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
@@ -40,6 +43,7 @@ def train_generator(
     max_text_tokens: int,
     held_out: float,
     on_epoch: Callable[[dict[str, Any]], object],
+    host: Host | None = None,
 ) -> None:
     """Train the backbone's model where it lies on pairs of plain text and ID.
 
@@ -47,6 +51,7 @@ def train_generator(
         max_text_tokens: texts are cut to so many tokens, EOS included.
         held_out: the share of pairs, drawn from the seed, that is not trained on; its loss is told after each epoch.
         on_epoch: is given each epoch's record: that of the loop, with held_out_loss in nats a token.
+        host: where it runs; None for this process alone, without checkpoints.
 
     Raises:
         IdgrError: an ID has no tokens.
@@ -70,15 +75,22 @@ def train_generator(
     def loss_of(batch: Ints, epoch: int) -> tuple[Tensor, int]:
         return pair_loss(model, [sources[i] for i in train[batch]], [labels[i] for i in train[batch]])
 
-    def after_epoch(record: dict[str, Any]) -> bool:
-        if n_held:
-            record["held_out_loss"] = _mean_loss(
-                model, [sources[i] for i in held], [labels[i] for i in held], loop.batch_size
+    def measure() -> dict[str, float]:
+        if not n_held:
+            return {}
+        team = host.team if host else Team()
+        mine = held[team.share(n_held)]
+        return {
+            "held_out_loss": _mean_loss(
+                model, [sources[i] for i in mine], [labels[i] for i in mine], loop.batch_size, team
             )
-        on_epoch(record)
-        return False
+        }
 
-    run_epochs(model, lengths, loss_of, loop, label="init-gen", after_epoch=after_epoch)
+    def names(batch: Ints) -> list[str]:
+        return [f"ID {pairs[i][1]!r}" for i in train[batch]]
+
+    work = Work("init-gen", lengths, loss_of, names=names, measure=measure)
+    run_epochs(model, work, loop, host, on_epoch)
 
 
 def pair_loss(
@@ -97,9 +109,12 @@ def _mean_loss(
     sources: Sequence[Sequence[int]],
     labels: Sequence[Sequence[int]],
     batch_size: int,
+    team: Team,
 ) -> float:
+    """Nats a token, over the pairs of all processes."""
     total, terms = 0.0, 0
     for begin in range(0, len(sources), batch_size):
         loss, n = pair_loss(model, sources[begin : begin + batch_size], labels[begin : begin + batch_size])
         total, terms = total + loss.item(), terms + n
-    return total / terms
+    shares = team.gather([(total, terms)])
+    return sum(total for ((total, _),) in shares) / sum(terms for ((_, terms),) in shares)

@@ -28,9 +28,10 @@ from idgr.errors import IdgrError, UsageError
 from idgr.prompts.rendering import Prompt, PromptRenderer
 from idgr.training.batches import decoder_inputs, pad_labels, pad_rows
 from idgr.training.generator import generator_inputs
-from idgr.training.loop import LoopOptions, run_epochs
+from idgr.training.loop import run_epochs
 from idgr.training.objectives import decoder_states
-from idgr.training.recommender import Instances, instance_loss, make_instances, prompt_costs
+from idgr.training.options import LoopOptions
+from idgr.training.recommender import Instances, instance_loss, make_instances, prompt_costs, sequence_names
 from idgr.training.soft_ids import (
     anchor_divergence,
     expected_embeddings,
@@ -39,6 +40,7 @@ from idgr.training.soft_ids import (
     prompt_embeddings,
     straight_through,
 )
+from idgr.training.work import Host, Work
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
@@ -107,6 +109,9 @@ def learn_ids(
     options: IdLearningOptions,
     loop: LoopOptions,
     on_epoch: Callable[[dict[str, Any]], object],
+    *,
+    names: Sequence[str] | None = None,
+    host: Host | None = None,
 ) -> dict[str, Any]:
     """Train the generator's model where it lies; the recommender's weights stay as they are, bit for bit.
 
@@ -117,6 +122,9 @@ def learn_ids(
         objective: the recommender's own, "full" or "trie".
         loop: its batch size is about; batches are made of stretches of neighbouring instances.
         on_epoch: is given each epoch's record: that of the loop, and with an anchor the mean divergence.
+        names: what to call the user of each sequence in a message.
+        host: where it runs; None for this process alone, without checkpoints. With an anchor, several processes differ
+            a little from one: each takes the mean divergence over its own share of a batch's items.
 
     Returns:
         The record of the last epoch.
@@ -127,37 +135,32 @@ def learn_ids(
     instances = make_instances(sequences, renderer.max_history)
     of_recommender = instance_loss(model, renderer, trie, instances, objective, loop.seed, embed=soft.embed)
     begins = stretches(instances)
-    n_seen = 0
+
+    def of_stretches(batch: Ints) -> Ints:
+        return np.concatenate([np.arange(begins[stretch], begins[stretch + 1]) for stretch in batch])
 
     def loss_of(batch: Ints, epoch: int) -> tuple[Tensor, int]:
-        nonlocal n_seen
-        numbers = np.concatenate([np.arange(begins[stretch], begins[stretch + 1]) for stretch in batch])
-        n_seen += len(numbers)
-        loss, n_terms = of_recommender(numbers, epoch)
+        loss, n_terms = of_recommender(of_stretches(batch), epoch)
         return loss + options.anchor * soft.divergence * n_terms, n_terms
-
-    last: dict[str, Any] = {}
-
-    def after_epoch(record: dict[str, Any]) -> bool:
-        nonlocal last, n_seen
-        record |= {"instances": n_seen, "instances_per_second": round(n_seen / record["seconds"], 1)}
-        record |= soft.take_figures()
-        on_epoch(record)
-        last, n_seen = record, 0
-        return False
 
     costs = np.add.reduceat(prompt_costs(instances, renderer), begins[:-1]) if len(begins) > 1 else begins[:-1]
     frozen = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.eval()
     model.requires_grad_(False)
+    called = sequence_names(sequences, names)
+    work = Work(
+        "train-gen",
+        costs,
+        loss_of,
+        sizes=np.diff(begins),
+        figures={"divergence": lambda: soft.divergence.detach()} if options.anchor else {},
+        names=lambda batch: called(of_stretches(batch)),
+    )
     try:
-        run_epochs(
-            generator.model, costs, loss_of, in_stretches(loop, begins), label="train-gen", after_epoch=after_epoch
-        )
+        return run_epochs(generator.model, work, in_stretches(loop, begins), host, on_epoch)
     finally:
         for parameter in frozen:
             parameter.requires_grad_(True)
-    return last
 
 
 def stretches(instances: Instances, size: int = STRETCH) -> Ints:
@@ -201,9 +204,7 @@ class SoftPrompts:
         self.n_tokens = min(len(generator.tokenizer), recommender.config.vocab_size)
         self.embedding_VD = recommender.get_input_embeddings().weight.detach()
         self.options = options
-        self.divergence: Tensor | float = 0.0
-        self._total: Tensor | float = 0.0
-        self._batches = 0
+        self.divergence = torch.zeros((), device=recommender.device)
 
     def embed(self, prompts: Sequence[Prompt], tokens_BS: Tensor) -> Tensor:
         """[B, S, D]; each distinct item of the prompts passes through the generator once."""
@@ -223,17 +224,7 @@ class SoftPrompts:
             with torch.no_grad():
                 start_NV = id_logits(self.start, texts, ids)
             self.divergence = anchor_divergence(logits_NV, start_NV, self.n_tokens)
-            self._total += self.divergence.detach()
-            self._batches += 1
         return prompt_embeddings(tokens_BS, self.embedding_VD, splice, soft_ND)
-
-    def take_figures(self) -> dict[str, float]:
-        """The mean divergence since the last call; nothing without an anchor."""
-        if not self._batches:
-            return {}
-        figures = {"divergence": float(self._total) / self._batches}
-        self._total, self._batches = 0.0, 0
-        return figures
 
 
 def id_logits(

@@ -6,7 +6,6 @@ weights of the best epoch are kept. Knows items as numbers; files and the comman
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,8 @@ from idgr.models.tokenizer import decode, encode
 from idgr.prompts.rendering import Prompt, PromptRenderer
 from idgr.prompts.templates import draw_templates
 from idgr.training.batches import decoder_inputs, pad_rows
-from idgr.training.loop import LoopOptions, run_epochs
+from idgr.training.distributed import Team
+from idgr.training.loop import run_epochs
 from idgr.training.objectives import (
     IGNORED,
     branch_targets,
@@ -33,6 +33,8 @@ from idgr.training.objectives import (
     full_loss,
     trie_loss,
 )
+from idgr.training.options import LoopOptions
+from idgr.training.work import Host, Work
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
@@ -126,6 +128,9 @@ def train_recommender(
     options: RecommenderOptions,
     loop: LoopOptions,
     on_epoch: Callable[[dict[str, Any]], object],
+    *,
+    names: Sequence[str] | None = None,
+    host: Host | None = None,
 ) -> dict[str, Any]:
     """Train the backbone's model where it lies; at the end it has the weights of the best epoch, in evaluation mode.
 
@@ -134,32 +139,53 @@ def train_recommender(
         sequences: the training sequences, as item numbers, oldest first.
         valid: (history, target) of each validation user; without any, the last epoch's weights are kept.
         on_epoch: is given each epoch's record: that of the loop, with hr@10 and ndcg@10 on validation.
+        names: what to call the user of each sequence in a message.
+        host: where it runs; None for this process alone, without checkpoints.
 
     Returns:
         The record of the epoch whose weights were kept.
     """
+    team = host.team if host else Team()
+    work = recommender_work(backbone, renderer, sequences, valid, options, loop.seed, names=names, team=team)
+    return run_epochs(backbone.model, work, loop, host, on_epoch)
+
+
+def recommender_work(
+    backbone: Backbone,
+    renderer: PromptRenderer,
+    sequences: Sequence[Sequence[int]],
+    valid: Sequence[tuple[Sequence[int], int]],
+    options: RecommenderOptions,
+    seed: int,
+    *,
+    names: Sequence[str] | None = None,
+    team: Team | None = None,
+) -> Work:
+    """What the loop needs to train a recommender; the arguments are those of `train_recommender`."""
     model = backbone.model
     trie = build_trie(renderer.id_tokens, backbone.tokenizer.eos_token_id)
     instances = make_instances(sequences, renderer.max_history)
-    loss_of = instance_loss(model, renderer, trie, instances, options.objective, loop.seed)
-    users = draw_users(len(valid), options.valid_users, loop.seed)
-    validate = validation(model, renderer, trie, [valid[user] for user in users], options)
-    best: dict[str, Any] = {}
-    weights: dict[str, Tensor] = {}
+    users = draw_users(len(valid), options.valid_users, seed)
+    return Work(
+        "train-rec",
+        prompt_costs(instances, renderer),
+        instance_loss(model, renderer, trie, instances, options.objective, seed),
+        names=sequence_names(sequences, names),
+        measure=validation(model, renderer, trie, [valid[user] for user in users], options, team) if valid else None,
+        best_by="ndcg@10" if valid else None,
+        patience=options.patience,
+    )
 
-    def after_epoch(record: dict[str, Any]) -> bool:
-        nonlocal best, weights
-        if valid:
-            record |= validate()
-        on_epoch(record)
-        if not valid or not best or record["ndcg@10"] > best["ndcg@10"]:
-            best, weights = record, copy.deepcopy(model.state_dict()) if valid else {}
-        return bool(options.patience) and record["epoch"] - best["epoch"] >= options.patience
 
-    run_epochs(model, prompt_costs(instances, renderer), loss_of, loop, label="train-rec", after_epoch=after_epoch)
-    if weights:
-        model.load_state_dict(weights)
-    return best
+def sequence_names(sequences: Sequence[Sequence[int]], users: Sequence[str] | None) -> Callable[[Ints], list[str]]:
+    """What gives, for the numbers of training instances, the name of the user whom each is of."""
+    ends = np.cumsum([max(len(row) - 1, 0) for row in sequences])
+
+    def names(batch: Ints) -> list[str]:
+        rows = np.searchsorted(ends, batch, side="right").tolist()
+        return [f"user {users[row]}" if users is not None else f"sequence {row + 1}" for row in rows]
+
+    return names
 
 
 def instance_loss(
@@ -232,15 +258,22 @@ def validation(
     trie: Trie,
     users: Sequence[tuple[Sequence[int], int]],
     options: RecommenderOptions,
+    team: Team | None = None,
 ) -> Callable[[], dict[str, float]]:
-    """What gives, whenever called, hr@10 and ndcg@10 on users as (history, target), the history left out."""
+    """What gives, whenever called, hr@10 and ndcg@10 on users as (history, target), the history left out.
+
+    Each process of a team ranks for its share of the users; all get the figures of all users.
+    """
+    team = team or Team()
     search = SearchOptions(k=_VALID_K, beams=options.valid_beams, normalize=options.objective)
-    prompts = [prompt.tokens for prompt in renderer.render_all([history for history, _ in users], [0] * len(users))]
-    seen = [set(history) for history, _ in users]
+    mine = users[team.share(len(users))]
+    prompts = [prompt.tokens for prompt in renderer.render_all([history for history, _ in mine], [0] * len(mine))]
+    seen = [set(history) for history, _ in mine]
 
     def validate() -> dict[str, float]:
         rankings = beam_search(model, trie, prompts, search, excluded=seen)
-        ranks = target_ranks([ranking.items for ranking in rankings], [target for _, target in users])
+        found = target_ranks([ranking.items for ranking in rankings], [target for _, target in mine])
+        ranks = np.array(team.join_shares(found.tolist(), len(users)), dtype=np.int64)
         return {"hr@10": hit_rate(ranks, _VALID_K), "ndcg@10": ndcg(ranks, _VALID_K)}
 
     return validate

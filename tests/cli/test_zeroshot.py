@@ -12,7 +12,7 @@ from idgr.formats.jsonl import write_jsonl
 from idgr.models.backbone import PRESETS, Preset, new_backbone, save_backbone
 from idgr.models.tokenizer import encode, load_tokenizer, train_tokenizer
 from idgr.training.generator import train_generator
-from idgr.training.loop import LoopOptions
+from idgr.training.options import LoopOptions
 
 TINY = Preset(d_model=16, d_ff=32, num_layers=1, num_heads=2, d_kv=8, vocab_size=340)
 HOME = [f"{colour} {thing}" for colour in ("red", "blue") for thing in ("tent", "stove", "lamp")]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from idgr.errors import IdgrError
-from idgr.formats.run_info import RunInfo, hash_input, read_run
+from idgr.formats.run_info import RunInfo, differences, hash_input, read_run
 
 
 def sha256(content: bytes) -> str:
@@ -75,3 +75,21 @@ def test_a_missing_record_is_empty_and_a_broken_one_is_told(tmp_path: Path) -> N
         (tmp_path / "run.json").write_text(content)
         with pytest.raises(IdgrError, match="is not a JSON object"):
             read_run(tmp_path)
+
+
+def test_what_a_record_and_a_run_differ_in_is_told_in_words(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("one\n")
+    run = RunInfo("train-rec", {"lr": 0.1, "ema": 0.0, "model": "nano"}, {"train": path, "valid": None})
+    now = run.made_of()
+    assert differences(now, now) == ""
+    older = {**now, "options": {"lr": 0.1, "model": "nano"}}  # from before there was --ema
+    assert differences(older, now) == ""
+    assert differences(older, {**now, "options": {**now["options"], "ema": 0.9}}) == "made with --ema None, not 0.9"
+    other = RunInfo("train-rec", {"lr": 0.2, "ema": 0.0, "model": "nano"}, {"train": path, "valid": path}).made_of()
+    assert differences(now, other) == "made with --lr 0.1, not 0.2, made without --valid"
+    path.write_text("two\n")
+    assert differences(now, run.made_of()) == f"made from another train than {path}"
+    assert differences({**now, "command": "init-gen"}, now) == "made by `idgr init-gen`"
+    piped = RunInfo("train-rec", run.options, {"train": "-"}).made_of()
+    assert "cannot be compared" in differences(piped, piped)

@@ -19,7 +19,7 @@ from idgr.models.backbone import PRESETS, Backbone, Preset, new_backbone, save_b
 from idgr.models.tokenizer import decode, encode, train_tokenizer
 from idgr.prompts.rendering import PromptRenderer
 from idgr.training.generator import train_generator
-from idgr.training.loop import LoopOptions
+from idgr.training.options import LoopOptions
 
 TINY = Preset(d_model=16, d_ff=32, num_layers=1, num_heads=2, d_kv=8, vocab_size=340)
 IDS = [f"{colour} {thing}" for colour in ("red", "blue") for thing in ("tent", "stove", "lamp")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ from idgr.formats.jsonl import write_jsonl
 from idgr.formats.run_info import sha256_file
 from idgr.models.backbone import PRESETS, Preset, new_backbone, save_backbone
 from idgr.models.tokenizer import train_tokenizer
+from idgr.training import loop
 from idgr.training.alternation import Alternation, Phase, plan
 from idgr.training.generator import train_generator
-from idgr.training.loop import LoopOptions
+from idgr.training.options import LoopOptions
 
 TINY = Preset(d_model=16, d_ff=32, num_layers=1, num_heads=2, d_kv=8, vocab_size=340)
 COLOURS, THINGS = ["red", "blue", "green"], ["tent", "stove", "lamp", "chair"]
@@ -83,8 +85,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_jsonl(folder / "valid.jsonl", held)
     generator = new_backbone(TINY, train_tokenizer([*texts, *IDS, "history: ; next:"], TINY.vocab_size), seed=0)
     pairs = list(zip(texts, IDS, strict=True))
-    loop = LoopOptions(epochs=30, lr=1e-2, batch_size=4, dropout=0.0)
-    train_generator(generator, pairs, loop, max_text_tokens=32, held_out=0.0, on_epoch=lambda record: None)
+    how = LoopOptions(epochs=30, lr=1e-2, batch_size=4, dropout=0.0)
+    train_generator(generator, pairs, how, max_text_tokens=32, held_out=0.0, on_epoch=lambda record: None)
     (folder / "gen").mkdir()
     save_backbone(generator, folder / "gen")
     return folder
@@ -198,6 +200,37 @@ def test_goes_on_after_being_killed_anywhere(data: Path, finished: Path, tmp_pat
         kills += 1
     assert kills > 8
     assert results(output) == results(finished)
+
+
+def test_a_phase_that_was_stopped_goes_on_from_its_checkpoint(
+    data: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    output, follow, left = tmp_path / "run", loop.follow, 2
+
+    def counted(*given: Any) -> None:
+        nonlocal left
+        if not left:
+            os.kill(os.getpid(), signal.SIGTERM)
+        left -= 1
+        follow(*given)
+
+    batches = ["--rec-batch-size", "4", "--gen-batch-size", "4"]
+    whole = tmp_path / "whole"
+    assert run(arguments(data, whole, *batches)) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "follow", counted)
+        child = os.fork()
+        if child == 0:
+            os._exit(run(arguments(data, output, *batches)))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 128 + signal.SIGTERM
+    checkpoints = output / "round-1" / ".rec.checkpoint"
+    assert checkpoints.is_dir()
+    stale = output / "round-2" / ".gen.checkpoint"
+    shutil.copytree(checkpoints, stale)  # of other inputs, so of no use to the phase that it lies beside
+    assert run(arguments(data, output, *batches)) == 0
+    assert "goes on in epoch 1, after step 3" in capfd.readouterr().err
+    assert results(output) == results(whole)
+    assert not stale.exists()
 
 
 def test_a_finished_run_is_left_as_it_is_and_a_damaged_phase_made_again(

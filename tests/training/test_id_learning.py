@@ -22,7 +22,7 @@ from idgr.models.tokenizer import train_tokenizer
 from idgr.prompts.rendering import PromptRenderer
 from idgr.training.generator import generator_inputs
 from idgr.training.id_learning import IdLearningOptions, SoftPrompts, id_logits, learn_ids, stretches
-from idgr.training.loop import LoopOptions
+from idgr.training.options import LoopOptions
 from idgr.training.recommender import id_tokens, instance_loss, make_instances
 
 WORDS = ["amber", "basil", "cedar", "delta", "ember", "fjord", "grove", "heron", "ivory", "jade"]

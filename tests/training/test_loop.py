@@ -14,8 +14,12 @@ from torch import Tensor
 
 from idgr.errors import IdgrError, UsageError
 from idgr.models.backbone import Backbone
+from idgr.training.device import pick_device, uses_bf16
 from idgr.training.generator import pair_loss
-from idgr.training.loop import LoopOptions, epoch_batches, learning_rate, pick_device, run_epochs, uses_bf16
+from idgr.training.loop import run_epochs
+from idgr.training.options import LoopOptions
+from idgr.training.schedule import epoch_batches, first_steps, learning_rate
+from idgr.training.work import Host, Work
 
 ROWS = [[5 + n % 7, 20 + n, 9, 1] for n in range(12)]
 
@@ -29,11 +33,9 @@ def train(backbone: Backbone, **options: Any) -> list[dict[str, Any]]:
 
     run_epochs(
         backbone.model,
-        np.full(len(ROWS), 4),
-        loss_of,
+        Work("test", np.full(len(ROWS), 4), loss_of),
         LoopOptions(**options),
-        label="test",
-        after_epoch=lambda record: bool(records.append(record)),
+        on_epoch=records.append,
     )
     return records
 
@@ -67,6 +69,26 @@ def test_batches_hold_similar_lengths_and_change_with_epoch_and_seed() -> None:
     first = np.concatenate(batches).tolist()
     assert np.concatenate(epoch_batches(lengths, 1, LoopOptions(batch_size=32))).tolist() != first
     assert np.concatenate(epoch_batches(lengths, 0, LoopOptions(batch_size=32, seed=1))).tolist() != first
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(
+    lengths=st.lists(st.integers(1, 99), min_size=1, max_size=300),
+    budget=st.integers(1, 500),
+    accumulate=st.integers(1, 3),
+)
+def test_a_bound_on_tokens_is_kept_and_steps_are_counted(lengths: list[int], budget: int, accumulate: int) -> None:
+    costs = np.array(lengths)
+    options = LoopOptions(epochs=3, batch_size=16, max_tokens_per_batch=budget, accumulate=accumulate)
+    steps = 0
+    for epoch in range(3):
+        assert first_steps(costs, options)[epoch] == steps
+        batches = epoch_batches(costs, epoch, options)
+        assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
+        assert all(len(batch) <= 16 for batch in batches)
+        assert all(len(batch) == 1 or len(batch) * costs[batch].max() <= budget for batch in batches)
+        steps += -(-len(batches) // accumulate)
+    assert first_steps(costs, options)[-1] == steps
 
 
 def test_the_rate_rises_and_falls() -> None:
@@ -115,6 +137,91 @@ def test_bf16_keeps_the_weights_in_fp32_and_learns(small: Backbone) -> None:
     assert {parameter.dtype for parameter in small.model.parameters()} == {torch.float32}
 
 
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_batches_that_the_memory_does_not_hold_are_split(
+    small: Backbone, accumulate: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    start = {name: tensor.clone() for name, tensor in small.model.state_dict().items()}
+    plain = {"epochs": 2, "batch_size": 4, "accumulate": accumulate, "dropout": 0.0, "schedule": "constant"}
+    records = train(small, **plain)
+    whole = weights(small)
+    small.model.load_state_dict(start)
+    refused: list[int] = []
+
+    def loss_of(batch: npt.NDArray[np.int64], epoch: int) -> tuple[Tensor, int]:
+        rows = [ROWS[i] for i in batch]
+        loss, terms = pair_loss(small.model, rows, rows)
+        if len(batch) > 1:
+            refused.append(len(batch))
+            loss.backward()  # the memory runs out when some of the gradient is there already
+            raise torch.OutOfMemoryError
+        return loss, terms
+
+    split = run_epochs(small.model, Work("test", np.full(len(ROWS), 4), loss_of), LoopOptions(**plain))
+    assert refused == [4, 2]
+    assert "out of memory, so batches are split into 4 from now on" in capfd.readouterr().err
+    assert split["loss"] == pytest.approx(records[-1]["loss"], rel=1e-5)
+    for one, other in zip(weights(small), whole, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=2e-5)
+
+
+def test_a_single_instance_that_the_memory_does_not_hold_is_a_fault(small: Backbone) -> None:
+    def loss_of(batch: npt.NDArray[np.int64], epoch: int) -> tuple[Tensor, int]:
+        raise torch.OutOfMemoryError("no memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        run_epochs(small.model, Work("test", np.full(len(ROWS), 4), loss_of), LoopOptions(batch_size=4))
+
+
+def test_the_running_mean_is_measured_and_kept(small: Backbone) -> None:
+    seen: list[Tensor] = []
+    measured: list[Tensor] = []
+
+    def loss_of(batch: npt.NDArray[np.int64], epoch: int) -> tuple[Tensor, int]:
+        seen.append(small.model.shared.weight.detach().clone())
+        return pair_loss(small.model, ROWS, ROWS)
+
+    def measure() -> dict[str, float]:
+        measured.append(small.model.shared.weight.detach().clone())
+        return {}
+
+    work = Work("test", np.array([4, 4, 4]), loss_of, measure=measure)
+    run_epochs(small.model, work, LoopOptions(epochs=2, batch_size=1, lr=1e-2, ema=0.2))
+    mean = seen[0]
+    for step, weight in enumerate(seen[1:]):
+        left = min(0.2, (1 + step) / (10 + step))
+        mean = left * mean + (1 - left) * weight
+        if step == 2:
+            torch.testing.assert_close(measured[0], mean)
+            assert not torch.equal(seen[3], measured[0]), "training goes on from the weights, not from their mean"
+    assert torch.equal(small.model.shared.weight, measured[1])
+
+
+def test_compiled_parts_are_used_and_put_back(small: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiling takes minutes, so a stand-in for the compiler notes what it is given and leaves it as it is."""
+    given: list[torch.nn.Module] = []
+    compile_now = torch.nn.Module.compile
+
+    def noted(module: torch.nn.Module, **options: Any) -> None:
+        assert options == {"dynamic": True}
+        given.append(module)
+        compile_now(module, backend="eager", disable=True)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", noted)
+    train(small, epochs=1, batch_size=4, compile=True)
+    assert given == [small.model.encoder, small.model.decoder]
+    assert small.model.encoder._compiled_call_impl is None
+
+
+def test_those_who_follow_are_told_every_step(small: Backbone) -> None:
+    told: list[dict[str, float]] = []
+    work = Work("test", np.full(len(ROWS), 4), lambda batch, epoch: pair_loss(small.model, ROWS, ROWS))
+    run_epochs(small.model, work, LoopOptions(epochs=2, batch_size=4), Host(on_steps=told.extend))
+    assert [record["step"] for record in told] == [1, 2, 3, 4, 5, 6]
+    assert told[-1]["loss"] < told[0]["loss"]
+    assert all(record["grad_norm"] > 0 and record["lr"] > 0 for record in told)
+
+
 def test_frozen_weights_stay_as_they_are(small: Backbone) -> None:
     small.model.encoder.requires_grad_(False)
     frozen = [parameter.clone() for parameter in small.model.encoder.parameters()]
@@ -132,7 +239,7 @@ def test_the_models_own_attention_is_back_afterwards(small: Backbone) -> None:
 def test_a_loss_that_is_no_number_stops_the_training(small: Backbone) -> None:
     with torch.no_grad():
         small.model.shared.weight[20] = torch.nan
-    with pytest.raises(IdgrError, match=r"the loss is not a number any more \(epoch 1, batch \d+\); take a smaller"):
+    with pytest.raises(IdgrError, match=r"the loss is not a number any more \(epoch 1, step \d+\); take a smaller"):
         train(small, epochs=3, batch_size=4)
 
 
@@ -141,22 +248,26 @@ def test_without_instances_there_is_nothing_to_learn(small: Backbone) -> None:
         pytest.fail("there is no batch")
 
     with pytest.raises(IdgrError, match="no training instances"):
-        run_epochs(small.model, np.array([], dtype=np.int64), loss_of, LoopOptions(), label="test")
+        run_epochs(small.model, Work("test", np.array([], dtype=np.int64), loss_of), LoopOptions())
 
 
-def test_after_epoch_may_end_the_training(small: Backbone) -> None:
-    seen: list[int] = []
+def test_the_best_epochs_weights_are_kept_and_patience_ends(small: Backbone) -> None:
+    scores = iter([0.1, 0.3, 0.3, 0.2, 0.9])
+    seen: list[Tensor] = []
 
     def loss_of(batch: npt.NDArray[np.int64], epoch: int) -> tuple[Tensor, int]:
         return pair_loss(small.model, ROWS, ROWS)
 
-    def after_epoch(record: dict[str, Any]) -> bool:
+    def measure() -> dict[str, float]:
         assert not small.model.training
-        seen.append(record["epoch"])
-        return len(seen) == 2
+        seen.append(small.model.shared.weight.detach().clone())
+        return {"score": next(scores)}
 
-    run_epochs(small.model, np.array([4]), loss_of, LoopOptions(epochs=9), label="test", after_epoch=after_epoch)
-    assert seen == [1, 2]
+    work = Work("test", np.array([4]), loss_of, measure=measure, best_by="score", patience=2)
+    best = run_epochs(small.model, work, LoopOptions(epochs=9))
+    assert (best["epoch"], best["score"], len(seen)) == (2, 0.3, 4)
+    assert torch.equal(small.model.shared.weight, seen[1])
+    assert not small.model.training
 
 
 @pytest.mark.parametrize(
@@ -169,6 +280,8 @@ def test_after_epoch_may_end_the_training(small: Backbone) -> None:
         ("lr", float("nan")),
         ("clip", -1.0),
         ("warmup", 1.0),
+        ("ema", 1.0),
+        ("max_tokens_per_batch", -1),
         ("dropout", 1.5),
         ("weight_decay", -0.1),
         ("epoch_instances", -1),

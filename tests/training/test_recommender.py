@@ -15,7 +15,7 @@ from idgr.models.backbone import Backbone
 from idgr.models.tokenizer import encode
 from idgr.prompts.rendering import PromptRenderer
 from idgr.training import recommender
-from idgr.training.loop import LoopOptions
+from idgr.training.options import LoopOptions
 from idgr.training.recommender import (
     RecommenderOptions,
     draw_users,

@@ -59,13 +59,14 @@ def test_a_folder_with_exactly_these_files(
     assert not torch.equal(ours, before)
 
 
-def test_runs_repeat_bit_for_bit_and_replace_their_output(data: Path, small_folder: Path) -> None:
+def test_runs_repeat_bit_for_bit_and_are_replaced_if_asked(data: Path, small_folder: Path) -> None:
     outputs = [data / "one", data / "two"]
     for output in outputs:
         assert train_rec(data, output, "--seed", "3", model=small_folder) == 0
     for name in FILES:
         assert (outputs[0] / name).read_bytes() == (outputs[1] / name).read_bytes()
-    assert train_rec(data, outputs[1], "--seed", "4", model=small_folder) == 0
+    assert train_rec(data, outputs[1], "--seed", "4", model=small_folder) == 1
+    assert train_rec(data, outputs[1], "--seed", "4", "--overwrite", model=small_folder) == 0
     weights = "model.safetensors"
     assert (outputs[0] / weights).read_bytes() != (outputs[1] / weights).read_bytes()
 

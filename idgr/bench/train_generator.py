@@ -29,9 +29,11 @@ from idgr.models.tokenizer import load_tokenizer, train_tokenizer
 from idgr.prompts.rendering import Prompt, PromptRenderer
 from idgr.prompts.templates import load_templates, template_words
 from idgr.training.batches import pad_rows
+from idgr.training.device import pick_device
 from idgr.training.id_learning import IdLearningOptions, SoftPrompts, in_stretches, stretches
-from idgr.training.loop import LoopOptions, epoch_batches, pick_device
+from idgr.training.options import LoopOptions
 from idgr.training.recommender import id_tokens, make_instances, prompt_costs
+from idgr.training.schedule import epoch_batches
 
 PEER = "generator, once per history slot"
 OURS = "generator, once per item"

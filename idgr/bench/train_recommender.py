@@ -1,0 +1,338 @@
+"""Training the recommender beside `transformers.Seq2SeqTrainer`: same weights, instances, precision, batch and rate.
+
+Both see prompts and targets that were tokenized beforehand or are joined from token lists, and minimise the
+cross-entropy of the target's tokens (IDGenRec, Eq. 6) with AdamW, clipping, warm-up and a linear schedule. The peer
+pads what its sampler draws, at random or, as a contender of its own, grouped by length.
+
+Knows nothing of files but the model's folder.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from idgr.bench.processes import Measurement, measure
+from idgr.decoding.trie import build_trie
+from idgr.errors import IdgrError
+from idgr.models.backbone import PRESETS, Backbone, load_backbone, new_backbone, save_backbone
+from idgr.models.tokenizer import load_tokenizer, train_tokenizer
+from idgr.prompts.rendering import PromptRenderer
+from idgr.prompts.templates import draw_templates, load_templates, template_words
+from idgr.training.device import pick_device, uses_bf16
+from idgr.training.loop import run_epochs
+from idgr.training.options import LoopOptions
+from idgr.training.recommender import Instances, id_tokens, instance_loss, make_instances, prompt_costs
+from idgr.training.work import Host, Work
+
+Ints = npt.NDArray[np.int64]
+
+PEER = "transformers.Seq2SeqTrainer"
+GROUPED = "transformers.Seq2SeqTrainer, grouped by length"
+OURS = "idgr train-rec"
+
+# The first steps make buffers and choose kernels; they are not timed.
+WARM_STEPS = 2
+MAX_HISTORY = 20
+WARMUP = 0.05
+# The loss curve is told as the mean over so many equal stretches of steps.
+STRETCHES = 5
+
+# Dense products of matrices a second, by the device's name and precision, from the makers' data sheets.
+PEAK_FLOPS = {
+    "H200": {"bf16": 989e12, "fp32": 67e12},
+    "H100": {"bf16": 989e12, "fp32": 67e12},
+    "A100": {"bf16": 312e12, "fp32": 19.5e12},
+    "L40S": {"bf16": 362e12, "fp32": 91.6e12},
+    "L4": {"bf16": 121e12, "fp32": 30.3e12},
+    "RTX 4090": {"bf16": 165e12, "fp32": 82.6e12},
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every contender does: so many steps from the weights in `folder`.
+
+    `ids` are by item number, as `sequences` are.
+    """
+
+    folder: str
+    ids: list[str]
+    sequences: list[list[int]]
+    steps: int
+    batch_size: int
+    lr: float
+    precision: str
+    device: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a contender made of it.
+
+    Attributes:
+        seconds: for the steps after the first `WARM_STEPS`.
+        target_tokens: in all steps.
+        prompt_tokens: in all steps, without padding and templates; 0 where they were not counted.
+        losses: of each step, in nats a target token.
+        gpu_mib: the most memory of the GPU that was in use; 0 on a CPU.
+    """
+
+    seconds: float
+    target_tokens: int
+    prompt_tokens: int
+    losses: list[float]
+    gpu_mib: float
+
+
+def bench_recommender(
+    ids: Sequence[str],
+    sequences: Sequence[Sequence[int]],
+    *,
+    shape: str,
+    tokenizer: str | None,
+    steps: int,
+    batch_size: int,
+    lr: float,
+    repeats: int,
+    precision: str,
+    device: str,
+    seed: int,
+) -> Iterator[dict[str, Any]]:
+    """Let the contenders take turns, `repeats` times, each turn with a seed of its own; yield one record per contender.
+
+    Args:
+        ids: the textual ID of each item.
+        sequences: training sequences of item numbers.
+        shape: the preset of the model, with random weights.
+        tokenizer: its tokenizer; None learns one from the IDs.
+
+    Yields:
+        Target tokens a second, the median of the paired ratios to the peer, the loss curve and its spread over the
+        turns, peak memory, and on a known GPU the share of its peak rate (MFU).
+    """
+    with tempfile.TemporaryDirectory(prefix="idgr-bench-") as folder:
+        words = [*ids, *template_words(load_templates())]
+        vocabulary = load_tokenizer(tokenizer) if tokenizer else train_tokenizer(words, PRESETS[shape].vocab_size)
+        backbone = new_backbone(PRESETS[shape], vocabulary, seed)
+        save_backbone(backbone, folder)
+        rows = [list(row) for row in sequences]
+        drawn_instances(
+            Task(folder, list(ids), rows, steps, batch_size, lr, precision, device, seed)
+        )  # are there enough?
+        runs: dict[str, list[Measurement]] = {name: [] for name in CONTENDERS}
+        for turn in range(repeats):
+            task = Task(folder, list(ids), rows, steps, batch_size, lr, precision, device, seed + turn)
+            for name, make in CONTENDERS.items():
+                runs[name].append(measure(make, task))
+        n_weights = sum(weight.numel() for weight in backbone.model.parameters())
+        for name, measured in runs.items():
+            done: list[Done] = [run.result for run in measured]
+            peer: list[Done] = [run.result for run in runs[PEER]]
+            curves = np.array([[part.mean() for part in np.array_split(one.losses, STRETCHES)] for one in done])
+            rate = median(_rate(one, steps) for one in done)
+            yield {
+                "bench": "train",
+                "contender": name,
+                "steps": steps,
+                "batch_size": batch_size,
+                "parameters": n_weights,
+                "vocabulary": len(vocabulary),
+                "target_tokens_per_s": round(rate, 1),
+                "instances_per_s": round(median(batch_size * (steps - WARM_STEPS) / one.seconds for one in done), 1),
+                "ratio": round(
+                    median(_rate(one, steps) / _rate(other, steps) for one, other in zip(done, peer, strict=True)), 2
+                ),
+                "loss_curve": curves.mean(0).round(3).tolist(),
+                "loss_spread": (curves.max(0) - curves.min(0)).round(3).tolist(),
+                "peak_mib": round(max(run.peak_mib for run in measured)),
+                "peak_gpu_mib": round(max(one.gpu_mib for one in done)),
+                "mfu": _mfu(backbone, runs[OURS][0].result, rate, precision, device),
+                "precision": precision,
+                "seconds": [round(one.seconds, 3) for one in done],
+                "shape": shape,
+                "device": device,
+                "cpus": os.cpu_count(),
+                "threads": torch.get_num_threads(),
+            }
+
+
+def _rate(done: Done, steps: int) -> float:
+    """Target tokens a second."""
+    return done.target_tokens * (steps - WARM_STEPS) / steps / done.seconds
+
+
+def _mfu(backbone: Backbone, counted: Done, rate: float, precision: str, device: str) -> float | None:
+    """The operations that the model asks for, by the peak rate of the GPU; None on a CPU or an unknown GPU."""
+    if pick_device(device).type != "cuda":
+        return None
+    name = torch.cuda.get_device_name()
+    peak = next((peaks[precision] for known, peaks in PEAK_FLOPS.items() if known in name), None)
+    if peak is None:
+        return None
+    return round(flops_per_target_token(backbone, counted.prompt_tokens / counted.target_tokens) * rate / peak, 4)
+
+
+def flops_per_target_token(backbone: Backbone, prompt_tokens: float) -> float:
+    """Operations of a training step for each target token, which so many prompt tokens stand before.
+
+    Six for every weight of a product of matrices and token (two forwards, four backwards); padding, attention scores
+    and looking up embeddings are not counted, so MFU does not grow by wasting work.
+    """
+    model = backbone.model
+
+    def matrices(stack: Any) -> int:
+        named = stack.block.named_parameters()
+        return sum(weight.numel() for name, weight in named if weight.ndim > 1 and "relative_attention" not in name)
+
+    cross = sum(
+        getattr(block.layer[1].EncDecAttention, name).weight.numel() for block in model.decoder.block for name in "kv"
+    )
+    decoder = matrices(model.decoder) - cross + model.lm_head.weight.numel()
+    return float(6 * (prompt_tokens * (matrices(model.encoder) + cross) + decoder))
+
+
+def drawn_instances(task: Task) -> Instances:
+    """The instances that all contenders see once, drawn from the seed: as many as the steps take."""
+    instances = make_instances(task.sequences, MAX_HISTORY)
+    n = task.steps * task.batch_size
+    if n > len(instances.end):
+        raise IdgrError(
+            f"there are {len(instances.end)} training instances, not the {n} of all steps", "give fewer --batches"
+        )
+    chosen = np.sort(np.random.default_rng(task.seed).permutation(len(instances.end))[:n])
+    return Instances(instances.items, instances.begin[chosen], instances.end[chosen])
+
+
+def _renderer(backbone: Backbone, task: Task) -> PromptRenderer:
+    return PromptRenderer(backbone.tokenizer, load_templates(), id_tokens(backbone.tokenizer, task.ids), MAX_HISTORY)
+
+
+def _peak_gpu_mib(device: torch.device) -> float:
+    return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else 0.0
+
+
+def _idgr() -> Callable[[Task], Done]:
+    return _train_ours
+
+
+def _train_ours(task: Task) -> Done:
+    backbone = load_backbone(task.folder)
+    device = pick_device(task.device)
+    model = backbone.model.to(device)
+    renderer, instances = _renderer(backbone, task), drawn_instances(task)
+    trie = build_trie(renderer.id_tokens, backbone.tokenizer.eos_token_id)
+    loss_of = instance_loss(model, renderer, trie, instances, "full", task.seed)
+    tokens = 0
+
+    def counted(batch: Ints, epoch: int) -> tuple[Tensor, int]:
+        nonlocal tokens
+        loss, n_terms = loss_of(batch, epoch)
+        tokens += n_terms
+        return loss, n_terms
+
+    losses: list[float] = []
+    times: dict[int, float] = {}
+
+    def on_steps(records: list[dict[str, float]]) -> None:
+        losses.extend(record["loss"] for record in records)
+        times[len(losses)] = perf_counter()
+
+    options = LoopOptions(
+        epochs=1, lr=task.lr, batch_size=task.batch_size, precision=task.precision, warmup=WARMUP, seed=task.seed
+    )
+    costs = prompt_costs(instances, renderer)
+    run_epochs(model, Work("bench", costs, counted), options, Host(on_steps=on_steps))
+    first = min(step for step in times if step >= WARM_STEPS)  # on a GPU steps are told some at a time
+    seconds = (times[task.steps] - times[first]) * (task.steps - WARM_STEPS) / (task.steps - first)
+    return Done(seconds, tokens, int(costs.sum()), losses, _peak_gpu_mib(device))
+
+
+def _peer() -> Callable[[Task], Done]:
+    return lambda task: _train_theirs(task, "random")
+
+
+def _peer_grouped() -> Callable[[Task], Done]:
+    return lambda task: _train_theirs(task, "group_by_length")
+
+
+def _train_theirs(task: Task, sampling: str) -> Done:
+    from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainer, Seq2SeqTrainingArguments
+    from transformers.trainer_callback import PrinterCallback, TrainerCallback
+
+    losses: list[Tensor] = []
+    times: list[float] = []
+
+    class Recording(Seq2SeqTrainer):  # type: ignore[misc] # transformers is not typed
+        def compute_loss(self, *given: Any, **named: Any) -> Any:
+            loss = super().compute_loss(*given, **named)
+            losses.append(loss.detach())
+            return loss
+
+    class Clock(TrainerCallback):  # type: ignore[misc] # transformers is not typed
+        def on_step_end(self, args: Any, state: Any, control: Any, **named: Any) -> None:
+            if state.global_step in (WARM_STEPS, task.steps):
+                if device.type == "cuda":
+                    torch.cuda.synchronize()
+                times.append(perf_counter())
+
+    backbone = load_backbone(task.folder)
+    device = pick_device(task.device)
+    renderer, instances = _renderer(backbone, task), drawn_instances(task)
+    templates = draw_templates(len(renderer.before), task.seed, 0, np.arange(len(instances.end))).tolist()
+    histories = [
+        instances.items[begin:end].tolist()
+        for begin, end in zip(instances.begin.tolist(), instances.end.tolist(), strict=True)
+    ]
+    targets = instances.items[instances.end].tolist()
+    eos = backbone.tokenizer.eos_token_id
+    rows = [
+        {"input_ids": prompt.tokens, "labels": [*renderer.id_tokens[target], eos]}
+        for prompt, target in zip(renderer.render_all(histories, templates), targets, strict=True)
+    ]
+    with tempfile.TemporaryDirectory(prefix="idgr-bench-") as folder:
+        arguments = Seq2SeqTrainingArguments(
+            output_dir=folder,
+            max_steps=task.steps,
+            per_device_train_batch_size=task.batch_size,
+            learning_rate=task.lr,
+            lr_scheduler_type="linear",
+            warmup_steps=round(WARMUP * task.steps),
+            weight_decay=0.01,
+            adam_epsilon=1e-6,
+            max_grad_norm=1.0,
+            bf16=uses_bf16(task.precision, device),
+            use_cpu=device.type == "cpu",
+            train_sampling_strategy=sampling,
+            seed=task.seed,
+            logging_strategy="no",
+            save_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+        )
+        trainer = Recording(
+            model=backbone.model,
+            args=arguments,
+            train_dataset=rows,
+            data_collator=DataCollatorForSeq2Seq(backbone.tokenizer),
+            callbacks=[Clock()],
+        )
+        trainer.remove_callback(PrinterCallback)  # it would write to standard output
+        trainer.train()
+    tokens = sum(len(row["labels"]) for row in rows)
+    begun, ended = times
+    return Done(ended - begun, tokens, 0, torch.stack(losses).tolist(), _peak_gpu_mib(device))
+
+
+CONTENDERS: dict[str, Callable[[], Callable[[Task], Done]]] = {PEER: _peer, GROUPED: _peer_grouped, OURS: _idgr}

@@ -1,0 +1,77 @@
+"""Where tensors live and how the model computes there while it is trained: device, precision, attention, compiling.
+
+What the context managers here change of a model or of the program, they put back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+
+from idgr.errors import UsageError
+
+if TYPE_CHECKING:
+    from transformers import T5ForConditionalGeneration
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name; `auto` is a GPU if there is one, else the CPU.
+
+    Raises:
+        UsageError: there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        raise UsageError(f"--device {name} is not to be had here", "choose auto or cpu") from None
+    return device
+
+
+def uses_bf16(precision: str, device: torch.device) -> bool:
+    """Whether products of matrices are made in bf16 (see `LoopOptions.precision`)."""
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    features = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return device.type == "cpu" and any(features.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+@contextmanager
+def own_random_numbers(device: torch.device) -> Iterator[None]:
+    """Leave the random numbers of the rest of the program as they were."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield
+
+
+@contextmanager
+def quick_attention(model: T5ForConditionalGeneration) -> Iterator[None]:
+    """On a CPU, attention by plain products: training in bf16 is a quarter quicker than with PyTorch's fused kernel."""
+    if model.device.type != "cpu":
+        yield
+        return
+    before = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+@contextmanager
+def compiled(model: T5ForConditionalGeneration, wanted: bool) -> Iterator[None]:
+    """Encoder and decoder through `torch.compile` inside the block, for any length of batch, where that is wanted."""
+    stacks = (model.encoder, model.decoder) if wanted else ()
+    for stack in stacks:
+        stack.compile(dynamic=True)
+    try:
+        yield
+    finally:
+        for stack in stacks:
+            stack._compiled_call_impl = None

@@ -1,0 +1,97 @@
+"""Several processes that train one model: who has which share, and how shares come together.
+
+Started by `torchrun` or `accelerate launch`; accelerate connects them (gloo on CPUs, NCCL on GPUs). All hold the same
+weights and take the same steps; only the first writes. Knows tensors and lists, not what is trained.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from idgr.errors import UsageError
+from idgr.training.device import pick_device
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Team:
+    """The processes of a training: this one's number, from 0, and how many there are."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process is the one that writes."""
+        return self.rank == 0
+
+    def share(self, n: int) -> slice:
+        """This process's part of n things: every `size`-th, so that parts of sorted things are alike. May be empty."""
+        return slice(self.rank, n, self.size)
+
+    def add(self, tensor: Tensor) -> Tensor:
+        """The sum of all processes' tensors, which have one shape."""
+        if self.size == 1:
+            return tensor
+        from accelerate.utils import reduce
+
+        summed: Tensor = reduce(tensor, reduction="sum")
+        return summed
+
+    def gather(self, mine: Sequence[T]) -> list[list[T]]:
+        """Every process's list, by its number."""
+        if self.size == 1:
+            return [list(mine)]
+        from accelerate.utils import gather_object
+
+        lists: list[list[T]] = gather_object([list(mine)])
+        return lists
+
+    def join_shares(self, mine: Sequence[T], n: int) -> list[T]:
+        """The n things in their order, of which every process holds its `share`."""
+        whole: dict[int, T] = {}
+        for rank, part in enumerate(self.gather(mine)):
+            whole |= dict(zip(range(n)[Team(rank, self.size).share(n)], part, strict=True))
+        return [whole[place] for place in range(n)]
+
+
+def n_processes() -> int:
+    """How many processes the launcher has started for this command; 1 without one."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def join(device: str) -> tuple[Team, torch.device]:
+    """Connect to the other processes, if there are any; and this process's device.
+
+    Args:
+        device: as on the command line; with several processes `auto`, `cpu` or `cuda`.
+
+    Raises:
+        UsageError: there is no such device here, or one device was named for several processes.
+    """
+    where = pick_device(device)
+    if n_processes() == 1:
+        return Team(), where
+    if ":" in device:
+        raise UsageError(f"--device {device} given to several processes", "choose auto, cpu or cuda")
+    from accelerate import PartialState
+
+    state = PartialState(cpu=where.type == "cpu")
+    return Team(state.process_index, state.num_processes), state.device
+
+
+def part(team: Team) -> None:
+    """Take leave of the other processes when all is done."""
+    if team.size > 1:
+        from accelerate import PartialState
+
+        state = PartialState()
+        state.wait_for_everyone()
+        state.destroy_process_group()
