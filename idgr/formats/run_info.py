@@ -88,11 +88,11 @@ class RunInfo:
             place / RUN_FILE if place.is_dir() else f"{place}.{RUN_FILE}",
             {
                 "command": self.command,
-                "options": {name: _plain(value) for name, value in self.options.items()},
+                "options": _plain(self.options),
                 "seed": self.seed,
                 **self.facts,
-                "inputs": {role: hash_input(path) for role, path in self.inputs.items() if path is not None},
-                "outputs": outputs,
+                "inputs": _plain({role: hash_input(path) for role, path in self.inputs.items() if path is not None}),
+                "outputs": _plain(outputs),
                 "versions": _versions(),
                 "started": datetime.fromtimestamp(self._started, UTC).isoformat(timespec="seconds"),
                 "seconds": round(time.monotonic() - self._clock, 3),
@@ -120,11 +120,18 @@ def read_run(output: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _hash_names(hashes: dict[str, str]) -> str:
-    return hashlib.sha256(orjson.dumps(hashes)).hexdigest()
+    return hashlib.sha256(orjson.dumps(_plain(hashes))).hexdigest()
 
 
 def _plain(value: Any) -> Any:
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
+    """A value as JSON takes it: paths as text, and in text what is not UTF-8 (file names need not be) spelled out."""
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    if isinstance(value, dict):
+        return {_plain(name): _plain(inner) for name, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
 def _versions() -> dict[str, str]:
