@@ -49,6 +49,12 @@ class IdgrError(Exception):
         return one_line(message)
 
 
+def faulty_line(fault: ValueError, where: str | os.PathLike[str], line: int) -> IdgrError:
+    """The error for a line whose record a parser has refused with `ValueError("what is wrong; what to do")`."""
+    what, _, todo = str(fault).rpartition("; ")
+    return IdgrError(what, todo, where=where, line=line)
+
+
 def one_line(message: str) -> str:
     """A message as one line of bounded length, whatever the data put into it.
 

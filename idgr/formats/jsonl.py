@@ -23,7 +23,7 @@ from typing import IO, Any, TypeVar
 import orjson
 from isal import isal_zlib
 
-from idgr.errors import DISK_FAULTS, IdgrError
+from idgr.errors import DISK_FAULTS, IdgrError, faulty_line
 from idgr.formats.limits import TooLargeError, bounded
 from idgr.formats.lock import hold
 
@@ -118,7 +118,8 @@ def read_jsonl(
 
     Args:
         path: a file, a `.gz` file, or `-`.
-        parse: makes a record of a JSON object; a `ValueError` from it is reported with file and line.
+        parse: makes a record of a JSON object; a `ValueError("what is wrong; what to do")` from it is reported with
+            file and line.
         allow_empty: whether a file without records is accepted.
 
     Raises:
@@ -130,7 +131,7 @@ def read_jsonl(
         try:
             record = parse(value)
         except ValueError as fault:
-            raise IdgrError(str(fault), where=lines.path, line=number) from None
+            raise faulty_line(fault, lines.path, number) from None
         yield record
 
 
