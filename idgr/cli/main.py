@@ -31,6 +31,7 @@ COMMANDS = {
     "recommend": ("idgr.cli.recommend", "recommend"),
     "eval": ("idgr.cli.eval", "eval_command"),
     "zeroshot": ("idgr.cli.zeroshot", "zeroshot"),
+    "audit": ("idgr.cli.audit", "audit"),
     "ids": ("idgr.cli.ids", "app"),
     "bench": ("idgr.cli.bench", "app"),
 }

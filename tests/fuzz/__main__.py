@@ -1,7 +1,8 @@
 """Fuzz idgr with atheris: `python -m tests.fuzz [NAME …] [--runs N]`.
 
 Each harness runs in a process of its own, first on the corpus that is kept beside this file, then on what the fuzzer
-makes of it. A table goes to standard output. An input that crashes or hangs is left in the current folder by its hash.
+makes of it. A table goes to standard output. An input that crashes or hangs is left in the current folder, or in that
+of `--keep`.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def run_one(name: str, runs: int, keep: Path | None) -> tuple[int, int, int, flo
         seeds = CORPUS / name
         command = [sys.executable, "-m", "tests.fuzz", "--harness", name, "--", str(found), str(seeds)]
         command += [f"-runs={runs}", f"-timeout={HANG_SECONDS}", "-max_len=4096", "-seed=1", "-verbosity=1"]
-        command += ["-rss_limit_mb=4096", "-print_final_stats=1"]
+        command += ["-rss_limit_mb=4096", "-print_final_stats=1", f"-artifact_prefix={keep or Path.cwd()}/{name}-"]
         started = time.monotonic()
         done = subprocess.run(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True, errors="replace")
         seconds = time.monotonic() - started
