@@ -21,6 +21,7 @@ from typing import Any
 
 import orjson
 
+from idgr.cli.audit import _checks as folder_checks
 from idgr.cli.main import COMMANDS, run
 from idgr.corpus.metadata import texts
 from idgr.corpus.preparation import PrepOptions, prepare
@@ -158,6 +159,46 @@ def read_run_file(data: bytes) -> None:
         path.unlink()
 
 
+_AUDITED = (
+    "published/user_sequence.txt",
+    "published/item_plain_text.txt",
+    "published/user_generative_index_phase_0.txt",
+    "published/item_generative_indexing_phase_0.txt",
+    "stages/data/run.json",
+    "stages/data/stats.json",
+    "stages/ids.jsonl.run.json",
+    "stages/ids.jsonl",
+    "stages/rec/run.json",
+    "stages/recs.jsonl.run.json",
+    "stages/metrics.json.run.json",
+    "stages/metrics.json",
+    "stages/run.json",
+    "stages/metrics.jsonl",
+)
+
+
+def audit_folder(data: bytes) -> None:
+    """A folder for `idgr audit` with one file of anyone's making; the first byte says which."""
+    which, content = _seed_choice(data, len(_AUDITED))
+    with tempfile.TemporaryDirectory(dir=_memory()) as scratch:
+        folder = Path(scratch)
+        _write_shop(folder / "stages" / "data")
+        (folder / "published").mkdir()
+        (folder / "published" / "user_sequence.txt").write_text("u a b c\nv c b a\n")
+        (folder / "published" / "item_plain_text.txt").write_text("a red tea\nb green tea\nc ice\n")
+        for name in ("rec", "final"):
+            (folder / "stages" / name).mkdir()
+        for name in ("ids.jsonl", "recs.jsonl"):
+            shutil.copy(folder / "stages" / "data" / name, folder / "stages" / name)
+        if content:
+            (folder / _AUDITED[which]).write_bytes(content)
+        with refusing():
+            checks, _ = folder_checks(folder / _AUDITED[which].split("/")[0], None)
+            for check in checks:
+                assert check.verdict in ("PASS", "FAIL", "SKIP")
+                assert check.evidence
+
+
 def command_line(data: bytes) -> None:
     """Words after `idgr`, one a line, where a few small files lie. Words that could reach elsewhere are passed over."""
     words = data.decode(errors="replace").split("\n")
@@ -192,19 +233,23 @@ def _shop() -> Iterator[Path]:
     home = Path.cwd()
     outer = Path(tempfile.mkdtemp(dir=_memory()))
     folder = outer / "in"
-    folder.mkdir()
-    (folder / "items.jsonl").write_text('{"item_id": "a", "text": "red tea"}\n{"item_id": "b", "text": "green tea"}\n')
-    (folder / "train.jsonl").write_text('{"user_id": "u", "items": ["a", "b"]}\n')
-    (folder / "test.jsonl").write_text('{"user_id": "u", "history": ["a"], "target": "b"}\n')
-    (folder / "recs.jsonl").write_text('{"user_id": "u", "items": ["b"]}\n')
-    (folder / "ids.jsonl").write_text('{"item_id": "a", "id": "red"}\n{"item_id": "b", "id": "green"}\n')
-    (folder / "sequences.jsonl").write_text('{"user_id": "u", "items": ["a", "b", "a", "b"]}\n')
+    _write_shop(folder)
     os.chdir(folder)
     try:
         yield folder
     finally:
         os.chdir(home)
         shutil.rmtree(outer)
+
+
+def _write_shop(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    (folder / "items.jsonl").write_text('{"item_id": "a", "text": "red tea"}\n{"item_id": "b", "text": "green tea"}\n')
+    (folder / "train.jsonl").write_text('{"user_id": "u", "items": ["a", "b"]}\n')
+    (folder / "test.jsonl").write_text('{"user_id": "u", "history": ["a"], "target": "b"}\n')
+    (folder / "recs.jsonl").write_text('{"user_id": "u", "items": ["b"]}\n')
+    (folder / "ids.jsonl").write_text('{"item_id": "a", "id": "red"}\n{"item_id": "b", "id": "green"}\n')
+    (folder / "sequences.jsonl").write_text('{"user_id": "u", "items": ["a", "b", "a", "b"]}\n')
 
 
 def _listing(folder: Path) -> set[str]:
@@ -223,5 +268,6 @@ HARNESSES: dict[str, Callable[[bytes], None]] = {
     "text": make_text,
     "templates": read_templates,
     "run-file": read_run_file,
+    "audit": audit_folder,
     "command-line": command_line,
 }

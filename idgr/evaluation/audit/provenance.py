@@ -49,7 +49,10 @@ class Output:
     def _input(self, role: str) -> dict[str, Any]:
         found = self.record.get("inputs")
         entry = found.get(role) if isinstance(found, dict) else None
-        return entry if isinstance(entry, dict) else {}
+        # Anyone may have written the record.
+        return (
+            {name: value for name, value in entry.items() if isinstance(value, str)} if isinstance(entry, dict) else {}
+        )
 
 
 @dataclass

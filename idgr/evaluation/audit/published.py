@@ -115,7 +115,7 @@ def _user_ids(folder: Path, sequences: dict[str, list[str]], texts: dict[str, st
         f"of {found.n_users:,} users whose test item has a rare word that no item before it has, "
         f"{found.leaked / found.n_users:.1%} have such a word in their ID, "
         f"and {found.by_chance / found.n_users:.1%} with another user's test item in its place "
-        f"(sign test: p = {found.chance:.1g})"
+        f"(sign test: p {'= ' + format(found.chance, '.1g') if found.chance > 1e-300 else '< 1e-300'})"
     )
     if found.is_leak:
         return Check(name, str(path), FAIL, f"{told}: the IDs were made from the whole sequence")
