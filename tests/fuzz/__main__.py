@@ -28,6 +28,10 @@ def fuzz(name: str, arguments: list[str]) -> None:
     with atheris.instrument_imports(include=["idgr"], enable_loader_override=False):
         from tests.fuzz.harnesses import HARNESSES
 
+    if name in ("audit", "command-line"):
+        import torch  # noqa: F401 - some inputs get as far as this import, which is no hang
+        import transformers  # noqa: F401
+
     harness = HARNESSES[name]
     atheris.Setup([sys.argv[0], *arguments], lambda data: harness(bytes(data)))
     atheris.Fuzz()

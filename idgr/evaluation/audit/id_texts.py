@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from idgr.evaluation.audit.checks import Check, judged, skipped
-from idgr.formats.records import ItemId
+from idgr.formats.records import ItemId, key
 from idgr.ids.spelling import fold
 from idgr.models.tokenizer import encode
 
@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Numbered = Sequence[tuple[int, ItemId]]
+
+
+def any_id(row: dict[str, Any]) -> ItemId:
+    """A line of `ids.jsonl`; lenient, so that an empty ID is counted and does not stop the audit."""
+    text = row.get("id")
+    return ItemId(key(row, "item_id"), text if isinstance(text, str) else "")
 
 
 def id_text_checks(ids: Numbered, path: Path) -> list[Check]:

@@ -10,20 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from idgr.evaluation.audit.checks import FAIL, PASS, Check, skipped
 from idgr.evaluation.audit.data import read_numbered
-from idgr.evaluation.audit.id_texts import Numbered, id_text_checks, token_check
+from idgr.evaluation.audit.id_texts import Numbered, any_id, id_text_checks, token_check
 from idgr.evaluation.audit.provenance import Findings, Output
-from idgr.formats.records import Item, ItemId, ids_fingerprint, key, read_items
+from idgr.formats.records import Item, ids_fingerprint, read_items
 from idgr.formats.run_info import sha256_file
-from idgr.ids.diverse_beam import BeamOptions
-from idgr.ids.generation import GenerationOptions, generate_ids
 from idgr.ids.keyphrase import keyphrase_ids
-from idgr.ids.schedule import Schedule
 from idgr.ids.spelling import can_spell
 from idgr.models.backbone import Backbone, load_backbone
 from idgr.models.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from idgr.ids.generation import GenerationOptions
 
 FROM_TEXT = "IDs are made from item text alone"
 KNOWN = "IDs and items are the same"
@@ -44,19 +43,13 @@ def ids_checks(findings: Findings) -> list[Check]:
         maker = next((output for output in findings.outputs if output.path == path), None)
         if maker is None:  # zeroshot's record is that of its folder
             maker = next((output for output in findings.of("zeroshot") if output.path == path.parent), None)
-        ids = read_numbered(path, _any_id)
+        ids = read_numbered(path, any_id)
         tokenizer = _tokenizer(ids, maker, findings)
         checks += id_text_checks(ids, path)
         checks.append(token_check(ids, tokenizer, path, "the recommender's tokenizer is not here"))
         checks.append(_covers(ids, path, findings))
         checks.append(_from_text(ids, path, maker, findings))
     return checks
-
-
-def _any_id(row: dict[str, Any]) -> ItemId:
-    """Lenient, so that an empty ID is counted and does not stop the audit."""
-    text = row.get("id")
-    return ItemId(key(row, "item_id"), text if isinstance(text, str) else "")
 
 
 def _tokenizer(ids: Numbered, maker: Output | None, findings: Findings) -> PreTrainedTokenizerBase | None:
@@ -121,6 +114,8 @@ def _made_again(ids: Numbered, items: list[Item], maker: Output, findings: Findi
     generator = findings.find(maker, role)
     if generator is None or any(not item.text for item in items[:REMADE]):
         return 0, 0
+    from idgr.ids.generation import generate_ids  # and with it torch, which most audits can do without
+
     backbone = load_backbone(str(generator))
     tokenizer = load_tokenizer(str(spelled_by)) if spelled_by is not None else backbone.tokenizer
     first = items[:REMADE]
@@ -130,6 +125,10 @@ def _made_again(ids: Numbered, items: list[Item], maker: Output, findings: Findi
 
 def _options(maker: Output) -> GenerationOptions:
     """The options that gen-ids was given; for what is not on record, its defaults."""
+    from idgr.ids.diverse_beam import BeamOptions
+    from idgr.ids.generation import GenerationOptions
+    from idgr.ids.schedule import Schedule
+
     usual = GenerationOptions()
 
     def number(name: str, default: float) -> Any:

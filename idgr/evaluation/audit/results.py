@@ -9,8 +9,10 @@ import orjson
 
 from idgr.errors import IdgrError
 from idgr.evaluation.audit.checks import FAIL, PASS, Check, skipped
+from idgr.evaluation.audit.data import read_numbered
+from idgr.evaluation.audit.id_texts import any_id
 from idgr.evaluation.audit.provenance import Findings, Output
-from idgr.formats.records import ids_fingerprint, read_ids
+from idgr.formats.records import ids_fingerprint
 from idgr.formats.run_info import read_run
 
 BELONG = "IDs and model belong together"
@@ -56,7 +58,7 @@ def _belong(rec: Path, ids: Path, subject: Path) -> Check:
     told = read_run(rec).get("ids_fingerprint")
     if not isinstance(told, str):
         return skipped(BELONG, subject, f"{rec} does not tell the IDs that it was trained on")
-    if told != ids_fingerprint(read_ids(ids)):
+    if told != ids_fingerprint(one for _, one in read_numbered(ids, any_id)):
         return Check(BELONG, str(subject), FAIL, f"{rec} was trained on other IDs than {ids}")
     return Check(BELONG, str(subject), PASS, f"{rec} was trained on just the IDs of {ids}, by their fingerprint")
 
