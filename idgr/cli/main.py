@@ -5,6 +5,7 @@ Imports no torch, transformers, numpy or polars; each command imports what it ne
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -86,6 +87,9 @@ def _global_options(
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0 done, 1 the data or a model is wrong, 2 the command line is wrong."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Whatever the locale (C among them): help holds more than ASCII, and paths keep the bytes that they came with.
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
     sys.exit(run(arguments))
 
 

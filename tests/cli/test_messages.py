@@ -36,6 +36,7 @@ WITHOUT_A_PLACE = {
         "a prompt of {} tokens cannot hold the longest template ({} tokens) and the longest ID ({} tokens)",
     ),
     ("training/generator.py", "the ID {} has no tokens"),
+    ("training/generator.py", "{}"),  # the ID that has too many
     ("training/loop.py", "no training instances"),
     ("training/loop.py", "{}: the loss is not a number any more (epoch {}, batch {})"),
     ("training/recommender.py", "the recommender's tokenizer reads the ID {} back as {}"),
