@@ -254,8 +254,11 @@ def replace_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
                 shutil.rmtree(old)
             else:
                 os.replace(fresh, final)
-        except BaseException:
+        except BaseException as fault:
             shutil.rmtree(fresh, ignore_errors=True)
+            if isinstance(fault, IdgrError) and fault.where is not None and Path(fault.where).is_relative_to(fresh):
+                place = final / Path(fault.where).relative_to(fresh)  # the name that a user knows
+                raise IdgrError(fault.what, fault.todo, where=place, line=fault.line) from None
             raise
 
 
@@ -290,6 +293,12 @@ def _disk_faults(path: Path) -> Iterator[None]:
         if fault.errno not in DISK_FAULTS:
             raise
         raise _cannot_write(path, fault) from None
+    except Exception as fault:
+        # Weights and vocabularies are written by Rust, whose errors are of other types but end in the system's number.
+        found = re.search(r"\(os error (\d+)\)", str(fault))
+        if isinstance(fault, IdgrError) or found is None or int(found[1]) not in DISK_FAULTS:
+            raise
+        raise _cannot_write(path, OSError(int(found[1]), os.strerror(int(found[1])))) from None
 
 
 def write_jsonl(path: str | os.PathLike[str], records: Iterable[dict[str, Any]]) -> int:
