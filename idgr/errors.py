@@ -5,7 +5,12 @@ Knows nothing of the command line; `idgr.cli.main` prints these and chooses the 
 
 from __future__ import annotations
 
+import errno
 import os
+
+# What a full, broken or read-only disk answers in the middle of writing.
+DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+_MOST = 2_000  # characters of a message
 
 
 class IdgrError(Exception):
@@ -41,8 +46,29 @@ class IdgrError(Exception):
         message = f"{place} {self.what}" if place else self.what
         if self.todo:
             message += f"; {self.todo}"
-        # A message is one line whatever the data put into it.
-        return " ".join(message.split())
+        return one_line(message)
+
+
+def faulty_line(fault: ValueError, where: str | os.PathLike[str], line: int) -> IdgrError:
+    """The error for a line whose record a parser has refused with `ValueError("what is wrong; what to do")`."""
+    what, _, todo = str(fault).rpartition("; ")
+    return IdgrError(what, todo, where=where, line=line)
+
+
+def one_line(message: str) -> str:
+    """A message as one line of bounded length, whatever the data put into it.
+
+    What a terminal would obey or turn around (escapes, control characters, right-to-left marks) is spelled out.
+    """
+    if len(message) > _MOST:
+        message = f"{message[: _MOST // 2]} … {message[-_MOST // 2 :]}"
+    words = " ".join(message.split())
+    if words.isprintable():
+        return words
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape", "surrogatepass").decode()
+        for letter in words
+    )
 
 
 class UsageError(IdgrError):

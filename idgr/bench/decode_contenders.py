@@ -341,7 +341,7 @@ def _run(
     model.to(device=device, dtype=torch.bfloat16 if task.dtype == "bf16" else torch.float32).eval()
     trie = load_trie(task.trie_file, "")
     if trie is None:
-        raise IdgrError("is of other IDs", where=task.trie_file)
+        raise IdgrError("is of other IDs", "run the benchmark again, which makes it anew", where=task.trie_file)
     answer, counting = prepare(model, trie)
     everyone = list(range(len(task.prompts)))
     answer(everyone[: task.batch_size])

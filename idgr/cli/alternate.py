@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,6 +17,7 @@ from idgr.cli.train_gen import train_gen
 from idgr.cli.train_rec import train_rec
 from idgr.errors import IdgrError, UsageError
 from idgr.formats.jsonl import STDOUT
+from idgr.formats.lock import hold
 from idgr.formats.run_info import RunInfo, differences, read_run
 
 if TYPE_CHECKING:
@@ -149,15 +151,29 @@ def alternate(
     left_out = {*inputs, "data", "output", "device", "dry_run", "overwrite"}
     options = {name: value for name, value in given.items() if name not in left_out} | {"rec": rec}
     info = RunInfo("alternate", options, {**inputs}, seed)
-    _claim(folder, info.made_of(), overwrite)
-    info.write(folder)  # before the work: a rerun can tell whether it is the same run
-    run_phases(
-        folder,
-        phases,
-        lambda phase: COMMANDS[phase.command](**phase.arguments, output=str(phase.output)),
-        lambda phase: score_phase(phase, Path(inputs["valid"] or ""), scored_by, untrained, device, seed),
-    )
-    info.write(folder)
+    with _held(folder):
+        _claim(folder, info.made_of(), overwrite)
+        info.write(folder)  # before the work: a rerun can tell whether it is the same run
+        run_phases(
+            folder,
+            phases,
+            lambda phase: COMMANDS[phase.command](**phase.arguments, output=str(phase.output)),
+            lambda phase: score_phase(phase, Path(inputs["valid"] or ""), scored_by, untrained, device, seed),
+        )
+        info.write(folder)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Keep a second run out of the folder."""
+    with ExitStack() as held:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(hold(folder))
+        except OSError as fault:
+            what = f"cannot be written ({fault.strerror or fault})"
+            raise IdgrError(what, "choose another -o or free its disk", where=folder) from None
+        yield
 
 
 def _claim(folder: Path, now: dict[str, Any], overwrite: bool) -> None:
@@ -174,8 +190,8 @@ def _claim(folder: Path, now: dict[str, Any], overwrite: bool) -> None:
     if record.get("command") != "alternate":
         raise IdgrError("is not a run of `idgr alternate`", "give another folder to -o", where=folder)
     if overwrite:
-        shutil.rmtree(folder)
-        folder.mkdir()
+        shutil.rmtree(folder.resolve())  # of a link, the folder that it names
+        folder.resolve().mkdir()
         return
     before = record["options"]
     if before.get("rounds", 0) <= now["options"]["rounds"]:  # more rounds go on from those that are there

@@ -10,7 +10,7 @@ import typer
 
 from idgr.cli.catalogue import read_catalogue
 from idgr.errors import UsageError
-from idgr.formats.jsonl import STDIN, STDOUT, write_jsonl
+from idgr.formats.jsonl import STDIN, STDOUT, dump_line, replace_file
 from idgr.formats.records import Item, ItemId
 from idgr.formats.run_info import RunInfo, hash_input
 from idgr.progress import log, progress
@@ -91,8 +91,9 @@ def gen_ids(
     run = RunInfo("gen-ids", given, {"items": items, "rec-tokenizer": rec_tokenizer})
     run.inputs |= {f"candidates {number}": path for number, path in enumerate(paths, start=1)}
     if model == KEYPHRASE:
-        catalogue = read_catalogue(items, need_text=need_text)
-        write_jsonl(output, (record.row() for record in _by_keyphrase(catalogue, rec_tokenizer, run)))
+        with replace_file(output) as written:
+            catalogue = read_catalogue(items, need_text=need_text)
+            written.writelines(dump_line(record.row()) for record in _by_keyphrase(catalogue, rec_tokenizer, run))
         run.write(output)
         return
     run.inputs["model"] = model
@@ -106,15 +107,17 @@ def gen_ids(
     options = GenerationOptions(schedule, beam_options, max_text_tokens, batch_size, exhausted == "number")
     settings = {"model": hash_input(model), "beams": [beams, groups, length_penalty], "text": max_text_tokens}
     settings |= {"first": [penalty_start, length_step], "no_repeat_ngram": no_repeat_ngram}
-    catalogue = read_catalogue(items, need_text=need_text)
-    if part is not None:
-        ours = [item for item in (catalogue[place] for place in part.places(len(catalogue))) if item.text]
-        found = first_candidates([item.text for item in ours], _load(model, device), options, _watched) if ours else []
-        write_jsonl(output, candidate_rows(ours, found, settings))
-    else:
-        first = read_candidates(paths, catalogue, settings) if assign else None
-        records = _by_model(catalogue, model, rec_tokenizer, device, options, first, run)
-        write_jsonl(output, (record.row() for record in records))
+    with replace_file(output) as written:  # before the work, so that a second run to the same file stops at once
+        catalogue = read_catalogue(items, need_text=need_text)
+        if part is not None:
+            ours = [item for item in (catalogue[place] for place in part.places(len(catalogue))) if item.text]
+            texts = [item.text for item in ours]
+            found = first_candidates(texts, _load(model, device), options, _watched) if ours else []
+            written.writelines(map(dump_line, candidate_rows(ours, found, settings)))
+        else:
+            first = read_candidates(paths, catalogue, settings) if assign else None
+            records = _by_model(catalogue, model, rec_tokenizer, device, options, first, run)
+            written.writelines(dump_line(record.row()) for record in records)
     run.write(output)
 
 

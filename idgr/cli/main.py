@@ -5,6 +5,7 @@ Imports no torch, transformers, numpy or polars; each command imports what it ne
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -17,7 +18,7 @@ from typer.exceptions import TyperException
 from typer.main import get_command
 
 from idgr import __version__
-from idgr.errors import IdgrError
+from idgr.errors import DISK_FAULTS, IdgrError, one_line
 
 # Where each command lives, in the order of the data's flow. A module is imported when its command is asked for, since
 # building all of them would take longer than the help of one.
@@ -31,6 +32,7 @@ COMMANDS = {
     "recommend": ("idgr.cli.recommend", "recommend"),
     "eval": ("idgr.cli.eval", "eval_command"),
     "zeroshot": ("idgr.cli.zeroshot", "zeroshot"),
+    "audit": ("idgr.cli.audit", "audit"),
     "ids": ("idgr.cli.ids", "app"),
     "bench": ("idgr.cli.bench", "app"),
 }
@@ -74,53 +76,64 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _global_options(
+    context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show a traceback when something goes wrong.")] = False,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and exit.", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
-    if debug:
-        os.environ["IDGR_DEBUG"] = "1"
+    context.obj["debug"] = debug
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0 done, 1 the data or a model is wrong, 2 the command line is wrong."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Whatever the locale (C among them): help holds more than ASCII, and paths keep the bytes that they came with.
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
     sys.exit(run(arguments))
 
 
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit code; every fault is told in one line on standard error."""
+    told: dict[str, bool] = {}
     try:
-        code = app(arguments, prog_name="idgr", standalone_mode=False)
-        sys.stdout.flush()
+        code = app(arguments, prog_name="idgr", standalone_mode=False, obj=told)
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except TyperException as fault:
         context = getattr(fault, "ctx", None)
         path = context.command_path if context is not None else "idgr"
         message = fault.format_message().rstrip(".")
         # Typer raises without a message where it has just shown the help, for want of a subcommand.
-        return _fail(f"{message}; see `{path} --help`", 2, fault) if message else 2
+        return _fail(f"{message}; see `{path} --help`", 2, fault, **told) if message else 2
     except IdgrError as fault:
-        return _fail(str(fault), fault.exit_code, fault)
+        return _fail(str(fault), fault.exit_code, fault, **told)
     except (BrokenPipeError, SystemExit) as stop:
         # Typer makes `sys.exit(1)` of a broken pipe.
         if isinstance(stop, SystemExit) and not isinstance(stop.__context__, BrokenPipeError):
             raise
-        # The reader of our output has had enough (`| head`), which is no fault. Python would complain again
-        # while closing standard output at exit, so give it somewhere to write.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        _give_up_stdout()
+        return 0  # the reader of our output has had enough (`| head`), which is no fault
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", 130)
     except Exception as fault:
+        if isinstance(fault, OSError) and fault.errno in DISK_FAULTS:
+            _give_up_stdout()
+            what = f"standard output: cannot be written ({fault.strerror}); free its disk, or give -o a file elsewhere"
+            return _fail(what, 1, fault, **told)
         name = type(fault).__name__
-        return _fail(
-            f"{name}: {fault}; this is a fault in idgr: run again with `idgr --debug …` and report it", 1, fault
-        )
+        what = f"{name}: {fault}; this is a fault in idgr: run again with `idgr --debug …` and report it"
+        return _fail(what, 1, fault, **told)
 
 
-def _fail(message: str, code: int, fault: BaseException | None = None) -> int:
-    if fault is not None and os.environ.get("IDGR_DEBUG"):
+def _give_up_stdout() -> None:
+    """Python would complain again while closing standard output at exit, so give it somewhere to write."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _fail(message: str, code: int, fault: BaseException | None = None, *, debug: bool = False) -> int:
+    if fault is not None and debug:
         traceback.print_exception(fault)
-    print(f"idgr: error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"idgr: error: {one_line(message)}", file=sys.stderr)
     return code

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from idgr.errors import IdgrError
+from idgr.errors import IdgrError, faulty_line
 from idgr.formats.jsonl import Lines, parse_object
 from idgr.formats.records import key
 
@@ -234,7 +234,7 @@ class _RowParser:
                 try:
                     row = self._parse(record)
                 except ValueError as fault:
-                    raise IdgrError(str(fault), where=self._path, line=number) from None
+                    raise faulty_line(fault, self._path, number) from None
                 if row is not None:
                     rows.append((*row, number))
         if not rows:

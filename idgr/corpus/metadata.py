@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from idgr.corpus.text import plain_text
-from idgr.errors import IdgrError
+from idgr.errors import IdgrError, faulty_line
 from idgr.formats.jsonl import Lines, parse_object
 from idgr.formats.records import key
 
@@ -41,10 +41,11 @@ def entry(path: str, line: int, record: dict[str, Any], name: str) -> Entry:
     """The entry of a record that holds the item's key under `name`. Raises `IdgrError` if it does not."""
     try:
         item_id = key(record, name)
-        item_id.encode()  # halves of surrogate pairs, which a Python literal may hold, cannot be written
+        if any("\ud800" <= letter <= "\udfff" for letter in item_id):  # which a Python literal may hold
+            raise ValueError(f'"{name}" holds half of a surrogate pair, which cannot be written; mend the record')
         return Entry(path, line, item_id, record)
     except ValueError as fault:
-        raise IdgrError(str(fault), where=path, line=line) from None
+        raise faulty_line(fault, path, line) from None
 
 
 def texts(

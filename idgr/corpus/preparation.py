@@ -128,6 +128,7 @@ def prepare(events: Events, read_texts: ReadTexts, options: PrepOptions) -> Prep
     stats["catalogue"] = len(items)
     stats["read"] = {"events": read, "repeats_left_out": repeats}
     stats["k_core"] = k
+    stats["timed"] = events.timed
     stats["ties"] = {
         "share": tied_share(whole) if events.timed else 0.0,
         "order": "shuffle" if shuffle_ties else "file",

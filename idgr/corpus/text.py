@@ -52,7 +52,8 @@ def plain_text(record: Mapping[str, Any], fields: Sequence[str] | None = None) -
     for name in names:
         values = list(dict.fromkeys(value for value in _flatten(record.get(name)) if value))
         if values:
-            parts.append(f"{_clean(name)}: {', '.join(values)}")
+            # A Python literal may have keys that are numbers.
+            parts.append(f"{_clean(str(name))}: {', '.join(values)}")
     return "; ".join(parts)
 
 

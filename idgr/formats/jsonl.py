@@ -6,15 +6,15 @@ Knows bytes and lines; what a record means is told by `idgr.formats.records`.
 from __future__ import annotations
 
 import codecs
-import errno
 import os
+import re
 import shutil
 import stat
 import sys
 import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from gzip import BadGzipFile
 from itertools import islice
 from pathlib import Path
@@ -23,24 +23,25 @@ from typing import IO, Any, TypeVar
 import orjson
 from isal import isal_zlib
 
-from idgr.errors import IdgrError
+from idgr.errors import DISK_FAULTS, IdgrError, faulty_line
+from idgr.formats.limits import TooLargeError, bounded
+from idgr.formats.lock import hold
 
 T = TypeVar("T")
 
 STDIN = STDOUT = "-"
 
-# What a full, broken or read-only disk answers in the middle of writing.
-_DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
-
 
 def _open_bytes(path: str) -> IO[bytes]:
     if path == STDIN:
-        return sys.stdin.buffer
+        if sys.stdin is None:
+            raise IdgrError("is closed", "give a file, or something on standard input", where=path)
+        return bounded(sys.stdin.buffer)
     if path.endswith(".gz"):
         from isal import igzip_threaded  # three times the rate of the standard library's gzip, on a core of its own
 
-        return igzip_threaded.open(path, "rb", threads=1)  # type: ignore[no-any-return]
-    return open(path, "rb")
+        return bounded(igzip_threaded.open(path, "rb", threads=1), packed=path)
+    return bounded(open(path, "rb"))
 
 
 def _damaged_line(path: str) -> int:
@@ -63,7 +64,8 @@ class Lines:
     byte order mark. On standard input a line is yielded as soon as it is there.
 
     Raises:
-        IdgrError: the file cannot be opened or read, is empty, or its gzip stream is damaged or cut short.
+        IdgrError: the file cannot be opened or read, is empty, is out of bounds (`idgr.formats.limits`), or its gzip
+            stream is damaged or cut short.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, allow_empty: bool = False) -> None:
@@ -98,6 +100,8 @@ class Lines:
                 where=self.path,
                 line=_damaged_line(self.path),
             ) from None
+        except TooLargeError as fault:
+            raise IdgrError(fault.what, fault.todo, where=self.path, line=first + len(block)) from None
         except OSError as fault:
             if isinstance(fault, BrokenPipeError):
                 raise
@@ -114,7 +118,8 @@ def read_jsonl(
 
     Args:
         path: a file, a `.gz` file, or `-`.
-        parse: makes a record of a JSON object; a `ValueError` from it is reported with file and line.
+        parse: makes a record of a JSON object; a `ValueError("what is wrong; what to do")` from it is reported with
+            file and line.
         allow_empty: whether a file without records is accepted.
 
     Raises:
@@ -126,7 +131,7 @@ def read_jsonl(
         try:
             record = parse(value)
         except ValueError as fault:
-            raise IdgrError(str(fault), where=lines.path, line=number) from None
+            raise faulty_line(fault, lines.path, number) from None
         yield record
 
 
@@ -172,43 +177,47 @@ def replace_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     stamp inside, so equal records give equal bytes. A device or named pipe is written as it is.
 
     Raises:
-        IdgrError: the folder cannot be made or written.
+        IdgrError: the folder cannot be made or written, or another run writes the file.
     """
     name = os.fspath(path)
-    if name == STDOUT:
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
     final = Path(name)
-    if is_stream(final):
-        with open(final, "wb") as stream:
-            yield stream
+    if name == STDOUT or is_stream(final):
+        with _disk_faults(final):
+            if name != STDOUT:
+                with open(final, "wb") as stream:
+                    yield stream
+                return
+            if sys.stdout is None:
+                raise IdgrError("is closed", "give the name of a file to -o", where="standard output")
+            yield sys.stdout.buffer
+            sys.stdout.buffer.flush()
         return
-    try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        if final.is_dir():
-            raise IdgrError("is a folder", "give the name of a file to -o", where=final)
-        handle, temporary = tempfile.mkstemp(prefix=f".{final.name}.", suffix=".tmp", dir=final.parent)
-    except OSError as fault:
-        raise _cannot_write(final, fault) from None
-    try:
-        with os.fdopen(handle, "wb") as raw:
-            if final.suffix == ".gz":
-                from isal import igzip
-
-                with igzip.IGzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as packed:
-                    yield packed
-            else:
-                yield raw
-            raw.flush()
-            os.fsync(raw.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())
-        os.replace(temporary, final)
-    except BaseException as fault:
-        Path(temporary).unlink(missing_ok=True)
-        if isinstance(fault, OSError) and fault.errno in _DISK_FAULTS:
+    with _disk_faults(final), ExitStack() as held:
+        try:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            if final.is_dir():
+                raise IdgrError("is a folder", "give the name of a file to -o", where=final)
+            held.enter_context(hold(final))
+            _remove(_leftovers(final, ".tmp"))
+            handle, temporary = tempfile.mkstemp(prefix=f".{final.name}.", suffix=".tmp", dir=final.parent)
+        except OSError as fault:
             raise _cannot_write(final, fault) from None
-        raise
+        try:
+            with os.fdopen(handle, "wb") as raw:
+                if final.suffix == ".gz":
+                    from isal import igzip
+
+                    with igzip.IGzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as packed:
+                        yield packed
+                else:
+                    yield raw
+                raw.flush()
+                os.fsync(raw.fileno())
+            Path(temporary).chmod(0o666 & ~_umask())
+            os.replace(temporary, final)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
 
 
 @contextmanager
@@ -216,36 +225,80 @@ def replace_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A fresh folder that takes the name `path` only if the block ends without an exception.
 
     An earlier output of idgr under that name (it holds `run.json`) is replaced whole; any other
-    non-empty folder is left alone.
+    non-empty folder is left alone. Replacing a folder takes two renames. A run that was killed between them left the
+    earlier output under a hidden name; it is put back before anything else is done.
 
     Raises:
-        IdgrError: the folder holds something that is not idgr's, or cannot be written.
+        IdgrError: the folder holds something that is not idgr's, cannot be written, or another run writes it.
     """
     final = Path(path)
-    try:
-        if final.exists() and not final.is_dir():
-            raise IdgrError("is a file, not a folder", "give the name of a folder to -o", where=final)
-        if final.is_dir() and any(final.iterdir()) and not (final / "run.json").is_file():
-            raise IdgrError("is not empty and was not written by idgr", "give another folder to -o", where=final)
-        final.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".tmp", dir=final.parent))
-    except OSError as fault:
-        raise _cannot_write(final, fault) from None
-    try:
-        yield fresh
-        fresh.chmod(0o777 & ~_umask())
-        if final.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".old", dir=final.parent))
-            os.replace(final, old / "old")
-            os.replace(fresh, final)
-            shutil.rmtree(old)
-        else:
-            os.replace(fresh, final)
-    except BaseException as fault:
-        shutil.rmtree(fresh, ignore_errors=True)
-        if isinstance(fault, OSError) and fault.errno in _DISK_FAULTS:
+    with _disk_faults(final), ExitStack() as held:
+        try:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(hold(final))
+            restore_folder(final)
+            if final.exists() and not final.is_dir():
+                raise IdgrError("is a file, not a folder", "give the name of a folder to -o", where=final)
+            if final.is_dir() and any(final.iterdir()) and not (final / "run.json").is_file():
+                raise IdgrError("is not empty and was not written by idgr", "give another folder to -o", where=final)
+            fresh = Path(tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".tmp", dir=final.parent))
+        except OSError as fault:
             raise _cannot_write(final, fault) from None
-        raise
+        try:
+            yield fresh
+            fresh.chmod(0o777 & ~_umask())
+            if final.exists():
+                old = Path(tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".old", dir=final.parent))
+                os.replace(final, old / "old")
+                os.replace(fresh, final)
+                shutil.rmtree(old)
+            else:
+                os.replace(fresh, final)
+        except BaseException as fault:
+            shutil.rmtree(fresh, ignore_errors=True)
+            if isinstance(fault, IdgrError) and fault.where is not None and Path(fault.where).is_relative_to(fresh):
+                place = final / Path(fault.where).relative_to(fresh)  # the name that a user knows
+                raise IdgrError(fault.what, fault.todo, where=place, line=fault.line) from None
+            raise
+
+
+def restore_folder(final: Path) -> None:
+    """Put back what a run that was killed while it replaced `final` left, and remove what it had not finished.
+
+    Only for who holds `final` (`idgr.formats.lock`).
+    """
+    for leftover in _leftovers(final, ".old"):
+        if not final.exists() and (leftover / "old").is_dir():
+            os.replace(leftover / "old", final)
+    _remove(_leftovers(final, ".old") + _leftovers(final, ".tmp"))
+
+
+def _leftovers(final: Path, suffix: str) -> list[Path]:
+    """What `tempfile` made for this name: eight characters stand between it and the suffix."""
+    name = re.compile(re.escape(f".{final.name}.") + "[a-z0-9_]{8}" + re.escape(suffix))
+    return [path for path in final.parent.iterdir() if name.fullmatch(path.name) and not path.is_symlink()]
+
+
+def _remove(leftovers: list[Path]) -> None:
+    for path in leftovers:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@contextmanager
+def _disk_faults(path: Path) -> Iterator[None]:
+    """Tell a full, broken or read-only disk in one line."""
+    try:
+        yield
+    except OSError as fault:
+        if fault.errno not in DISK_FAULTS:
+            raise
+        raise _cannot_write(path, fault) from None
+    except Exception as fault:
+        # Weights and vocabularies are written by Rust, whose errors are of other types but end in the system's number.
+        found = re.search(r"\(os error (\d+)\)", str(fault))
+        if isinstance(fault, IdgrError) or found is None or int(found[1]) not in DISK_FAULTS:
+            raise
+        raise _cannot_write(path, OSError(int(found[1]), os.strerror(int(found[1])))) from None
 
 
 def write_jsonl(path: str | os.PathLike[str], records: Iterable[dict[str, Any]]) -> int:
@@ -271,4 +324,6 @@ def _umask() -> int:
 
 
 def _cannot_write(path: Path, fault: OSError) -> IdgrError:
-    return IdgrError(f"cannot be written ({fault.strerror or fault})", "choose another -o or free its disk", where=path)
+    place = "standard output" if path.name == STDOUT else path
+    what = f"cannot be written ({fault.strerror or fault})"
+    return IdgrError(what, "choose another -o or free its disk", where=place)

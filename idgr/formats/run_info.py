@@ -84,8 +84,8 @@ class RunInfo:
         """What shapes the result: command, options and the hashes of the inputs as they are now."""
         return {
             "command": self.command,
-            "options": {name: _plain(value) for name, value in self.options.items()},
-            "inputs": {role: hash_input(path) for role, path in self.inputs.items() if path is not None},
+            "options": _plain(self.options),
+            "inputs": _plain({role: hash_input(path) for role, path in self.inputs.items() if path is not None}),
         }
 
     def write(self, output: str | os.PathLike[str], folder: str | os.PathLike[str] | None = None) -> None:
@@ -107,7 +107,7 @@ class RunInfo:
                 "seed": self.seed,
                 **self.facts,
                 "inputs": made_of["inputs"],
-                "outputs": outputs,
+                "outputs": _plain(outputs),
                 "versions": _versions(),
                 "started": datetime.fromtimestamp(self._started, UTC).isoformat(timespec="seconds"),
                 "seconds": round(time.monotonic() - self._clock, 3),
@@ -163,11 +163,18 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def _hash_names(hashes: dict[str, str]) -> str:
-    return hashlib.sha256(orjson.dumps(hashes)).hexdigest()
+    return hashlib.sha256(orjson.dumps(_plain(hashes))).hexdigest()
 
 
 def _plain(value: Any) -> Any:
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
+    """A value as JSON takes it: paths as text, and in text what is not UTF-8 (file names need not be) spelled out."""
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    if isinstance(value, dict):
+        return {_plain(name): _plain(inner) for name, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
 def _versions() -> dict[str, str]:

@@ -24,6 +24,7 @@ _SWAPS = 8  # further words that may take the place of the least telling one
 _FAR = 20  # words after which a word counts half
 _LONGEST_UNSPACED = 6
 _PIECE = 2
+_LONGEST = 40  # letters; what is longer is no word of any language, and would make an ID that no prompt can hold
 
 _FUNCTION_WORDS = frozenset(
     """a an and are as at be by for from in is it of on or s that the this to with your""".split()  # noqa: SIM905
@@ -84,7 +85,7 @@ def _words(text: str) -> Iterator[str]:
     for word in clean_id(_FIELD_NAME.sub(" ; ", text)).split():
         if len(word) > _LONGEST_UNSPACED and _UNSPACED.search(word):
             yield from _pieces(word)
-        else:
+        elif len(word) <= _LONGEST:
             yield word
 
 

@@ -84,5 +84,6 @@ def read_candidates(paths: Sequence[str], items: Sequence[Item], settings: Mappi
         raise IdgrError(
             f"no candidates for {len(lacking)} items, such as {lacking[0]!r}",
             "give the files of all shards to --assign",
+            where=paths[0],
         )
     return found

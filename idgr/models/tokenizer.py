@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 PAD, EOS, UNK = "<pad>", "</s>", "<unk>"
 _BYTES = 256
+_LETTERS_A_TOKEN = 64  # four times the longest piece of a SentencePiece vocabulary
 _MAX_TRAINING_TEXTS = 500_000
+_TRAINING_LETTERS = 1 << 14  # of each text; generators read far less, and SentencePiece is slow on one long word
 _LETTERS = re.compile(r"[^\W\d_]+")
 
 
@@ -43,7 +45,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     from tokenizers.models import Unigram
     from transformers import PreTrainedTokenizerFast
 
-    lines = [line for text in texts if (line := " ".join(unicodedata.normalize("NFKC", text).split()))]
+    cut = (text[:_TRAINING_LETTERS] for text in texts)
+    lines = [line for text in cut if (line := " ".join(unicodedata.normalize("NFKC", text).split()))]
     if not lines:
         raise IdgrError("no text to learn a vocabulary from", "give items with text")
     # SentencePiece takes as candidates only what stands in two different words, however often a word occurs. So each
@@ -110,10 +113,13 @@ def encode(
     """Token ids of each text, without end-of-sequence; what spells a special token, such as `</s>`, is left out.
 
     Args:
-        max_tokens: keep at most the first so many tokens.
+        max_tokens: keep at most the first so many tokens. No more of a text is looked at than honest text of so many
+            tokens could be long, so that ten megabytes of it cost no more than ten kilobytes.
     """
     if not texts:
         return []
+    if max_tokens is not None:
+        texts = [text[: max_tokens * _LETTERS_A_TOKEN] for text in texts]
     rows: list[list[int]] = tokenizer(
         list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False
     )["input_ids"]

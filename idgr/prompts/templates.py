@@ -13,7 +13,7 @@ from importlib import resources
 import numpy as np
 import numpy.typing as npt
 
-from idgr.errors import IdgrError
+from idgr.errors import IdgrError, faulty_line
 from idgr.formats.jsonl import Lines
 
 HISTORY_SLOT = "{history}"
@@ -44,7 +44,7 @@ def load_templates(path: str | os.PathLike[str] | None = None) -> list[str]:
         except UnicodeDecodeError:
             raise IdgrError("not valid UTF-8", "save the templates as UTF-8", where=path, line=number) from None
         except ValueError as fault:
-            raise IdgrError(str(fault), where=path, line=number) from None
+            raise faulty_line(fault, path, number) from None
     if not templates:
         raise IdgrError("holds no template", f"write one a line, such as `history: {HISTORY_SLOT} next:`", where=path)
     return templates

@@ -19,6 +19,7 @@ from idgr.decoding.trie import build_trie
 from idgr.errors import UsageError
 from idgr.evaluation.trained_prompts import renderer_of, user_ids_of
 from idgr.formats.jsonl import replace_file, replace_folder, write_json, write_jsonl
+from idgr.formats.lock import hold
 from idgr.formats.rec_folder import RecommenderFacts, read_recommender_facts
 from idgr.formats.records import read_ids, read_queries
 from idgr.formats.run_info import RUN_FILE, RunInfo, hash_input, hash_output, read_run
@@ -270,7 +271,10 @@ def run_phases(
     """
     for leftover in [*run.glob(".*.tmp"), *run.glob(".*.old"), *run.glob("*/.*.tmp"), *run.glob("*/.*.old")]:
         # A run that was cut off left it; nothing of it was finished.
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        shutil.rmtree(leftover) if leftover.is_dir() and not leftover.is_symlink() else leftover.unlink()
+    for leftover in [*run.glob(".*.lock"), *run.glob("*/.*.lock")]:
+        with hold(leftover.with_name(leftover.name.removeprefix(".").removesuffix(".lock"))):
+            pass  # taken and given up, it is gone; one that another process holds stops us
     lines: dict[int, list[dict[str, Any]]] = {}
     for phase in phases:
         if is_done(phase):

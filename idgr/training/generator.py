@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 Ints = npt.NDArray[np.int64]
 
+_LONGEST_ID = 256  # tokens; the paper's have about ten
+
 
 def generator_inputs(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_text_tokens: int) -> list[list[int]]:
     """What the generator reads for each plain text: at most `max_text_tokens` tokens, the last of them EOS."""
@@ -54,7 +56,7 @@ def train_generator(
         host: where it runs; None for this process alone, without checkpoints.
 
     Raises:
-        IdgrError: an ID has no tokens.
+        IdgrError: an ID has no tokens, or far more than an ID.
         UsageError: `held_out` is no share.
     """
     if not 0 <= held_out < 1:
@@ -65,6 +67,9 @@ def train_generator(
     for number, row in enumerate(targets):
         if not row:
             raise IdgrError(f"the ID {pairs[number][1]!r} has no tokens", "give pairs whose IDs hold words")
+        if len(row) > _LONGEST_ID:
+            what = f"the ID {pairs[number][1][:40]!r}… has {len(row):,} tokens"
+            raise IdgrError(what, f"give pairs whose IDs have at most {_LONGEST_ID}")
     labels = [[*row, tokenizer.eos_token_id] for row in targets]
 
     order = np.random.default_rng([loop.seed, len(pairs)]).permutation(len(pairs))

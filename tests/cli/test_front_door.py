@@ -110,10 +110,7 @@ def test_a_wrong_command_line_is_one_line_and_exit_code_2(
     assert "--help" in shown.err
 
 
-def test_a_traceback_is_shown_with_debug_only(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("IDGR_DEBUG", "")  # so that what --debug sets is undone
+def test_a_traceback_is_shown_with_debug_only(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["eval", "/nowhere/recs.jsonl", "--truth", "/nowhere/test.jsonl", "--no-baselines"]
     assert run(arguments) == 1
     assert "Traceback" not in capsys.readouterr().err
@@ -121,6 +118,8 @@ def test_a_traceback_is_shown_with_debug_only(
     shown = capsys.readouterr().err
     assert "Traceback" in shown
     assert shown.splitlines()[-1].startswith("idgr: error: /nowhere/test.jsonl: cannot be read")
+    assert run(arguments) == 1
+    assert "Traceback" not in capsys.readouterr().err, "--debug holds for its own run only"
 
 
 def test_a_closed_pipe_is_no_fault(tmp_path: Any) -> None:

@@ -74,6 +74,7 @@ def test_everything_on_a_small_set(write: Write, prep: Callable[..., Path], load
         "catalogue": 4,
         "read": {"events": 10, "repeats_left_out": 1},
         "k_core": 2,
+        "timed": True,
         "ties": {"share": 0.125, "order": "file"},
         "ascending_key_order": {"share": 0.0, "users": 2},
     }

@@ -8,7 +8,7 @@ from typing import Any
 
 from idgr.corpus.events import BLOCK, Block, EventBuilder, Events, Layout, parse_time, peek, read_blocks
 from idgr.corpus.metadata import read_entries
-from idgr.errors import IdgrError
+from idgr.errors import IdgrError, faulty_line
 from idgr.formats.jsonl import Lines, parse_object
 from idgr.formats.records import key, key_list
 
@@ -61,7 +61,7 @@ def _read_sequences(path: str, blocks: Iterable[Block], first_row: dict[str, Any
                     raise ValueError(f"duplicate user_id {user!r}; keep one sequence of each user")
                 times = _times(row, len(items), timed=timed, dated=dated)
             except ValueError as fault:
-                raise IdgrError(str(fault), where=path, line=number) from None
+                raise faulty_line(fault, path, number) from None
             seen.add(user)
             builder.add([user] * len(items), items, times, [number] * len(items))
     return builder.events(scale=timed and not dated, timed=timed, sequences=True)

@@ -73,7 +73,12 @@ def _rows(lines: Lines, header: str) -> Iterator[tuple[int, list[str]]]:
                 raise IdgrError(
                     f"not valid UTF-8 ({fault.reason})", "save the file as UTF-8", where=lines.path, line=number
                 ) from None
-            fields = next(csv.reader([text])) if '"' in text else text.split(",")
+            try:
+                fields = next(csv.reader([text])) if '"' in text else text.split(",")
+            except csv.Error as fault:  # such as a carriage return, or a field longer than the module takes
+                raise IdgrError(
+                    f"not a line of CSV ({fault})", "mend the line", where=lines.path, line=number
+                ) from None
         else:
             fields = line.decode("latin-1").split("::")
         if len(fields) != len(names):

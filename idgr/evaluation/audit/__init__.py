@@ -1,0 +1,1 @@
+"""What `idgr audit` looks at: data sets, IDs, models and results, and what of the held-out items is in them."""

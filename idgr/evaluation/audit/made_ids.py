@@ -1,0 +1,153 @@
+"""Checks of `ids.jsonl`: the IDs as texts and tokens, and whether they come from the items' texts and nothing else.
+
+IDs are given in file order, so the first ones depend on the first texts alone and can be made again cheaply.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from idgr.evaluation.audit.checks import FAIL, PASS, Check, skipped
+from idgr.evaluation.audit.data import read_numbered
+from idgr.evaluation.audit.id_texts import Numbered, any_id, id_text_checks, token_check
+from idgr.evaluation.audit.provenance import Findings, Output
+from idgr.formats.records import Item, ids_fingerprint, read_items
+from idgr.formats.run_info import sha256_file
+from idgr.ids.keyphrase import keyphrase_ids
+from idgr.ids.spelling import can_spell
+from idgr.models.backbone import Backbone, load_backbone
+from idgr.models.tokenizer import load_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from idgr.ids.generation import GenerationOptions
+
+FROM_TEXT = "IDs are made from item text alone"
+KNOWN = "IDs and items are the same"
+REMADE = 16  # items whose IDs are made again with the generator
+_ROLES = {"items", "model", "rec-tokenizer"}
+
+
+def ids_checks(findings: Findings) -> list[Check]:
+    """Checks of every file of IDs below the folder; equal files are looked at once."""
+    checks, seen = [], set()
+    for path in sorted(findings.root.rglob("ids.jsonl")):
+        if any(part.startswith(".") for part in path.relative_to(findings.root).parts):
+            continue
+        digest = findings.digest(path)
+        if digest in seen:
+            continue
+        seen.add(digest)
+        maker = next((output for output in findings.outputs if output.path == path), None)
+        if maker is None:  # zeroshot's record is that of its folder
+            maker = next((output for output in findings.of("zeroshot") if output.path == path.parent), None)
+        ids = read_numbered(path, any_id)
+        tokenizer = _tokenizer(ids, maker, findings)
+        checks += id_text_checks(ids, path)
+        checks.append(token_check(ids, tokenizer, path, "the recommender's tokenizer is not here"))
+        checks.append(_covers(ids, path, findings))
+        checks.append(_from_text(ids, path, maker, findings))
+    return checks
+
+
+def _tokenizer(ids: Numbered, maker: Output | None, findings: Findings) -> PreTrainedTokenizerBase | None:
+    """That of a recommender trained on these IDs, or the one that they were made for."""
+    fingerprint = ids_fingerprint(one for _, one in ids)
+    for model in findings.of("train-rec"):
+        if model.record.get("ids_fingerprint") == fingerprint:
+            return load_tokenizer(str(model.path))
+    for role in ("rec-tokenizer", "rec", "model"):
+        if maker is not None and (found := findings.find(maker, role)) is not None:
+            return load_tokenizer(str(found))
+    return None
+
+
+def _covers(ids: Numbered, path: Path, findings: Findings) -> Check:
+    if findings.data is None:
+        return skipped(KNOWN, path, "the data set is not here; name it with --data")
+    items = {item.item_id for _, item in read_numbered(findings.data / "items.jsonl", Item.parse)}
+    named = {one.item_id for _, one in ids}
+    if items == named:
+        return Check(KNOWN, str(path), PASS, f"{len(items):,} items of {findings.data}, each with an ID")
+    told = f"{len(items - named):,} items of {findings.data} have no ID, {len(named - items):,} IDs are of no item"
+    return Check(KNOWN, str(path), FAIL, told)
+
+
+def _from_text(ids: Numbered, path: Path, maker: Output | None, findings: Findings) -> Check:
+    if maker is None or maker.command not in ("gen-ids", "zeroshot"):
+        return skipped(FROM_TEXT, path, "no run.json tells how they were made")
+    zeroshot = maker.command == "zeroshot"
+    outputs = maker.record.get("outputs")
+    if not isinstance(outputs, dict) or outputs.get(path.name) != sha256_file(path):
+        return Check(FROM_TEXT, str(path), FAIL, "the file is not the one that its run.json tells of")
+    strange = [role for role in maker.roles if role not in _ROLES and not role.startswith("candidates ")]
+    if strange and not zeroshot:
+        return Check(FROM_TEXT, str(path), FAIL, f"{', '.join(strange)} went into them too")
+    items_file = findings.find(maker, "items")
+    if items_file is None:
+        return skipped(FROM_TEXT, path, "the items that they were made from are not here")
+    items = read_items(items_file)
+    told = f"on record their inputs were the texts of {items_file} and a generator"
+    count, equal = _made_again(ids, items, maker, findings)
+    if count == 0:
+        return Check(FROM_TEXT, str(path), PASS, f"{told}; not made again, for want of the generator")
+    if equal < count:
+        told = f"of the first {count}, made again from the texts of {items_file}, {count - equal} differ"
+        return Check(FROM_TEXT, str(path), FAIL, told)
+    return Check(FROM_TEXT, str(path), PASS, f"{told}; the first {count}, made again from those alone, are equal")
+
+
+def _made_again(ids: Numbered, items: list[Item], maker: Output, findings: Findings) -> tuple[int, int]:
+    """How many IDs were made again, from nothing but text, and how many of them are equal."""
+    role = "gen" if maker.command == "zeroshot" else "model"
+    spelled_by = findings.find(maker, "rec" if maker.command == "zeroshot" else "rec-tokenizer")
+    given = [one.id for _, one in ids]
+    if maker.option("model") == "keyphrase":
+        tokenizer = None if spelled_by is None else load_tokenizer(str(spelled_by))
+        if tokenizer is None and maker.named("rec-tokenizer") is not None:
+            return 0, 0
+        texts = [item.text or item.item_id.lower() for item in items]
+        made = keyphrase_ids(texts, can_spell=None if tokenizer is None else lambda found: can_spell(tokenizer, found))
+        return len(made), sum(one == other for one, other in zip(made, given, strict=False))
+    generator = findings.find(maker, role)
+    if generator is None or any(not item.text for item in items[:REMADE]):
+        return 0, 0
+    from idgr.ids.generation import generate_ids  # and with it torch, which most audits can do without
+
+    backbone = load_backbone(str(generator))
+    tokenizer = load_tokenizer(str(spelled_by)) if spelled_by is not None else backbone.tokenizer
+    first = items[:REMADE]
+    again = generate_ids(first, lambda: Backbone(backbone.model.eval(), backbone.tokenizer), tokenizer, _options(maker))
+    return len(first), sum(one.id == other for one, other in zip(again.ids, given, strict=False))
+
+
+def _options(maker: Output) -> GenerationOptions:
+    """The options that gen-ids was given; for what is not on record, its defaults."""
+    from idgr.ids.diverse_beam import BeamOptions
+    from idgr.ids.generation import GenerationOptions
+    from idgr.ids.schedule import Schedule
+
+    usual = GenerationOptions()
+
+    def number(name: str, default: float) -> Any:
+        for spelled in (name, name.replace("_", "-")):
+            value = maker.option(spelled)
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                return value
+        return default
+
+    schedule = Schedule(
+        number("penalty_start", usual.schedule.penalty_start),
+        number("penalty_step", usual.schedule.penalty_step),
+        number("penalty_stop", usual.schedule.penalty_stop),
+        number("length_step", usual.schedule.length_step),
+        number("max_length_rounds", usual.schedule.length_rounds),
+    )
+    shape = ("beams", "groups", "length_penalty")
+    # The beams of `zeroshot` are those of the recommender.
+    own = maker.command == "gen-ids"
+    beams = BeamOptions(*(number(name, getattr(usual.beams, name)) for name in shape)) if own else usual.beams
+    text = number("max_text_tokens", usual.max_text_tokens)
+    return GenerationOptions(schedule, beams, text, numbers=maker.option("exhausted") != "error")

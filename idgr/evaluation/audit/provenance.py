@@ -1,0 +1,162 @@
+"""What lies in a folder and how it was made: every output with its `run.json`, and the inputs found again by hash.
+
+A record is a claim of the program that wrote it; hashes tie it to the bytes that are there now. Knows records and
+hashes; what they prove is judged elsewhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from idgr.errors import IdgrError
+from idgr.evaluation.audit.checks import Check, judged
+from idgr.evaluation.audit.data import is_data
+from idgr.formats.run_info import RUN_FILE, hash_folder, hash_input, read_run, sha256_file
+
+RECORDED = "files are as their stages wrote them"
+
+
+@dataclass(frozen=True)
+class Output:
+    """A file or folder that a command wrote, and the record of it."""
+
+    path: Path
+    record: dict[str, Any]
+
+    @property
+    def command(self) -> str:
+        return str(self.record.get("command", ""))
+
+    def digest(self, role: str) -> str | None:
+        """The hash of an input at the time; None where there was none or it could not be told."""
+        return self._input(role).get("sha256")
+
+    def named(self, role: str) -> str | None:
+        """The path of an input, as it was given."""
+        return self._input(role).get("path")
+
+    @property
+    def roles(self) -> list[str]:
+        found = self.record.get("inputs")
+        return list(found) if isinstance(found, dict) else []
+
+    def option(self, name: str) -> Any:
+        options = self.record.get("options")
+        return options.get(name) if isinstance(options, dict) else None
+
+    def _input(self, role: str) -> dict[str, Any]:
+        found = self.record.get("inputs")
+        entry = found.get(role) if isinstance(found, dict) else None
+        # Anyone may have written the record.
+        return (
+            {name: value for name, value in entry.items() if isinstance(value, str)} if isinstance(entry, dict) else {}
+        )
+
+
+@dataclass
+class Findings:
+    """The outputs below a folder, and the data sets among them or beside them.
+
+    Attributes:
+        root: what is audited.
+        outputs: in the order of their paths.
+        data: the prepared folder that the outputs are held against, if it is there.
+    """
+
+    root: Path
+    outputs: list[Output]
+    data: Path | None
+    _hashes: dict[str, str | None] = field(default_factory=dict, repr=False)
+
+    def of(self, *commands: str) -> list[Output]:
+        return [output for output in self.outputs if output.command in commands]
+
+    def digest(self, path: Path | str) -> str | None:
+        """The hash of a file or folder as it is now; None where it is not there."""
+        name = str(path)
+        if name not in self._hashes:
+            self._hashes[name] = hash_input(name)["sha256"]
+        return self._hashes[name]
+
+    def data_digest(self, name: str) -> str | None:
+        """The hash of `NAME.jsonl` of the data set; None where there is none."""
+        return None if self.data is None else self.digest(self.data / f"{name}.jsonl")
+
+    def find(self, output: Output, role: str) -> Path | None:
+        """An input of an output as it was then: under its old name, or wherever equal bytes lie here."""
+        digest, name = output.digest(role), output.named(role)
+        if digest is None or name is None:
+            return None
+        known = (
+            [] if self.data is None else [self.data / f"{part}.jsonl" for part in ("items", "train", "valid", "test")]
+        )
+        for path in (Path(name), *known, *(other.path for other in self.outputs)):
+            if path.exists() and self.digest(path) == digest:
+                return path
+        return None
+
+
+def look_at(root: Path, data: Path | None = None) -> Findings:
+    """Everything below `root` that has a record.
+
+    Args:
+        data: the prepared folder; None for the one below `root`, or the one that its stages have read.
+
+    Raises:
+        IdgrError: a record is not a JSON object, or there is nothing to look at.
+    """
+    outputs = []
+    for path in sorted(root.rglob(f"*{RUN_FILE}")):
+        hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
+        if hidden or not (path.name == RUN_FILE or path.name.endswith(f".{RUN_FILE}")):
+            continue
+        place = path.parent if path.name == RUN_FILE else path.with_name(path.name.removesuffix(f".{RUN_FILE}"))
+        if place.exists():
+            outputs.append(Output(place, read_run(place)))
+    findings = Findings(root, outputs, data)
+    if data is None:
+        below = [path.parent for path in sorted(root.rglob("train.jsonl")) if is_data(path.parent)]
+        findings.data = below[0] if below else _read_data_set(findings)
+    if not outputs and findings.data is None:
+        raise IdgrError(
+            "holds nothing to audit",
+            f"give a folder of `idgr prep` or `idgr alternate`, one with outputs and their {RUN_FILE}, or the "
+            "published layout with user_sequence.txt",
+            where=root,
+        )
+    return findings
+
+
+def _read_data_set(findings: Findings) -> Path | None:
+    """The prepared folder that one of the outputs was made from, if it is still what it was."""
+    for output in findings.outputs:
+        for role in ("train", "items", "truth", "histories"):
+            name, digest = output.named(role), output.digest(role)
+            if name is None or digest is None:
+                continue
+            folder = Path(name).parent
+            if is_data(folder) and findings.digest(name) == digest:
+                return folder
+    return None
+
+
+def recorded_check(findings: Findings) -> Check:
+    """Whether every output still has the bytes that its record tells."""
+    faults, n_files = [], 0
+    for output in findings.outputs:
+        then = output.record.get("outputs")
+        # A run of `alternate` writes its record before its rounds; they have their own.
+        if not isinstance(then, dict) or output.command == "alternate":
+            continue
+        folder = output.path.is_dir()
+        now = hash_folder(output.path) if folder else {output.path.name: sha256_file(output.path)}
+        for name, digest in then.items():
+            n_files += 1
+            place = output.path / name if folder else output.path
+            if name not in now:
+                faults.append(f"{place} is gone")
+            elif now[name] != digest:
+                faults.append(f"{place} was changed")
+    return judged(RECORDED, findings.root, faults, f"the SHA-256 of {n_files} files is that in their {RUN_FILE}")

@@ -1,0 +1,109 @@
+"""Checks of recommendations and metrics: right IDs for the model, the test set scored once, baselines beside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from idgr.errors import IdgrError
+from idgr.evaluation.audit.checks import FAIL, PASS, Check, skipped
+from idgr.evaluation.audit.data import read_numbered
+from idgr.evaluation.audit.id_texts import any_id
+from idgr.evaluation.audit.provenance import Findings, Output
+from idgr.formats.records import ids_fingerprint
+from idgr.formats.run_info import read_run
+
+BELONG = "IDs and model belong together"
+SCORED = "the test set was scored at most once"
+BASELINES = "baselines stand beside the result"
+
+
+def result_checks(findings: Findings) -> list[Check]:
+    """Checks of everything that was recommended or scored below the folder."""
+    checks = [_asked_right(recs, findings) for recs in findings.of("recommend") if recs.named("rec") is not None]
+    checks += _pairs(findings)
+    checks.append(_scored(findings))
+    for metrics in findings.of("eval"):
+        if metrics.path.suffix == ".json":
+            checks.append(_baselines(metrics.path))
+    return checks + [_baselines(one.path / "metrics.json") for one in findings.of("zeroshot")]
+
+
+def _asked_right(recs: Output, findings: Findings) -> Check:
+    rec, ids = findings.find(recs, "rec"), findings.find(recs, "ids")
+    if rec is None or ids is None:
+        return skipped(BELONG, recs.path, "the recommender or the IDs that it was asked with are not here")
+    return _belong(rec, ids, recs.path)
+
+
+def _pairs(findings: Findings) -> list[Check]:
+    """Folders that hold a recommender beside IDs, as the rounds of a run do."""
+    checks = []
+    # A recommender that `id-only` never trains again, or that was trained elsewhere, does not know the new IDs.
+    id_only = [run.path for run in findings.of("alternate") if run.option("mode") == "id-only"]
+    for model in findings.of("train-rec"):
+        ids = model.path.with_name("ids.jsonl")
+        if not ids.is_file():
+            continue
+        if any(run in model.path.parents for run in id_only):
+            checks.append(skipped(BELONG, model.path, "--mode id-only trains no recommender on the new IDs, by intent"))
+        else:
+            checks.append(_belong(model.path, ids, model.path))
+    return checks
+
+
+def _belong(rec: Path, ids: Path, subject: Path) -> Check:
+    told = read_run(rec).get("ids_fingerprint")
+    if not isinstance(told, str):
+        return skipped(BELONG, subject, f"{rec} does not tell the IDs that it was trained on")
+    if told != ids_fingerprint(one for _, one in read_numbered(ids, any_id)):
+        return Check(BELONG, str(subject), FAIL, f"{rec} was trained on other IDs than {ids}")
+    return Check(BELONG, str(subject), PASS, f"{rec} was trained on just the IDs of {ids}, by their fingerprint")
+
+
+def _scored(findings: Findings) -> Check:
+    """How many models' recommendations for test.jsonl were scored; only what lies below the folder is seen."""
+    if findings.data is None:
+        return skipped(SCORED, findings.root, "the data set is not here; name it with --data")
+    test = findings.data_digest("test")
+    if test is None:
+        return skipped(SCORED, findings.root, f"{findings.data} has no test.jsonl")
+    # A baseline is no model of ours, and scoring the same lists again chooses nothing.
+    baselines = {findings.digest(recs.path) for recs in findings.of("recommend") if recs.option("baseline") is not None}
+    scored: dict[str, str] = {}
+    for metrics in findings.of("eval"):
+        recs = metrics.digest("recs")
+        if metrics.digest("truth") == test and (recs is None or recs not in baselines):
+            scored.setdefault(recs or str(metrics.path), str(metrics.path))
+    for one in findings.of("zeroshot"):
+        if one.digest("test") == test:
+            scored.setdefault(str(one.path), str(one.path))
+    told = f"{len(scored)} times below {findings.root}; what was done elsewhere cannot be seen from here"
+    if len(scored) > 1:
+        return Check(SCORED, str(findings.root), FAIL, f"{told}: {', '.join(sorted(scored.values())[:3])}")
+    return Check(SCORED, str(findings.root), PASS, told)
+
+
+def _baselines(path: Path) -> Check:
+    if not path.is_file():
+        return skipped(BASELINES, path, "the metrics are not here")
+    try:
+        metrics: Any = orjson.loads(path.read_bytes())
+    except orjson.JSONDecodeError:
+        metrics = None
+    if not isinstance(metrics, dict):
+        raise IdgrError("is not a JSON object", "score the recommendations again", where=path)
+    found = metrics.get("baselines")
+    names = sorted(found) if isinstance(found, dict) else []
+    missing = [name for name in ("popularity", "markov") if name not in names]
+    if missing:
+        return Check(BASELINES, str(path), FAIL, f"{' and '.join(missing)} missing; score without --no-baselines")
+    cutoffs = [name for name in metrics if name.startswith("hr@")]
+    figures = "both are there"
+    if cutoffs and isinstance(found, dict):
+        rows = {"ours": metrics, **{name: found[name] for name in names}}
+        told = [f"{name} {row.get(cutoffs[-1])}" for name, row in rows.items() if isinstance(row, dict)]
+        figures = f"{cutoffs[-1]}: {', '.join(told)}"
+    return Check(BASELINES, str(path), PASS, figures)
