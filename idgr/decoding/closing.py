@@ -39,6 +39,27 @@ class _Walk:
     wanted: torch.Tensor
 
 
+@dataclass
+class _Tokens:
+    """The tokens that are evaluated in one pass, [R] each but for the first and the last.
+
+    Attributes:
+        users: whose tokens.
+        row: the place of a token's user among them.
+        entry: which of the user's X entries it is.
+        column: its place among the user's tokens.
+        above: the column of the token above it; its own at a beginning.
+        width: the most tokens that a user has.
+    """
+
+    users: list[int]
+    row: torch.Tensor
+    entry: torch.Tensor
+    column: torch.Tensor
+    above: torch.Tensor
+    width: int
+
+
 def items_below(
     expansion: Expansion, prefixes: Prefixes, score_BK: torch.Tensor, barred_BE: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -109,13 +130,17 @@ def _log_probs(expansion: Expansion, prefixes: Prefixes, walk: _Walk, asked_BTK:
     column_BX = asked_BX.cumsum(1) - 1
     row_BX = (counts.cumsum(0) - counts)[:, None] + column_BX
     hidden_RD = torch.empty(sum(sizes), decoder.head_VD.shape[1], dtype=decoder.head_VD.dtype, device=result.device)
+    # The entry above each entry; those of the beginnings are not asked for.
     above_BX = (
         walk.parent.flatten(1) + (torch.arange(T, device=result.device) - 1).clamp(min=0).repeat_interleave(K) * K
     )
-    for rows in _groups(expansion, sizes):
-        hidden_RD[row_BX[rows][asked_BX[rows]]] = _evaluate(
-            expansion, prefixes, rows, walk, asked_BX[rows], column_BX[rows].gather(1, above_BX[rows])
-        )
+    for users in _groups(expansion, sizes):
+        row_R, entry_R = asked_BX[users].nonzero(as_tuple=True)
+        user_R = torch.tensor(users, device=row_R.device)[row_R]
+        column_R = column_BX[user_R, entry_R]
+        above_R = torch.where(entry_R < K, column_R, column_BX[user_R, above_BX[user_R, entry_R]])
+        tokens = _Tokens(users, row_R, entry_R, column_R, above_R, max(sizes[user] for user in users))
+        hidden_RD[row_BX[user_R, entry_R]] = _evaluate(expansion, prefixes, walk, tokens)
     expansion.evaluated += sum(sizes)
 
     scored_BTK = walk.there.clone()
@@ -146,47 +171,29 @@ def _groups(expansion: Expansion, sizes: list[int]) -> list[list[int]]:
     return groups
 
 
-def _evaluate(
-    expansion: Expansion,
-    prefixes: Prefixes,
-    rows: list[int],
-    walk: _Walk,
-    asked_BX: torch.Tensor,
-    above_BX: torch.Tensor,
-) -> torch.Tensor:
-    """[R, D] the hidden states of the entries that are asked for, of the users `rows`.
-
-    Args:
-        above_BX: the column of the token above each entry.
-    """
+def _evaluate(expansion: Expansion, prefixes: Prefixes, walk: _Walk, tokens: _Tokens) -> torch.Tensor:
+    """[R, D] the hidden states of some tokens."""
     tree, decoder = expansion.tree, expansion.decoder
-    B, device = len(rows), asked_BX.device
-    K = walk.node.shape[2]
-    memory = decoder.only(expansion.memory, rows)
-    user_R, entry_R = asked_BX.nonzero(as_tuple=True)
-    column_R = (asked_BX.cumsum(1) - 1)[user_R, entry_R]
-    Q = int(column_R.max()) + 1
-    cell_R = user_R * Q + column_R
+    users, row_R, entry_R, Q = tokens.users, tokens.row, tokens.entry, tokens.width
+    B, T, K = len(users), *walk.node.shape[1:]
+    cell_R = row_R * Q + tokens.column
 
     def spread(values_R: torch.Tensor, padding: int) -> torch.Tensor:
         return values_R.new_full((B * Q,), padding).index_copy_(0, cell_R, values_R).view(B, Q)
 
-    origin_R = walk.origin[rows].flatten(1)[user_R, entry_R]
-    column_Q = torch.arange(Q, device=device)
-    # Up from each token to the one above it; a beginning is above itself.
-    up_R = torch.where(entry_R < K, column_R, above_BX[user_R, entry_R])
-    up_BQ = spread(up_R, 0)
-    own_BQQ = (column_Q[:, None] == column_Q).repeat(B, 1, 1)
-    above = up_BQ
-    for _ in range(walk.node.shape[1] - 1):
-        own_BQQ.scatter_(2, above[..., None], True)
-        above = up_BQ.gather(1, above)
-    past_BQC = prefixes.sees[rows].gather(1, spread(origin_R, 0)[..., None].expand(-1, -1, prefixes.sees.shape[-1]))
-    node_R = walk.node[rows].flatten(1)[user_R, entry_R]
+    up_BQ = spread(tokens.above, 0)
+    own_BQQ = torch.eye(Q, dtype=torch.bool, device=cell_R.device).repeat(B, 1, 1)
+    above_BQ = up_BQ
+    for _ in range(T - 1):
+        own_BQQ.scatter_(2, above_BQ[..., None], True)
+        above_BQ = up_BQ.gather(1, above_BQ)
+    origin_R = walk.origin[users].flatten(1)[row_R, entry_R]
+    past_BQC = prefixes.sees[users].gather(1, spread(origin_R, 0)[..., None].expand(-1, -1, prefixes.sees.shape[-1]))
+    node_R = walk.node[users].flatten(1)[row_R, entry_R]
     return decoder.extend(
-        memory,
+        decoder.only(expansion.memory, users),
         spread(tree.token[node_R].long(), decoder.start),
-        spread(prefixes.begin_depth[rows][user_R, origin_R] + entry_R // K, 0),
+        spread(prefixes.begin_depth[users][row_R, origin_R] + entry_R // K, 0),
         torch.cat([past_BQC, own_BQQ], dim=-1),
         cell_R,
     )

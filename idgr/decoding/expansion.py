@@ -223,7 +223,7 @@ def runs(count: torch.Tensor, total: int) -> tuple[torch.Tensor, torch.Tensor]:
 def products(hidden: torch.Tensor, row: torch.Tensor, head_VD: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
     """The logits of pairs of a hidden state and a token, in float32."""
     parts = [
-        (hidden[rows].float() * head_VD[tokens].float()).sum(-1)
+        (hidden[rows].float() * head_VD[tokens]).sum(-1)
         for rows, tokens in zip(torch.split(row, _GATHER_CHUNK), torch.split(token, _GATHER_CHUNK), strict=True)
     ]
     return torch.cat(parts)
