@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,7 @@ from idgr.training.recommender import Instances, id_tokens, instance_loss, make_
 from idgr.training.work import Host, Work
 
 Ints = npt.NDArray[np.int64]
+Times = tuple[float, float]
 
 PEER = "transformers.Seq2SeqTrainer"
 GROUPED = "transformers.Seq2SeqTrainer, grouped by length"
@@ -83,6 +84,7 @@ class Done:
 
     Attributes:
         seconds: for the steps after the first `WARM_STEPS`.
+        cpu_seconds: of all its threads, for the same steps; what a busy machine disturbs least.
         target_tokens: in all steps.
         prompt_tokens: in all steps, without padding and templates; 0 where they were not counted.
         losses: of each step, in nats a target token.
@@ -90,6 +92,7 @@ class Done:
     """
 
     seconds: float
+    cpu_seconds: float
     target_tokens: int
     prompt_tokens: int
     losses: list[float]
@@ -119,9 +122,11 @@ def bench_recommender(
         tokenizer: its tokenizer; None learns one from the IDs.
 
     Yields:
-        Target tokens a second, the median of the paired ratios to the peer, the loss curve and its spread over the
+        Target tokens a second, the median of the paired ratios to the peer (by the clock, and by time of the
+        processors, which a busy machine disturbs less), the loss curve and its spread over the
         turns, peak memory, and on a known GPU the share of its peak rate (MFU).
     """
+    precision = "bf16" if uses_bf16(precision, pick_device(device)) else "fp32"
     with tempfile.TemporaryDirectory(prefix="idgr-bench-") as folder:
         words = [*ids, *template_words(load_templates())]
         vocabulary = load_tokenizer(tokenizer) if tokenizer else train_tokenizer(words, PRESETS[shape].vocab_size)
@@ -153,6 +158,9 @@ def bench_recommender(
                 "instances_per_s": round(median(batch_size * (steps - WARM_STEPS) / one.seconds for one in done), 1),
                 "ratio": round(
                     median(_rate(one, steps) / _rate(other, steps) for one, other in zip(done, peer, strict=True)), 2
+                ),
+                "cpu_ratio": round(
+                    median(other.cpu_seconds / one.cpu_seconds for one, other in zip(done, peer, strict=True)), 2
                 ),
                 "loss_curve": curves.mean(0).round(3).tolist(),
                 "loss_spread": (curves.max(0) - curves.min(0)).round(3).tolist(),
@@ -219,6 +227,11 @@ def _renderer(backbone: Backbone, task: Task) -> PromptRenderer:
     return PromptRenderer(backbone.tokenizer, load_templates(), id_tokens(backbone.tokenizer, task.ids), MAX_HISTORY)
 
 
+def now() -> Times:
+    """Seconds on the wall clock, and of the processors."""
+    return perf_counter(), process_time()
+
+
 def _peak_gpu_mib(device: torch.device) -> float:
     return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else 0.0
 
@@ -243,11 +256,11 @@ def _train_ours(task: Task) -> Done:
         return loss, n_terms
 
     losses: list[float] = []
-    times: dict[int, float] = {}
+    times: dict[int, Times] = {}
 
     def on_steps(records: list[dict[str, float]]) -> None:
         losses.extend(record["loss"] for record in records)
-        times[len(losses)] = perf_counter()
+        times[len(losses)] = now()
 
     options = LoopOptions(
         epochs=1, lr=task.lr, batch_size=task.batch_size, precision=task.precision, warmup=WARMUP, seed=task.seed
@@ -255,8 +268,11 @@ def _train_ours(task: Task) -> Done:
     costs = prompt_costs(instances, renderer)
     run_epochs(model, Work("bench", costs, counted), options, Host(on_steps=on_steps))
     first = min(step for step in times if step >= WARM_STEPS)  # on a GPU steps are told some at a time
-    seconds = (times[task.steps] - times[first]) * (task.steps - WARM_STEPS) / (task.steps - first)
-    return Done(seconds, tokens, int(costs.sum()), losses, _peak_gpu_mib(device))
+    seconds, cpu_seconds = (
+        (end - begin) * (task.steps - WARM_STEPS) / (task.steps - first)
+        for begin, end in zip(times[first], times[task.steps], strict=True)
+    )
+    return Done(seconds, cpu_seconds, tokens, int(costs.sum()), losses, _peak_gpu_mib(device))
 
 
 def _peer() -> Callable[[Task], Done]:
@@ -272,7 +288,7 @@ def _train_theirs(task: Task, sampling: str) -> Done:
     from transformers.trainer_callback import PrinterCallback, TrainerCallback
 
     losses: list[Tensor] = []
-    times: list[float] = []
+    times: list[Times] = []
 
     class Recording(Seq2SeqTrainer):  # type: ignore[misc] # transformers is not typed
         def compute_loss(self, *given: Any, **named: Any) -> Any:
@@ -285,7 +301,7 @@ def _train_theirs(task: Task, sampling: str) -> Done:
             if state.global_step in (WARM_STEPS, task.steps):
                 if device.type == "cuda":
                     torch.cuda.synchronize()
-                times.append(perf_counter())
+                times.append(now())
 
     backbone = load_backbone(task.folder)
     device = pick_device(task.device)
@@ -331,8 +347,8 @@ def _train_theirs(task: Task, sampling: str) -> Done:
         trainer.remove_callback(PrinterCallback)  # it would write to standard output
         trainer.train()
     tokens = sum(len(row["labels"]) for row in rows)
-    begun, ended = times
-    return Done(ended - begun, tokens, 0, torch.stack(losses).tolist(), _peak_gpu_mib(device))
+    seconds, cpu_seconds = (end - begin for begin, end in zip(*times, strict=True))
+    return Done(seconds, cpu_seconds, tokens, 0, torch.stack(losses).tolist(), _peak_gpu_mib(device))
 
 
 CONTENDERS: dict[str, Callable[[], Callable[[Task], Done]]] = {PEER: _peer, GROUPED: _peer_grouped, OURS: _idgr}

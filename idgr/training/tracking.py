@@ -72,7 +72,8 @@ def tracking(
         yield Tracker(accelerator)
     finally:
         with redirect_stdout(sys.stderr):
-            accelerator.end_training()
+            for tracker in accelerator.trackers:  # `end_training` would part this process from the others as well
+                tracker.finish()
 
 
 def check_tracker(name: str | None) -> None:
