@@ -14,6 +14,7 @@ import re
 import shutil
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -131,7 +132,9 @@ def make_text(data: bytes) -> None:
         except ValueError:
             return
         # The parser must have met nothing but values.
-        ast.literal_eval(data.decode())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ast.literal_eval(data.decode())
     if isinstance(record, dict):
         text = plain_text(record)
         assert text == " ".join(text.split())
