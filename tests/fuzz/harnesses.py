@@ -23,7 +23,7 @@ from typing import Any
 import orjson
 
 from idgr.cli.audit import _checks as folder_checks
-from idgr.cli.main import COMMANDS, run
+from idgr.cli.main import run
 from idgr.corpus.metadata import texts
 from idgr.corpus.preparation import PrepOptions, prepare
 from idgr.corpus.sources import amazon, jsonl, movielens, yelp
@@ -223,11 +223,13 @@ def command_line(data: bytes) -> None:
 
 
 def _is_out_of_play(words: list[str]) -> bool:
-    """Commands that work for long, and names outside the scratch folder, which a fuzzer must not write to."""
+    """Commands that work for long or load models, and names outside the folder, where nothing may be written."""
     outside = any(_OUTSIDE.search(word) or "\0" in word or len(word) > 200 for word in words)
     large = any(sum(letter.isdigit() for letter in word) > 4 for word in words)
     slow = not words or words[0] in ("bench", "alternate", "init-gen", "zeroshot") or "demo" in words
-    return outside or large or slow or (words[0] in COMMANDS and "--force" in words)
+    models = ("--model", "--rec", "--gen", "--tokenizer", "--force")
+    loads = any(word.startswith(models) for word in words) or "gen-ids" in words
+    return outside or large or slow or (loads and "keyphrase" not in words)
 
 
 @contextlib.contextmanager
