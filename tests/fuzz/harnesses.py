@@ -226,7 +226,8 @@ def _is_out_of_play(words: list[str]) -> bool:
     """Commands that work for long or load models, and names outside the folder, where nothing may be written."""
     outside = any(_OUTSIDE.search(word) or "\0" in word or len(word) > 200 for word in words)
     large = any(sum(letter.isdigit() for letter in word) > 4 for word in words)
-    slow = not words or words[0] in ("bench", "alternate", "init-gen", "zeroshot") or "demo" in words
+    works = {"bench", "alternate", "init-gen", "train-rec", "train-gen", "zeroshot", "demo"}
+    slow = not works.isdisjoint(words)
     models = ("--model", "--rec", "--gen", "--tokenizer", "--force")
     loads = any(word.startswith(models) for word in words) or "gen-ids" in words
     return outside or large or slow or (loads and "keyphrase" not in words)
