@@ -251,3 +251,14 @@ def test_another_data_set_decides_nothing(made: Path, tmp_path: Path, capsys: py
     idgr("prep", "demo", "--items", 30, "--users", 40, "--seed", 5, "-o", tmp_path / "other")
     found = verdicts(made / "rec", capsys, 0, "--data", tmp_path / "other")
     assert found["the model has read nothing held out", "rec"][0] == "SKIP"
+
+
+def test_user_ids_are_taken_at_their_word_only_where_there_are_none(
+    copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = ("user IDs are made from the shown history alone", "rec")
+    assert verdicts(copy, capsys, 0)[name] == ("PASS", "its prompts hold no user IDs")
+    _train(copy, "--user-ids", "history", "--gen", copy / "gen", "--items", copy / "data" / "items.jsonl")
+    assert run(["audit", str(copy / "rec"), "--data", str(copy / "data"), "-o", "-"]) == 0
+    checks = json.loads(capsys.readouterr().out)["checks"]
+    assert [check["verdict"] for check in checks if check["name"] == name[0]] == ["SKIP"]

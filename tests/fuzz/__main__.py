@@ -28,7 +28,7 @@ def fuzz(name: str, arguments: list[str]) -> None:
     with atheris.instrument_imports(include=["idgr"], enable_loader_override=False):
         from tests.fuzz.harnesses import HARNESSES
 
-    if name in ("audit", "command-line"):
+    if name == "audit":
         import torch  # noqa: F401 - some inputs get as far as this import, which is no hang
         import transformers  # noqa: F401
 
