@@ -33,6 +33,7 @@ from idgr.progress import log
 MANIFEST = "checkpoint.json"
 STATE = "state.json"
 _KEPT = 2
+_REFUSED = "the one before is taken, or the training begins anew"
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 Tensors = Mapping[str, Tensor]
@@ -145,17 +146,14 @@ def _newest_first(folder: Path) -> list[Path]:
 
 
 def _read(place: Path) -> Snapshot:
-    def refused(what: str) -> IdgrError:
-        return IdgrError(what, "the one before is taken, or the training begins anew", where=place)
-
     try:
         hashes: dict[str, str] = orjson.loads((place / MANIFEST).read_bytes())["sha256"]
         for name, expected in hashes.items():
             if sha256_file(place / name) != expected:
-                raise refused(f"its {name} is damaged")
+                raise IdgrError(f"its {name} is damaged", _REFUSED, where=place)
         state = orjson.loads((place / STATE).read_bytes())
     except (OSError, orjson.JSONDecodeError, KeyError, TypeError) as fault:
-        raise refused(f"is not whole ({fault})") from None
+        raise IdgrError(f"is not whole ({fault})", _REFUSED, where=place) from None
     files = [name for name in hashes if name.endswith(".safetensors")]
     return Snapshot(state, {name.removesuffix(".safetensors"): load_file(place / name) for name in files})
 
@@ -163,11 +161,11 @@ def _read(place: Path) -> Snapshot:
 def _check_model(place: Path, saved: Tensors, weights: Tensors) -> None:
     if saved.keys() != weights.keys():
         name = min(saved.keys() ^ weights.keys())
-        raise IdgrError(f"is of another model: only one of the two has {name}", where=place)
+        raise IdgrError(f"is of another model: only one of the two has {name}", _REFUSED, where=place)
     for name, tensor in saved.items():
         if tensor.shape != weights[name].shape:
             shapes = f"{list(tensor.shape)}, here {list(weights[name].shape)}"
-            raise IdgrError(f"is of another model: its {name} is {shapes}", where=place)
+            raise IdgrError(f"is of another model: its {name} is {shapes}", _REFUSED, where=place)
 
 
 @dataclass

@@ -38,7 +38,7 @@ WITHOUT_A_PLACE = {
     ("training/generator.py", "the ID {} has no tokens"),
     ("training/generator.py", "{}"),  # the ID that has too many
     ("training/loop.py", "no training instances"),
-    ("training/loop.py", "{}: the loss is not a number any more (epoch {}, batch {})"),
+    ("training/step.py", "{}: the {} is not a number any more (epoch {}, step {}{})"),
     ("training/recommender.py", "the recommender's tokenizer reads the ID {} back as {}"),
     ("training/recommender.py", "the IDs {} and {} have the same tokens under the recommender's tokenizer"),
     # The message names the model, which need not be a file.
@@ -46,7 +46,9 @@ WITHOUT_A_PLACE = {
     # A package, a process, or an option is at fault.
     ("bench/decode.py", "no targets to score the lists with"),
     ("bench/processes.py", "the contender {} ended with code {}"),
+    ("bench/train_recommender.py", "there are {} training instances, not the {} of all steps"),
     ("cli/bench.py", "pandas, which idgr is compared with, is not installed"),
+    ("training/tracking.py", "--track {} needs {}, which is not installed"),
 }  # fmt: skip
 
 # `ValueError`s that do not become a message as they are: faults of a caller, or told anew by the function that calls.
@@ -162,6 +164,7 @@ def test_nothing_else_is_raised_at_a_user() -> None:
             if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and isinstance(node.exc.func, ast.Name):
                 strange.add(node.exc.func.id)
     ours = {"IdgrError", "UsageError", "ValueError", "TooLargeError", "faulty_line", "_cannot_write", "_cannot_load"}
+    ours |= {"StoppedError", "_saved"}  # told on a signal, with what to do
     assert strange - ours <= {"AssertionError"}, "add what a user may meet to the rules above"
 
 
