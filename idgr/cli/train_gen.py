@@ -38,7 +38,7 @@ def train_gen(
     ] = False,
     anchor: Annotated[float, typer.Option("--anchor", help="Weight of staying close to the starting generator.")] = 0.0,
     epochs: Annotated[int, typer.Option("--epochs", help="Passes over the training instances.")] = 1,
-    lr: Annotated[float | None, typer.Option("--lr", help="Highest learning rate (default: 1e-4).")] = None,
+    lr: Annotated[float | None, typer.Option("--lr", help="Highest learning rate (default: 3e-4).")] = None,
     paper: Annotated[bool, typer.Option("--paper", help="The paper's learning rate, 1e-8.")] = False,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Instances a batch.")] = 12,
     max_tokens_per_batch: MaxTokensPerBatch = 0,

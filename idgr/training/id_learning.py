@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     from idgr.models.backbone import Backbone
 
-DEFAULT_LR = 1e-4
+DEFAULT_LR = 3e-4
 
 Ints = npt.NDArray[np.int64]
 
