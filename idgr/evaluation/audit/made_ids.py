@@ -5,6 +5,7 @@ IDs are given in file order, so the first ones depend on the first texts alone a
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,9 +146,8 @@ def _options(maker: Output) -> GenerationOptions:
         number("length_step", usual.schedule.length_step),
         number("max_length_rounds", usual.schedule.length_rounds),
     )
-    shape = ("beams", "groups", "length_penalty")
+    given = {field.name: number(field.name, getattr(usual.beams, field.name)) for field in fields(BeamOptions)}
     # The beams of `zeroshot` are those of the recommender.
-    own = maker.command == "gen-ids"
-    beams = BeamOptions(*(number(name, getattr(usual.beams, name)) for name in shape)) if own else usual.beams
+    beams = BeamOptions(**given) if maker.command == "gen-ids" else usual.beams
     text = number("max_text_tokens", usual.max_text_tokens)
     return GenerationOptions(schedule, beams, text, numbers=maker.option("exhausted") != "error")
