@@ -55,8 +55,8 @@ def mutation_checks(data: Path, seed: int) -> list[Check]:
     rng = np.random.default_rng(seed)
     part = _part(whole, rng)
     subject = f"{data} ({len({row.user_id for _, row in part.train}):,} users)"
-    if not part.test or len(part.items) < 2:
-        return [skipped("mutation test", subject, "there are no test items, or no others to put in")]
+    if not part.test or not part.valid or len(part.items) < 2:
+        return [skipped("mutation test", subject, "there are no validation or test items, or no others to put in")]
     log(f"audit: mutation test on {subject}")
     with tempfile.TemporaryDirectory(prefix="idgr-audit-") as scratch:
         room = Path(scratch)

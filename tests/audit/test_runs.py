@@ -117,16 +117,16 @@ def test_what_zeroshot_makes_passes(made: Path, tmp_path: Path, capsys: pytest.C
 
 
 def test_ids_by_the_keyphrase_rule_are_made_again(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    items, ids = copy / "data" / "items.jsonl", copy / "keyphrase" / "ids.jsonl"
+    items, ids = copy / "data" / "items.jsonl", copy / "keyphrase" / "by-rule.jsonl"
     idgr("gen-ids", items, "--model", "keyphrase", "-o", ids)
     found = verdicts(copy / "keyphrase", capsys, 0)
-    assert "the first 12, made again" in found["IDs are made from item text alone", "ids.jsonl"][1]
-    assert found["IDs are unique as tokens", "ids.jsonl"][0] == "SKIP"
+    assert "the first 12, made again" in found["IDs are made from item text alone", "by-rule.jsonl"][1]
+    assert found["IDs are unique as tokens", "by-rule.jsonl"][0] == "SKIP"
     lines = ids.read_text().splitlines(keepends=True)
     ids.write_text("".join([lines[0].replace('"id":"', '"id":"leak '), *lines[1:]]))
     _record_again(ids)
     found = verdicts(copy / "keyphrase", capsys, 1)
-    assert "1 differ" in found["IDs are made from item text alone", "ids.jsonl"][1]
+    assert "1 differ" in found["IDs are made from item text alone", "by-rule.jsonl"][1]
 
 
 def _record_again(path: Path) -> None:

@@ -34,7 +34,9 @@ _ROLES = {"items", "model", "rec-tokenizer"}
 def ids_checks(findings: Findings) -> list[Check]:
     """Checks of every file of IDs below the folder; equal files are looked at once."""
     checks, seen = [], set()
-    for path in sorted(findings.root.rglob("ids.jsonl")):
+    # By their record, whatever their name; by their name where there is no record. Shards hold candidates, not IDs.
+    made = {output.path for output in findings.of("gen-ids") if output.option("shard") is None}
+    for path in sorted(made | set(findings.root.rglob("ids.jsonl"))):
         if any(part.startswith(".") for part in path.relative_to(findings.root).parts):
             continue
         digest = findings.digest(path)
