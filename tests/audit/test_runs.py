@@ -97,7 +97,7 @@ def test_what_the_stages_make_passes(made: Path, capsys: pytest.CaptureFixture[s
 
 @pytest.mark.parametrize("mode", ["alternate", "rec-only", "id-only"])
 def test_what_alternate_makes_passes(mode: str, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    few = ["--rounds", 2, "--rec-epochs", 1, "--valid-beams", 10, "--mode", mode]
+    few = ["--rounds", 2, "--rec-epochs", 1, "--valid-beams", 10, "--no-repeat-ngram", 1, "--mode", mode]
     idgr("alternate", made / "data", "--gen", made / "gen", *few, "-o", tmp_path / "run")
     found = verdicts(tmp_path / "run", capsys, 0)
     best = found["the final round is the best on validation", "run"]
