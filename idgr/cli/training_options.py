@@ -22,7 +22,7 @@ CheckpointMinutes = Annotated[
 ]
 Track = Annotated[
     Literal["tensorboard", "trackio", "wandb"] | None,
-    typer.Option("--track", help="Show the training there, beside log.jsonl; needs idgr[track]."),
+    typer.Option("--track", help="Show the training there, beside log.jsonl; needs the extra `track` of idgr."),
 ]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Begin anew where the output or a checkpoint was made otherwise.")
