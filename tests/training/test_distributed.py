@@ -40,7 +40,7 @@ def launch(launcher: list[str], command: list[str]) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr
     return done.stderr
