@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from idgr.formats.jsonl import write_jsonl
 from idgr.models.backbone import Backbone, Preset, new_backbone, save_backbone
@@ -17,6 +19,15 @@ WORDS = ["amber", "basil", "cedar", "delta", "ember", "fjord"]
 TEXTUAL_IDS = ["amber basil", "amber basil cedar", "amber delta", "basil", "basil ember fjord", "cedar amber basil"]
 TEXTUAL_IDS += ["cedar amber delta", "delta ember", "ember", "fjord amber cedar delta"]
 SHAPE = Preset(d_model=16, d_ff=32, num_layers=1, num_heads=2, d_kv=8, vocab_size=400)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """A forked process may not use its parent's threads, and their number decides how sums are rounded."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from typing import Any
 
 import orjson
 import pytest
-import torch
 
 from idgr.cli.main import run
 from idgr.formats.run_info import hash_folder
@@ -46,12 +45,9 @@ def log_of(output: Path) -> list[dict[str, Any]]:
 
 def forked(work: Callable[[], int]) -> int:
     """The exit code of `work` in a process of its own, negative for a signal."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # a forked process may not use its parent's threads
     child = os.fork()
     if child == 0:
         os._exit(work())
-    torch.set_num_threads(threads)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
