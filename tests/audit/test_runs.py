@@ -140,7 +140,7 @@ def _record_again(path: Path) -> None:
 
 
 def _train(copy: Path, *options: object) -> None:
-    few = ["--tokenizer", copy / "gen", "--epochs", 1, "--epoch-instances", 64, "--valid-beams", 10]
+    few = ["--tokenizer", copy / "gen", "--epochs", 1, "--epoch-instances", 64, "--valid-beams", 10, "--overwrite"]
     idgr("train-rec", copy / "data/train.jsonl", "--ids", copy / "ids.jsonl", *few, *options, "-o", copy / "rec")
 
 
