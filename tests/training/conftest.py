@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from idgr.formats.jsonl import write_jsonl
 from idgr.models.backbone import Backbone, Preset, new_backbone, save_backbone
@@ -22,12 +20,8 @@ SHAPE = Preset(d_model=16, d_ff=32, num_layers=1, num_heads=2, d_kv=8, vocab_siz
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """A forked process may not use its parent's threads, and their number decides how sums are rounded."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def _one_thread(one_thread: None) -> None:
+    """All tests of training run so."""
 
 
 @pytest.fixture

@@ -93,12 +93,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _tiny_preset_and_one_thread(monkeypatch: pytest.MonkeyPatch) -> Any:
+def _tiny_preset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PRESETS, "nano", TINY)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # a forked process may not use its parent's threads
-    yield
-    torch.set_num_threads(threads)
 
 
 def arguments(data: Path, output: Path, *more: str) -> list[str]:
