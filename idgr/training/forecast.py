@@ -60,7 +60,7 @@ def forecast(model: T5ForConditionalGeneration, work: Work, options: LoopOptions
         "batches_per_epoch": len(batches),
         "steps_per_epoch": math.ceil(len(batches) / options.accumulate),
         "steps": first_steps(work.lengths, options)[-1],
-        "seconds_per_epoch": round(seconds * float(padded.sum() / padded[tried].sum()), 1),
+        "seconds_per_epoch": round(seconds * float(padded.sum() / padded[tried].sum()), 3),
         "batch_parts": training.pieces,
     }
     if model.device.type == "cuda":
