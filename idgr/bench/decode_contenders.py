@@ -204,7 +204,7 @@ class FreeSearch:
         """[B, K, steps] tokens and [B, K] sums of log-probabilities, best first."""
         decoder, device, B = self.decoder, self.decoder.device, len(prompts)
         with evaluating(self.model):
-            memory = decoder.encode(prompts)
+            memory = decoder.read(prompts)
             token_BK = torch.full((B, 1), decoder.start, device=device)
             score_BK = torch.zeros(B, 1, device=device)
             sees_BKC = torch.zeros(B, 1, 0, dtype=torch.bool, device=device)

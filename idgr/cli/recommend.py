@@ -179,7 +179,8 @@ def _recommender(given: dict[str, Any]) -> Recommender:
     from idgr.decoding.trie import build_trie, load_trie, save_trie
     from idgr.evaluation.recommending import Recommender, catalogue_fingerprint
     from idgr.evaluation.trained_prompts import renderer_of, user_ids_of
-    from idgr.models.backbone import load_backbone
+    from idgr.models.backbone import load_backbone, load_causal_backbone
+    from idgr.models.llama import fit_item_slots
     from idgr.prompts.templates import load_templates
     from idgr.training.device import pick_device
     from idgr.training.recommender import id_tokens
@@ -195,7 +196,7 @@ def _recommender(given: dict[str, Any]) -> Recommender:
     allowed = None if given["allow"] is None else _read_keys(given["allow"], set(keys))
 
     where = pick_device(given["device"])
-    backbone = load_backbone(rec)
+    backbone = load_backbone(rec) if facts.arch == "t5" else load_causal_backbone(rec)
     backbone.model.to(device=where, dtype=torch.bfloat16 if given["precision"] == "bf16" else torch.float32)
     fingerprint = catalogue_fingerprint(catalogue, backbone.tokenizer) if trie_file is not None else ""
     trie = load_trie(trie_file, fingerprint) if trie_file is not None and Path(trie_file).exists() else None
@@ -206,6 +207,8 @@ def _recommender(given: dict[str, Any]) -> Recommender:
             save_trie(trie, trie_file, fingerprint)
     else:
         rows = trie.tokens()
+    if facts.arch == "causal":
+        fit_item_slots(backbone.model, rows, new=False)
     strange = bool(given["force"])
     named = user_ids_of(facts, given["gen"], given["items"], keys, backbone.tokenizer, where, strange=strange)
     renderer = renderer_of(facts, backbone.tokenizer, rows, named)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from idgr.formats.records import ItemId
     from idgr.models.backbone import Backbone
+    from idgr.prompts.histories import HistoryRenderer
     from idgr.prompts.rendering import PromptRenderer
     from idgr.training.options import LoopOptions
     from idgr.training.recommender import RecommenderOptions
@@ -40,9 +41,14 @@ def train_rec(
     valid: Annotated[
         str | None, typer.Option("--valid", help="valid.jsonl; its HR and NDCG choose the epoch that is kept.")
     ] = None,
+    arch: Annotated[
+        Literal["t5", "causal"],
+        typer.Option("--arch", help="T5, or a causal Llama that reads a history once for all its prefixes."),
+    ] = "t5",
     model: Annotated[
-        str, typer.Option("--model", help="Preset (nano, small), model folder, or name of a hub model.")
-    ] = "nano",
+        str | None,
+        typer.Option("--model", help="Preset (nano, small; nano-causal), model folder, or name of a hub model."),
+    ] = None,
     tokenizer: Annotated[
         str | None, typer.Option("--tokenizer", help="Folder whose tokenizer a preset shares, such as GEN/.")
     ] = None,
@@ -70,7 +76,9 @@ def train_rec(
     items: Annotated[str | None, typer.Option("--items", help="For --user-ids: items.jsonl.")] = None,
     epochs: Annotated[int, typer.Option("--epochs", help="Passes over the training instances.")] = 10,
     lr: Annotated[float, typer.Option("--lr", help="Highest learning rate.")] = 1e-3,
-    batch_size: Annotated[int, typer.Option("--batch-size", help="Instances a batch.")] = 64,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", help="Instances a batch; with --arch causal, sequences.")
+    ] = 64,
     max_tokens_per_batch: MaxTokensPerBatch = 0,
     accumulate: Annotated[int, typer.Option("--accumulate", help="Batches a step.")] = 1,
     schedule: Annotated[
@@ -104,6 +112,7 @@ def train_rec(
 
     Example: idgr train-rec data/beauty/train.jsonl --ids ids.jsonl --valid data/beauty/valid.jsonl -o rec/
     """
+    model = model or {"t5": "nano", "causal": "nano-causal"}[arch]
     given = dict(locals())
     if output == "-":
         raise UsageError("-o - cannot hold a model folder", "give the name of a folder to -o")
@@ -111,6 +120,8 @@ def train_rec(
         raise UsageError("standard input (-) given for several inputs", "give `-` once")
     if history == "none" and user_ids == "none":
         raise UsageError("--history none without --user-ids leaves prompts empty", "add --user-ids history")
+    if arch == "causal" and (templates is not None or user_ids != "none"):
+        raise UsageError("--arch causal has no prompts", "leave --templates and --user-ids out")
     if max_history < 1:
         raise UsageError(f"--max-history {max_history}", "give a number of at least 1")
     if vocab_size is not None and vocab_size < 1:
@@ -120,7 +131,8 @@ def train_rec(
     from idgr.formats.rec_folder import RecommenderFacts, read_seen_tokens, write_seen_tokens
     from idgr.formats.records import ids_fingerprint, read_ids, read_queries, read_sequences
     from idgr.formats.run_info import RunInfo, hash_input
-    from idgr.models.backbone import resolve_model, save_backbone
+    from idgr.models.backbone import PRESETS, resolve_model, save_backbone
+    from idgr.models.llama import fit_item_slots
     from idgr.progress import log
     from idgr.prompts.templates import load_templates, template_words
     from idgr.training.device import pick_device, uses_bf16
@@ -146,10 +158,10 @@ def train_rec(
         ema=ema,
         compile=compile,
     )
-    wordings = load_templates(templates)
+    wordings = load_templates(templates) if arch == "t5" else []
     user_gen = hash_input(gen)["sha256"] if gen is not None and user_ids != "none" else None
     facts = RecommenderFacts(
-        objective, wordings, max_history, max_prompt_tokens, "", user_ids=user_ids, user_gen=user_gen, history=history
+        objective, wordings, max_history, max_prompt_tokens, "", user_ids=user_ids, user_gen=user_gen, history=history, arch=arch
     )
     paths = {"train": train, "ids": ids, "valid": valid, "tokenizer": tokenizer, "templates": templates}
     paths |= {"gen": gen, "items": items}
@@ -174,13 +186,17 @@ def train_rec(
         texts = [record.id for record in known]
         backbone = resolve_model(
             model,
+            arch=arch,
             tokenizer=tokenizer,
             texts=lambda: [*texts, *template_words(wordings)],
             vocab_size=vocab_size,
             seed=seed,
         )
         named = user_ids_of(facts, gen, items, list(number), backbone.tokenizer, where)
-        renderer = renderer_of(facts, backbone.tokenizer, id_tokens(backbone.tokenizer, texts), named)
+        tokens = id_tokens(backbone.tokenizer, texts)
+        if arch == "causal":
+            fit_item_slots(backbone.model, tokens, new=model in PRESETS)
+        renderer = renderer_of(facts, backbone.tokenizer, tokens, named)
         backbone.model.to(where)
         return _Prepared(known, [row.user_id for row in rows], sequences, users, backbone, renderer)
 
@@ -227,7 +243,7 @@ class _Prepared:
     sequences: list[list[int]]
     valid: list[tuple[list[int], int]]
     backbone: Backbone
-    renderer: PromptRenderer
+    renderer: PromptRenderer | HistoryRenderer
 
 
 def _print_forecast(given: _Prepared, options: RecommenderOptions, loop: LoopOptions) -> None:

@@ -165,7 +165,7 @@ def _groups(expansion: Expansion, sizes: list[int]) -> list[list[int]]:
         users = [user for user in group if sizes[user]]
         most = len(users)
         if decoder.device.type == "cpu" and users:
-            weights = sizes[users[0]] * (expansion.memory.used + sizes[users[0]]) * decoder.t5.n_heads
+            weights = sizes[users[0]] * (expansion.memory.used + sizes[users[0]]) * decoder.n_heads
             most = max(1, _WEIGHTS_AT_ONCE // weights)
         groups += [users[first : first + most] for first in range(0, len(users), max(1, most))]
     return groups

@@ -1,28 +1,28 @@
-"""T5's decoder for searches that follow many prefixes of one user's answer.
+"""A decoder for searches that follow many prefixes of one user's answer.
 
 Legend: B users, Q query tokens of a user in one pass, R queries that are no padding, C slots (tokens of a user that
-have been evaluated), S prompt tokens, H heads, K width of a head, I all heads together, D width of the model,
-V vocabulary.
+have been evaluated), S prompt tokens, H heads, K width of a head, D width of the model, V vocabulary.
 
-The encoder's output and the cross-attention's keys and values are held once a user, never once a prefix. Every token
-that a search evaluates takes a slot of its user's self-attention cache, and a search says for each query which slots
-are its ancestors, so that beams can be reordered without moving keys or values. Knows nothing of trees or scores.
+What a prompt gives, its keys and values, is held once a user, never once a prefix. Every token that a search evaluates
+takes a slot of its user's cache, and a search says for each query which slots are its ancestors, so that beams can be
+reordered without moving keys or values. Knows nothing of trees or scores, nor of what an architecture does with a pass.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 
-from idgr.models.t5 import T5, DecoderLayer, FeedForward, encode, feed_forward, norm, read_weights
+from idgr.decoding.causal_network import CausalNetwork
+from idgr.decoding.memory import MASKED, Memory, Network, Pass
+from idgr.decoding.t5_network import T5Network
 
 if TYPE_CHECKING:
-    from transformers import T5ForConditionalGeneration
+    from transformers import LlamaForCausalLM, T5ForConditionalGeneration
 
 # So many vocabulary rows are multiplied and summed at a time, while they are in the processor's cache.
 VOCABULARY_CHUNK = 2048
@@ -30,54 +30,28 @@ VOCABULARY_CHUNK = 2048
 ROWS_AT_ONCE = 512
 # Below this a sum of exponentials may have lost terms to underflow.
 SMALLEST_SUM = 1e-25
-_MASKED = -1e9
 # Users are computed together if the shortest has this share of the longest's tokens. A processor is the slower the
 # more padding it multiplies; a GPU is the slower the more often it is asked.
 _PADDING = 0.75
 
 
-@dataclass
-class Memory:
-    """What the decoder keeps of a batch of users.
-
-    Attributes:
-        cross: for each layer the keys and values of the prompt, [B, H, S, K] each.
-        prompt_bias: [B, 1, 1, S], 0 at tokens and a large negative number at padding.
-        keys, values: for each layer [B, H, capacity, K]; the first `used` slots are filled.
-        position: [B, capacity] the place of each slot's token in the decoder's sequence.
-        hidden: [B, capacity, D] the last hidden state of each slot, whose product with the head is the logits.
-        used: the number of slots filled.
-    """
-
-    cross: list[tuple[torch.Tensor, torch.Tensor]]
-    prompt_bias: torch.Tensor
-    keys: list[torch.Tensor]
-    values: list[torch.Tensor]
-    position: torch.Tensor
-    hidden: torch.Tensor
-    used: int = 0
-
-
 class Decoder:
-    """A T5 made ready for searches.
+    """A recommender made ready for searches.
 
     Args:
         model: its weights are read as they are, in its own precision.
-        max_positions: the longest decoder sequence that will be asked for.
+        max_positions: the longest answer that will be asked for.
     """
 
-    def __init__(self, model: T5ForConditionalGeneration, max_positions: int) -> None:
-        self.t5: T5 = read_weights(model, model.dtype)
-        self.head_VD, self.start = self.t5.head_VD, self.t5.start
-        self.layers = [_Layer(layer) for layer in self.t5.decoder]
-        # The bias of the last of max_positions queries, from the nearest key to the farthest: [H, distance]. Behind it
-        # what a query that does not see a slot gets.
-        bias_HP = self.t5.decoder_bias(max_positions, max_positions)[0, :, -1].flip(-1)
-        self.bias_HP = F.pad(bias_HP, (0, 1), value=_MASKED)
+    def __init__(self, model: T5ForConditionalGeneration | LlamaForCausalLM, max_positions: int) -> None:
+        self.network: Network = (
+            T5Network(model, max_positions) if model.config.is_encoder_decoder else CausalNetwork(model)
+        )
+        self.head_VD, self.start, self.n_heads = self.network.head_VD, self.network.start, self.network.n_heads
 
     @property
     def device(self) -> torch.device:
-        return self.t5.device
+        return self.network.device
 
     def alike(self, lengths: Sequence[int]) -> Iterator[list[int]]:
         """The places of the lengths in groups that it is best to compute together."""
@@ -90,23 +64,25 @@ class Decoder:
             group.append(place)
         yield group
 
-    def encode(self, prompts: Sequence[Sequence[int]]) -> Memory:
-        """Run the encoder and compute the cross-attention's keys and values, once a user."""
+    def read(self, prompts: Sequence[Sequence[int]]) -> Memory:
+        """Read the prompts: the keys and values that answers attend to, once a user."""
         lengths = [len(prompt) for prompt in prompts]
-        B, S, H = len(prompts), max(lengths), self.t5.n_heads
-        K = self.layers[0].out.shape[1] // H
-        cross = [(self._empty(B, H, S, K), self._empty(B, H, S, K)) for _ in self.layers]
+        B, S, H = len(prompts), max(lengths), self.n_heads
+        L, K = self.network.shape
+        kept = [(self._empty(B, H, S, K), self._empty(B, H, S, K)) for _ in range(L)]
         for rows in self.alike(lengths):
-            prompt_RSD, _ = encode(self.t5, [prompts[row] for row in rows])
-            for layer, (keys, values) in zip(self.layers, cross, strict=True):
-                key, value = F.linear(prompt_RSD, layer.cross_key_value).chunk(2, dim=-1)
-                keys[rows, :, : key.shape[1]], values[rows, :, : key.shape[1]] = self._split(key), self._split(value)
+            if not (rows := [row for row in rows if lengths[row]]):
+                continue
+            found = self.network.read([list(prompts[row]) for row in rows])
+            for (keys, values), (key, value) in zip(kept, found, strict=True):
+                keys[rows, :, : key.shape[2]], values[rows, :, : key.shape[2]] = key, value
         padding_BS = torch.arange(S) >= torch.tensor(lengths)[:, None]
         return Memory(
-            cross=cross,
-            prompt_bias=(padding_BS[:, None, None] * _MASKED).to(cross[0][0]),
-            keys=[self._empty(B, H, 0, K) for _ in self.layers],
-            values=[self._empty(B, H, 0, K) for _ in self.layers],
+            prompt=kept,
+            prompt_bias=(padding_BS[:, None, None] * MASKED).to(kept[0][0]),
+            origin=torch.tensor([self.network.origin(list(prompt)) for prompt in prompts], device=self.device),
+            keys=[self._empty(B, H, 0, K) for _ in range(L)],
+            values=[self._empty(B, H, 0, K) for _ in range(L)],
             position=torch.zeros(B, 0, dtype=torch.long, device=self.device),
             hidden=self._empty(B, 0, self.head_VD.shape[1]),
         )
@@ -116,8 +92,9 @@ class Decoder:
         bias = memory.prompt_bias[rows]
         S = int((bias >= 0).sum(-1).max())
         return Memory(
-            cross=[(keys[rows, :, :S], values[rows, :, :S]) for keys, values in memory.cross],
+            prompt=[(keys[rows, :, :S], values[rows, :, :S]) for keys, values in memory.prompt],
             prompt_bias=bias[..., :S],
+            origin=memory.origin[rows],
             keys=[keys[rows, :, : memory.used] for keys in memory.keys],
             values=[values[rows, :, : memory.used] for values in memory.values],
             position=memory.position[rows, : memory.used],
@@ -128,8 +105,9 @@ class Decoder:
     def with_slots(self, memory: Memory, slots: torch.Tensor) -> Memory:
         """The memory with copies of some of its slots alone, in the order given."""
         return Memory(
-            cross=memory.cross,
+            prompt=memory.prompt,
             prompt_bias=memory.prompt_bias,
+            origin=memory.origin,
             keys=[keys[:, :, slots] for keys in memory.keys],
             values=[values[:, :, slots] for values in memory.values],
             position=memory.position[:, slots],
@@ -150,7 +128,7 @@ class Decoder:
         memory.used += n
 
     def _empty(self, *shape: int) -> torch.Tensor:
-        return torch.zeros(shape, dtype=self.t5.dtype, device=self.device)
+        return torch.zeros(shape, dtype=self.network.dtype, device=self.device)
 
     def extend(
         self,
@@ -165,47 +143,21 @@ class Decoder:
         Args:
             memory: changed in place.
             token_BQ: the tokens; padding where a user has fewer.
-            position_BQ: their places in the decoder's sequence, from 0.
+            position_BQ: their places in the answer, from 0.
             sees_BQC: [B, Q, used + Q] which slots each token attends to: its ancestors and itself.
             cell_R: the places of [B, Q], flattened, that are no padding, ascending.
 
         Returns:
             [R, D] hidden states, scaled so that their product with `head_VD` is the logits.
         """
-        (B, Q), first, last = token_BQ.shape, memory.used, memory.used + token_BQ.shape[1]
+        first, last = memory.used, memory.used + token_BQ.shape[1]
         self._reserve(memory, last)
         memory.position[:, first:last] = position_BQ
         memory.used = last
-        distance_BQC = (position_BQ[:, :, None] - memory.position[:, None, :last]).clamp_(min=0)
-        distance_BQC.masked_fill_(~sees_BQC, self.bias_HP.shape[1] - 1)
-        bias_BHQC = self.bias_HP[:, distance_BQC].transpose(0, 1)
-        full = len(cell_R) == B * Q
-
-        def spread(hidden_RI: torch.Tensor) -> torch.Tensor:
-            if not full:
-                hidden_RI = hidden_RI.new_zeros(B * Q, hidden_RI.shape[1]).index_copy_(0, cell_R, hidden_RI)
-            return hidden_RI.view(B, Q, -1)
-
-        def gather(mixed_BHQK: torch.Tensor) -> torch.Tensor:
-            mixed = mixed_BHQK.transpose(1, 2).reshape(B * Q, -1)
-            return mixed if full else mixed[cell_R]
-
-        t5 = self.t5
-        hidden = F.embedding(token_BQ.view(-1) if full else token_BQ.view(-1)[cell_R], t5.embedding_VD)
-        for index, layer in enumerate(self.layers):
-            query, key, value = spread(F.linear(norm(t5, hidden, layer.norm), layer.query_key_value)).chunk(3, dim=-1)
-            memory.keys[index][:, :, first:last] = self._split(key)
-            memory.values[index][:, :, first:last] = self._split(value)
-            keys, values = memory.keys[index][:, :, :last], memory.values[index][:, :, :last]
-            hidden = hidden + F.linear(gather(_attend(self._split(query), keys, values, bias_BHQC)), layer.out)
-            query = self._split(spread(F.linear(norm(t5, hidden, layer.cross_norm), layer.cross_query)))
-            hidden = hidden + F.linear(
-                gather(_attend(query, *memory.cross[index], memory.prompt_bias)), layer.cross_out
-            )
-            hidden = hidden + feed_forward(t5, layer.feed_forward, hidden)
-        scaled_RD = norm(t5, hidden, t5.decoder_norm_D) * t5.head_scale
-        memory.hidden[:, first:last] = spread(scaled_RD)
-        return scaled_RD
+        step = Pass(token_BQ.flatten()[cell_R], cell_R, position_BQ, sees_BQC, first, last)
+        hidden_RD = self.network.extend(memory, step)
+        memory.hidden[:, first:last] = step.spread(hidden_RD)
+        return hidden_RD
 
     def log_normaliser(self, hidden_RD: torch.Tensor) -> torch.Tensor:
         """The logarithm of the sum of exponentials over the whole vocabulary, [R] in float32 (Eq. 2)."""
@@ -223,10 +175,6 @@ class Decoder:
                 return total_R.log_()
         return torch.mm(hidden_RD, self.head_VD.T).float().logsumexp(-1)
 
-    def _split(self, hidden_BQI: torch.Tensor) -> torch.Tensor:
-        B, Q, _ = hidden_BQI.shape
-        return hidden_BQI.view(B, Q, self.t5.n_heads, -1).transpose(1, 2)
-
     def _reserve(self, memory: Memory, slots: int) -> None:
         capacity = memory.position.shape[1]
         if slots <= capacity:
@@ -237,25 +185,3 @@ class Decoder:
                 tensors[index] = F.pad(tensor, (0, 0, 0, more))
         memory.position = F.pad(memory.position, (0, more))
         memory.hidden = F.pad(memory.hidden, (0, 0, 0, more))
-
-
-class _Layer:
-    """The weights of one decoder layer, with those that read the same input joined."""
-
-    def __init__(self, layer: DecoderLayer) -> None:
-        own, cross = layer.self_attention, layer.cross_attention
-        self.norm, self.cross_norm = own.norm_D, cross.norm_D
-        self.query_key_value = torch.cat([own.q, own.k, own.v])
-        self.out = own.o
-        self.cross_query = cross.q
-        self.cross_key_value = torch.cat([cross.k, cross.v])
-        self.cross_out = cross.o
-        self.feed_forward: FeedForward = layer.feed_forward
-
-
-def _attend(
-    query_BHQK: torch.Tensor, key_BHCK: torch.Tensor, value_BHCK: torch.Tensor, bias: torch.Tensor
-) -> torch.Tensor:
-    weight_BHQC = query_BHQK @ key_BHCK.transpose(-1, -2)  # T5 does not divide by the root of the width
-    weight_BHQC += bias
-    return weight_BHQC.softmax(-1) @ value_BHCK

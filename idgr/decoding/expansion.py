@@ -78,7 +78,7 @@ class Expansion:
 
     def __init__(self, decoder: Decoder, tree: Tree, prompts: Sequence[Sequence[int]], *, full: bool) -> None:
         self.decoder, self.tree, self.full = decoder, tree, full
-        self.memory: Memory = decoder.encode(prompts)
+        self.memory: Memory = decoder.read(prompts)
         self.n_users = len(prompts)
         self.evaluated = 0
         self.broken = torch.zeros((), dtype=torch.bool, device=decoder.device)

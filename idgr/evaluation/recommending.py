@@ -16,6 +16,7 @@ from idgr.decoding.exact import ExactSearch
 from idgr.decoding.trie import Trie
 from idgr.errors import UsageError
 from idgr.formats.records import ItemId, Query, Recommendation
+from idgr.prompts.histories import HistoryRenderer
 from idgr.prompts.rendering import PromptRenderer
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Recommender:
         self,
         backbone: Backbone,
         item_keys: Sequence[str],
-        renderer: PromptRenderer,
+        renderer: PromptRenderer | HistoryRenderer,
         trie: Trie,
         options: SearchOptions,
         *,
@@ -57,8 +58,8 @@ class Recommender:
         exact: bool = False,
         batch_size: int = 32,
     ) -> None:
-        if not 0 <= template < len(renderer.before):
-            raise UsageError(f"--template {template}: there are {len(renderer.before)} templates", "count them from 0")
+        if not 0 <= template < renderer.n_templates:
+            raise UsageError(f"--template {template}: there are {renderer.n_templates} templates", "count them from 0")
         self.item_keys = list(item_keys)
         self.tokenizer = backbone.tokenizer
         self.number = {item: i for i, item in enumerate(self.item_keys)}

@@ -15,6 +15,7 @@ from idgr.formats.run_info import hash_input
 from idgr.ids.generation import GenerationOptions
 from idgr.ids.user_ids import UserIds
 from idgr.models.backbone import Backbone, load_backbone
+from idgr.prompts.histories import HistoryRenderer
 from idgr.prompts.rendering import PromptRenderer
 
 if TYPE_CHECKING:
@@ -69,8 +70,10 @@ def renderer_of(
     tokenizer: PreTrainedTokenizerBase,
     id_tokens: Sequence[Sequence[int]],
     user_ids: UserIds | None,
-) -> PromptRenderer:
+) -> PromptRenderer | HistoryRenderer:
     """What renders prompts as in a recommender's training, for its tokenizer and the tokens of the items' IDs."""
+    if facts.arch == "causal":
+        return HistoryRenderer(tokenizer.eos_token_id, id_tokens, facts.max_history, facts.max_prompt_tokens)
     return PromptRenderer(
         tokenizer,
         facts.templates,

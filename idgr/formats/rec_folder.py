@@ -32,6 +32,7 @@ class RecommenderFacts:
         user_ids: "history" where prompts begin with the user's ID, made of the history; else "none".
         user_gen: a hash of the ID generator that made them.
         history: "shown", or "none" where the user's ID stands for it.
+        arch: "t5", or "causal" where history and answer are one sequence, without templates.
     """
 
     objective: str
@@ -42,6 +43,7 @@ class RecommenderFacts:
     user_ids: str = "none"
     user_gen: str | None = None
     history: str = "shown"
+    arch: str = "t5"
 
 
 def read_recommender_facts(
@@ -68,7 +70,7 @@ def read_recommender_facts(
                 f"its {RUN_FILE} does not tell {name}", "give a folder that `idgr train-rec` wrote", where=folder
             )
         facts[name] = record[name]
-    facts |= {name: record[name] for name in ("user_ids", "user_gen", "history") if name in record}
+    facts |= {name: record[name] for name in ("user_ids", "user_gen", "history", "arch") if name in record}
     return RecommenderFacts(**facts)
 
 

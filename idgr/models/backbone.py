@@ -1,4 +1,4 @@
-"""T5 backbones: new ones from a preset, saved ones from a folder or the hub.
+"""Backbones, T5 or a causal Llama: new ones from a preset, saved ones from a folder or the hub.
 
 Knows nothing of what a backbone is used for.
 """
@@ -9,21 +9,21 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from idgr.errors import IdgrError, UsageError
 from idgr.models.hub import load_pretrained, quiet_transformers
 from idgr.models.tokenizer import load_tokenizer, train_tokenizer
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerBase, T5ForConditionalGeneration
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """An encoder-decoder and the tokenizer that its embeddings belong to."""
+    """A T5, or a Llama where that was asked for, and the tokenizer that its embeddings belong to."""
 
-    model: T5ForConditionalGeneration
+    model: T5ForConditionalGeneration | LlamaForCausalLM
     tokenizer: PreTrainedTokenizerBase
 
 
@@ -39,15 +39,29 @@ class Preset:
     vocab_size: int
 
 
-PRESETS = {
+@dataclass(frozen=True)
+class CausalPreset:
+    """The shape of a Llama to make from scratch; `vocab_size` bounds a vocabulary trained for it."""
+
+    d_model: int
+    d_ff: int
+    num_layers: int
+    num_heads: int
+    vocab_size: int
+
+
+ARCHITECTURES = ("t5", "causal")
+PRESETS: dict[str, Preset | CausalPreset] = {
     "nano": Preset(d_model=128, d_ff=512, num_layers=3, num_heads=4, d_kv=32, vocab_size=8_000),
     "small": Preset(d_model=512, d_ff=2048, num_layers=6, num_heads=8, d_kv=64, vocab_size=32_000),
+    "nano-causal": CausalPreset(d_model=128, d_ff=352, num_layers=2, num_heads=4, vocab_size=8_000),
 }
 
 
 def resolve_model(
     name: str,
     *,
+    arch: str = "t5",
     tokenizer: str | None = None,
     texts: Callable[[], Iterable[str]],
     vocab_size: int | None = None,
@@ -57,29 +71,34 @@ def resolve_model(
 
     Args:
         name: a preset's name comes first; write `./nano` for a folder of that name.
+        arch: "t5", or "causal" for a Llama.
         tokenizer: a folder or hub name whose tokenizer a preset shall share.
         texts: gives the texts from which a preset's vocabulary is learnt where no tokenizer is given.
         vocab_size: bounds that vocabulary, in place of the preset's own bound.
 
     Raises:
         IdgrError: the model or tokenizer cannot be loaded.
-        UsageError: an option was given that only a preset can heed.
+        UsageError: the preset is of another architecture, or an option was given that only a preset can heed.
     """
     preset = PRESETS.get(name)
+    ours = [known for known, shape in PRESETS.items() if isinstance(shape, CausalPreset) == (arch == "causal")]
+    if preset is not None and name not in ours:
+        raise UsageError(f"--model {name} given with --arch {arch}", f"take --model {' or '.join(ours)}")
     if preset is None:
         for option, value in (("--tokenizer", tokenizer), ("--vocab-size", vocab_size)):
             if value is not None:
-                presets = " or ".join(PRESETS)
+                presets = " or ".join(ours)
                 raise UsageError(
                     f"{option} given with --model {name}, which has a vocabulary of its own",
                     f"leave {option} out or take --model {presets}",
                 )
-        return load_backbone(name)
+        return load_backbone(name) if arch == "t5" else load_causal_backbone(name)
     if tokenizer is not None and vocab_size is not None:
         raise UsageError("--vocab-size given with --tokenizer", "leave one of them out")
-    if tokenizer is not None:
-        return new_backbone(preset, load_tokenizer(tokenizer), seed)
-    return new_backbone(preset, train_tokenizer(texts(), vocab_size or preset.vocab_size), seed)
+    words = load_tokenizer(tokenizer) if tokenizer else train_tokenizer(texts(), vocab_size or preset.vocab_size)
+    if isinstance(preset, CausalPreset):
+        return new_causal_backbone(preset, words, seed)
+    return new_backbone(preset, words, seed)
 
 
 def new_backbone(preset: Preset, tokenizer: PreTrainedTokenizerBase, seed: int, *, dropout: float = 0.1) -> Backbone:
@@ -116,8 +135,38 @@ def new_backbone(preset: Preset, tokenizer: PreTrainedTokenizerBase, seed: int, 
     return Backbone(model, tokenizer)
 
 
+def new_causal_backbone(
+    preset: CausalPreset, tokenizer: PreTrainedTokenizerBase, seed: int, *, dropout: float = 0.1
+) -> Backbone:
+    """A Llama with random weights, drawn from `seed` alone, over the vocabulary of `tokenizer`.
+
+    Its configuration has a dropout rate, which idgr's training heeds and a Llama alone does not know.
+    """
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=preset.d_model,
+        intermediate_size=preset.d_ff,
+        num_hidden_layers=preset.num_layers,
+        num_attention_heads=preset.num_heads,
+        num_key_value_heads=preset.num_heads,
+        max_position_embeddings=1 << 16,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        dropout_rate=dropout,
+    )
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(config)
+    return Backbone(model, tokenizer)
+
+
 def load_backbone(source: str | os.PathLike[str]) -> Backbone:
-    """A model folder, or the name of a model on the hub; weights are read as safetensors only.
+    """A T5 from a model folder or, by its name, from the hub; weights are read as safetensors only.
 
     Raises:
         IdgrError: there is no such folder and the hub has no such model or cannot be reached; the folder holds no
@@ -125,6 +174,25 @@ def load_backbone(source: str | os.PathLike[str]) -> Backbone:
     """
     from transformers import AutoModelForSeq2SeqLM, T5ForConditionalGeneration
 
+    return _load(source, AutoModelForSeq2SeqLM, T5ForConditionalGeneration, "T5")
+
+
+def load_causal_backbone(source: str | os.PathLike[str]) -> Backbone:
+    """A Llama, as `load_backbone` loads a T5.
+
+    Raises:
+        IdgrError: as there; or its layers have biases.
+    """
+    from transformers import AutoModelForCausalLM, LlamaForCausalLM
+
+    backbone = _load(source, AutoModelForCausalLM, LlamaForCausalLM, "Llama")
+    config = backbone.model.config
+    if config.attention_bias or config.mlp_bias:
+        raise IdgrError("its layers have biases", "give a Llama without", where=source)
+    return backbone
+
+
+def _load(source: str | os.PathLike[str], auto: Any, kind: Any, architecture: str) -> Backbone:
     name = os.fspath(source)
     folder = Path(name)
     if folder.is_dir() and not any(folder.glob("*.safetensors")) and any(folder.glob("pytorch_model*.bin")):
@@ -135,10 +203,10 @@ def load_backbone(source: str | os.PathLike[str]) -> Backbone:
         )
     tokenizer = load_tokenizer(name)
     model, report = load_pretrained(
-        AutoModelForSeq2SeqLM.from_pretrained, "model", name, use_safetensors=True, output_loading_info=True
+        auto.from_pretrained, "model", name, use_safetensors=True, output_loading_info=True
     )
-    if not isinstance(model, T5ForConditionalGeneration):
-        raise IdgrError(f"is a {type(model).__name__}", "give a model of the T5 architecture", where=name)
+    if not isinstance(model, kind):
+        raise IdgrError(f"is a {type(model).__name__}", f"give a model of the {architecture} architecture", where=name)
     if report["missing_keys"]:
         raise IdgrError(
             f"misses the weights of {len(report['missing_keys'])} tensors, such as {min(report['missing_keys'])}",

@@ -91,6 +91,10 @@ class PromptRenderer:
                 "allow longer prompts, or use shorter templates or IDs",
             )
 
+    @property
+    def n_templates(self) -> int:
+        return len(self.before)
+
     def render(self, history: Sequence[int], template: int) -> Prompt:
         """The prompt for a history of item numbers, oldest first; it may be empty."""
         return self.render_all([history], [template])[0]

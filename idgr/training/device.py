@@ -66,8 +66,9 @@ def quick_attention(model: T5ForConditionalGeneration) -> Iterator[None]:
 
 @contextmanager
 def compiled(model: T5ForConditionalGeneration, wanted: bool) -> Iterator[None]:
-    """Encoder and decoder through `torch.compile` inside the block, for any length of batch, where that is wanted."""
-    stacks = (model.encoder, model.decoder) if wanted else ()
+    """The model's stacks through `torch.compile` inside the block, for any length of batch, where that is wanted."""
+    stacks = (model.encoder, model.decoder) if model.config.is_encoder_decoder else (model.model,)
+    stacks = stacks if wanted else ()
     for stack in stacks:
         stack.compile(dynamic=True)
     try:

@@ -1,7 +1,7 @@
 """Dropout for training on a CPU: eight random bytes a draw in place of a random float per element.
 
 PyTorch draws Bernoulli numbers one by one there, which costs a small T5 a quarter to a third of each step. Knows
-the modules of a T5; what is trained, it does not.
+the modules of a T5 and of a Llama, which has no dropout of its own; what is trained, it does not.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from transformers import T5ForConditionalGeneration
+    from torch.utils.hooks import RemovableHandle
+    from transformers import LlamaForCausalLM, T5ForConditionalGeneration
 
 _BYTE = 256
 
@@ -49,11 +50,12 @@ class _Drop(torch.autograd.Function):
 
 
 @contextmanager
-def dropout_rate(model: T5ForConditionalGeneration, rate: float) -> Iterator[None]:
+def dropout_rate(model: T5ForConditionalGeneration | LlamaForCausalLM, rate: float) -> Iterator[None]:
     """Train `model` with this dropout inside the block; afterwards it is as before.
 
     On a CPU the rate is rounded to a 256th, and attention weights, the larger part of all elements in long prompts,
-    are not dropped. Elsewhere dropout is as in the T5 of transformers.
+    are not dropped. Elsewhere dropout is as in the T5 of transformers. A Llama drops, at the same places
+    as a T5, what its embeddings, attention and feed-forward layers add to the hidden states.
     """
     quick = model.device.type == "cpu"
     undo: list[tuple[nn.Module, str, Any]] = []
@@ -66,8 +68,28 @@ def dropout_rate(model: T5ForConditionalGeneration, rate: float) -> Iterator[Non
                 undo.append((parent, name, child))
                 swap = _ByteDropout(round(rate * _BYTE)) if quick else nn.Dropout(rate)
                 setattr(parent, name, swap.train(child.training))
+    drop = _ByteDropout(round(rate * _BYTE)) if quick else nn.Dropout(rate)
+    hooks = [] if model.config.is_encoder_decoder else _drop_behind(_added_to_states(model), drop)
     try:
         yield
     finally:
+        for hook in hooks:
+            hook.remove()
         for parent, name, value in undo:
             setattr(parent, name, value)
+
+
+def _added_to_states(model: LlamaForCausalLM) -> list[nn.Module]:
+    """The modules of a Llama whose outputs its hidden states are sums of."""
+    layers = model.model.layers
+    return [model.model.embed_tokens, *(part for layer in layers for part in (layer.self_attn, layer.mlp))]
+
+
+def _drop_behind(modules: list[nn.Module], drop: nn.Module) -> list[RemovableHandle]:
+    """Let the outputs of modules go through dropout while those modules are in training."""
+
+    def hook(module: nn.Module, _: Any, output: Any) -> Any:
+        drop.train(module.training)
+        return (drop(output[0]), *output[1:]) if isinstance(output, tuple) else drop(output)
+
+    return [module.register_forward_hook(hook) for module in modules]

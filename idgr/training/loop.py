@@ -75,7 +75,7 @@ def run_epochs(
 @contextmanager
 def as_in_training(model: T5ForConditionalGeneration, options: LoopOptions) -> Iterator[None]:
     """The model's dropout, attention and compiling as training wants them, inside the block; random numbers its own."""
-    rate = model.config.dropout_rate if options.dropout is None else options.dropout
+    rate = getattr(model.config, "dropout_rate", 0.0) if options.dropout is None else options.dropout
     with (
         own_random_numbers(model.device),
         quick_attention(model),

@@ -1,7 +1,8 @@
 """What a recommender's training minimises: cross-entropy over the vocabulary, or over the children in the prefix tree.
 
-Legend: B instances, S prompt tokens, T target tokens, D width, V vocabulary, E distinct tokens in the tree, I items,
-L tokens of the longest ID with EOS, P branch points of the targets in a batch, M children of these branch points.
+Legend: B instances, S prompt tokens, T target tokens, D width, V vocabulary, I items, N nodes of the tree, L tokens of
+the longest ID with EOS, P branch points of the targets in a batch, Q those that are not the root, R children of the
+root, M children of the other branch points.
 Knows tokens, not text.
 """
 
@@ -66,8 +67,9 @@ class Branches:
         first: the node of the first child there.
         count: how many children there are, at least 2.
         chosen: which of them leads to the item, from 0.
-        tokens: the distinct tokens on edges, sorted.
-        column: [N] the place of each node's token in `tokens`.
+        token: [N] the token on the edge into each node.
+        root: the tokens of the root's children, where it has several; else none. The root is then the first branch
+            point of every item.
     """
 
     start: Ints
@@ -75,8 +77,8 @@ class Branches:
     first: Ints
     count: Ints
     chosen: Ints
-    tokens: Ints
-    column: Ints
+    token: Ints
+    root: Ints
 
     def decoder_lengths(self) -> Ints:
         """[I] how many decoder positions each item's loss needs: the tail behind its last branch point is forced."""
@@ -93,76 +95,83 @@ def find_branches(trie: Trie) -> Branches:
     items, positions = np.nonzero((path_IL >= 0) & (trie.n_children(from_IL) > 1))
     nodes = from_IL[items, positions]
     first = trie.first(nodes)
-    tokens, column = np.unique(trie.token[1:], return_inverse=True)
+    n_root = int(trie.n_children(np.zeros(1, dtype=np.int64))[0])
+    token = trie.token.astype(np.int64)
     return Branches(
         start=np.searchsorted(items, np.arange(len(path_IL) + 1)),
         position=positions,
         first=first,
         count=trie.n_children(nodes),
         chosen=path_IL[items, positions] - first,
-        tokens=tokens.astype(np.int64),
-        column=np.concatenate([[0], column]).astype(np.int64),
+        token=token,
+        root=token[1 : n_root + 1] if n_root > 1 else token[:0],
     )
 
 
 @dataclass(frozen=True)
 class BranchTargets:
-    """The branch points of a batch of target items.
+    """The branch points of a batch of target items: first the root, once an instance, if it is one; then all others.
 
     Attributes:
         instance: [P] the row of the batch.
         position: [P] the decoder position whose state decides.
-        chosen: [P] the place in [M] of the child that leads to the target.
-        point: [M] the branch point of each child, ascending.
-        column: [M] the place of the child's token among the tree's distinct tokens.
+        chosen_root: [B] which of the root's children leads to the target; none where the root is no branch point.
+        root: [R] the tokens of the root's children.
+        chosen: [P - B] the place in [M] of the child that leads to the target.
+        point: [M] the branch point of each child, counted from the first that is not the root, ascending.
+        token: [M] the child's token.
     """
 
     instance: Tensor
     position: Tensor
+    chosen_root: Tensor
+    root: Tensor
     chosen: Tensor
     point: Tensor
-    column: Tensor
+    token: Tensor
 
 
 def branch_targets(branches: Branches, items: Ints, device: torch.device) -> BranchTargets:
     """Gather the branch points of `items` [B], with all their children."""
-    rows, instance = _ranges(branches.start[items], branches.start[items + 1] - branches.start[items])
-    counts = branches.count[rows]
-    children, point = _ranges(branches.first[rows], counts)
+    rows, instance = ranges(branches.start[items], branches.start[items + 1] - branches.start[items])
+    at_root = (branches.position[rows] == 0) & bool(len(branches.root))
+    roots, rest = rows[at_root], rows[~at_root]
+    counts = branches.count[rest]
+    children, point = ranges(branches.first[rest], counts)
     begins = np.cumsum(counts) - counts
     return BranchTargets(
         *(
             torch.from_numpy(values).to(device)
             for values in (
-                instance,
-                branches.position[rows],
-                begins + branches.chosen[rows],
+                np.concatenate([instance[at_root], instance[~at_root]]),
+                branches.position[np.concatenate([roots, rest])],
+                branches.chosen[roots],
+                branches.root,
+                begins + branches.chosen[rest],
                 point,
-                branches.column[children],
+                branches.token[children],
             )
         )
     )
 
 
-def _ranges(starts: Ints, counts: Ints) -> tuple[Ints, Ints]:
+def ranges(starts: Ints, counts: Ints) -> tuple[Ints, Ints]:
     """The numbers start, start + 1, … of each range, one range after the other, and the range each belongs to."""
     owner = np.repeat(np.arange(len(starts)), counts)
     begins = np.cumsum(counts) - counts
     return np.arange(len(owner)) - begins[owner] + starts[owner], owner
 
 
-def trie_loss(
-    hidden_BTD: Tensor, head_VD: Tensor, tokens: Tensor, targets: BranchTargets, n_instances: int
-) -> tuple[Tensor, int]:
+def trie_loss(hidden_BTD: Tensor, head_VD: Tensor, targets: BranchTargets, n_instances: int) -> tuple[Tensor, int]:
     """The summed cost of the targets, -log P(item), under a softmax over the valid children of each node.
 
     A node with one child costs nothing, so a target's probability is the product over its branch points: a
-    hierarchical softmax over items, whose probabilities sum to one.
+    hierarchical softmax over items, whose probabilities sum to one. All targets share the root, whose many children
+    are one product of matrices; at the others a product for each child is all there is to do.
 
     Args:
         hidden_BTD: the decoder's states; positions behind the last branch point may be missing.
-        head_VD: the output embeddings.
-        tokens: the tree's distinct tokens (`Branches.tokens`); only these rows of the head are used.
+        head_VD: the output embeddings; only rows of tokens in the tree are used.
         targets: the batch's branch points.
         n_instances: B.
 
@@ -170,14 +179,15 @@ def trie_loss(
         The sum over the batch, in nats, and B.
     """
     hidden_PD = hidden_BTD[targets.instance, targets.position]
-    head_ED = F.embedding(tokens, head_VD)
-    logits_PE = F.linear(hidden_PD, head_ED).float()
-    flat_M = targets.point * logits_PE.shape[1] + targets.column
-    logits_M = logits_PE.reshape(-1).index_select(0, flat_M)
-    n_points = len(targets.instance)
+    n_roots = len(targets.chosen_root)
+    logits_BR = F.linear(hidden_PD[:n_roots], F.embedding(targets.root, head_VD)).float()
+    cost = F.cross_entropy(logits_BR, targets.chosen_root, reduction="sum") if n_roots else logits_BR.sum()
+    hidden_QD, n_points = hidden_PD[n_roots:], len(targets.chosen)
+    pairs_MD = hidden_QD.index_select(0, targets.point) * F.embedding(targets.token, head_VD)
+    logits_M = pairs_MD.float().sum(-1)
     with torch.no_grad():
-        highest_P = logits_M.new_full((n_points,), -torch.inf)
-        highest_P = highest_P.scatter_reduce(0, targets.point, logits_M, "amax")
-    shifted_M = logits_M - highest_P.index_select(0, targets.point)
-    total_P = logits_M.new_zeros(n_points).index_add(0, targets.point, shifted_M.exp())
-    return (total_P.log() - shifted_M.index_select(0, targets.chosen)).sum(), n_instances
+        highest_Q = logits_M.new_full((n_points,), -torch.inf)
+        highest_Q = highest_Q.scatter_reduce(0, targets.point, logits_M, "amax")
+    shifted_M = logits_M - highest_Q.index_select(0, targets.point)
+    total_Q = logits_M.new_zeros(n_points).index_add(0, targets.point, shifted_M.exp())
+    return cost + (total_Q.log() - shifted_M.index_select(0, targets.chosen)).sum(), n_instances

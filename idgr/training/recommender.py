@@ -1,6 +1,7 @@
 """The recommender's training (IDGenRec, section 2.5.1): from a prompt of history IDs to the ID of the next item.
 
-Every prefix of a training sequence is an instance. Validation ranks all items by constrained beam search, and the
+Every prefix of a training sequence is an instance; a causal model takes those of a sequence together
+(`idgr.training.sequences`). Validation ranks all items by constrained beam search, and the
 weights of the best epoch are kept. Knows items as numbers; files and the command line it does not know.
 """
 
@@ -20,6 +21,7 @@ from idgr.decoding.trie import Trie, build_trie
 from idgr.errors import IdgrError, UsageError
 from idgr.evaluation.metrics import hit_rate, ndcg, target_ranks
 from idgr.models.tokenizer import decode, encode
+from idgr.prompts.histories import HistoryRenderer
 from idgr.prompts.rendering import Prompt, PromptRenderer
 from idgr.prompts.templates import draw_templates
 from idgr.training.batches import decoder_inputs, pad_rows
@@ -34,10 +36,11 @@ from idgr.training.objectives import (
     trie_loss,
 )
 from idgr.training.options import LoopOptions
+from idgr.training.sequences import make_windows, window_costs, window_loss
 from idgr.training.work import Host, Work
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerBase, T5ForConditionalGeneration
 
     from idgr.models.backbone import Backbone
 
@@ -122,7 +125,7 @@ def id_tokens(tokenizer: PreTrainedTokenizerBase, ids: Sequence[str]) -> list[li
 
 def train_recommender(
     backbone: Backbone,
-    renderer: PromptRenderer,
+    renderer: PromptRenderer | HistoryRenderer,
     sequences: Sequence[Sequence[int]],
     valid: Sequence[tuple[Sequence[int], int]],
     options: RecommenderOptions,
@@ -152,7 +155,7 @@ def train_recommender(
 
 def recommender_work(
     backbone: Backbone,
-    renderer: PromptRenderer,
+    renderer: PromptRenderer | HistoryRenderer,
     sequences: Sequence[Sequence[int]],
     valid: Sequence[tuple[Sequence[int], int]],
     options: RecommenderOptions,
@@ -164,25 +167,44 @@ def recommender_work(
     """What the loop needs to train a recommender; the arguments are those of `train_recommender`."""
     model = backbone.model
     trie = build_trie(renderer.id_tokens, backbone.tokenizer.eos_token_id)
-    instances = make_instances(sequences, renderer.max_history)
     users = draw_users(len(valid), options.valid_users, seed)
+    measure = validation(model, renderer, trie, [valid[user] for user in users], options, team) if valid else None
+    best_by = "ndcg@10" if valid else None
+    if isinstance(renderer, HistoryRenderer):
+        windows = make_windows(sequences, renderer.max_history)
+        return Work(
+            "train-rec",
+            window_costs(windows, trie),
+            window_loss(model, trie, windows, options.objective),
+            sizes=windows.end - windows.first,
+            names=sequence_names(windows.sequence, names),
+            measure=measure,
+            best_by=best_by,
+            patience=options.patience,
+        )
+    instances = make_instances(sequences, renderer.max_history)
+    sequence = np.repeat(np.arange(len(sequences)), [max(len(row) - 1, 0) for row in sequences])
     return Work(
         "train-rec",
         prompt_costs(instances, renderer),
         instance_loss(model, renderer, trie, instances, options.objective, seed),
-        names=sequence_names(sequences, names),
-        measure=validation(model, renderer, trie, [valid[user] for user in users], options, team) if valid else None,
-        best_by="ndcg@10" if valid else None,
+        names=sequence_names(sequence, names),
+        measure=measure,
+        best_by=best_by,
         patience=options.patience,
     )
 
 
-def sequence_names(sequences: Sequence[Sequence[int]], users: Sequence[str] | None) -> Callable[[Ints], list[str]]:
-    """What gives, for the numbers of training instances, the name of the user whom each is of."""
-    ends = np.cumsum([max(len(row) - 1, 0) for row in sequences])
+def sequence_names(sequence: Ints, users: Sequence[str] | None) -> Callable[[Ints], list[str]]:
+    """What gives, for the numbers of training instances, the name of the user whom each is of.
+
+    Args:
+        sequence: [N] the number of the sequence that each instance is of.
+        users: the user of each sequence.
+    """
 
     def names(batch: Ints) -> list[str]:
-        rows = np.searchsorted(ends, batch, side="right").tolist()
+        rows = sequence[batch].tolist()
         return [f"user {users[row]}" if users is not None else f"sequence {row + 1}" for row in rows]
 
     return names
@@ -206,7 +228,6 @@ def instance_loss(
     tokens_IL = _target_tokens(trie)
     branches = find_branches(trie) if objective == "trie" else None
     lengths = (tokens_IL != IGNORED).sum(axis=1) if branches is None else branches.decoder_lengths()
-    entries = torch.from_numpy(branches.tokens).to(model.device) if branches is not None else None
 
     def loss_of(batch: Ints, epoch: int) -> tuple[Tensor, int]:
         templates = draw_templates(len(renderer.before), seed, epoch, batch)
@@ -221,11 +242,9 @@ def instance_loss(
         labels_BT = tokens_IL[targets, : int(lengths[targets].max())]
         hidden_BTD = decoder_states(model, read, mask_BS, decoder_inputs(model, labels_BT))
         head_VD = model.lm_head.weight
-        if branches is None or entries is None:
+        if branches is None:
             return full_loss(hidden_BTD, head_VD, torch.from_numpy(labels_BT).to(model.device))
-        return trie_loss(
-            hidden_BTD, head_VD, entries, branch_targets(branches, targets, model.device), n_instances=len(batch)
-        )
+        return trie_loss(hidden_BTD, head_VD, branch_targets(branches, targets, model.device), n_instances=len(batch))
 
     return loss_of
 
@@ -253,8 +272,8 @@ def draw_users(n: int, size: int, seed: int) -> list[int]:
 
 
 def validation(
-    model: T5ForConditionalGeneration,
-    renderer: PromptRenderer,
+    model: T5ForConditionalGeneration | LlamaForCausalLM,
+    renderer: PromptRenderer | HistoryRenderer,
     trie: Trie,
     users: Sequence[tuple[Sequence[int], int]],
     options: RecommenderOptions,

@@ -215,20 +215,20 @@ def test_out_of_memory_halves_the_batch(monkeypatch: pytest.MonkeyPatch) -> None
     trie, prompts = build_trie(random_ids(generator, 30), EOS), random_prompts(generator, 9)
     search = BeamSearch(MODELS[0], trie)
     wanted = search.search(prompts, batch_size=1)
-    encode, sizes = Decoder.encode, []
+    read, sizes = Decoder.read, []
 
     def small_memory(self: Decoder, batch: list[list[int]]) -> Any:
         sizes.append(len(batch))
         if len(batch) > 2:
             raise torch.OutOfMemoryError("no room")
-        return encode(self, batch)
+        return read(self, batch)
 
-    monkeypatch.setattr(Decoder, "encode", small_memory)
+    monkeypatch.setattr(Decoder, "read", small_memory)
     found = search.search(prompts, batch_size=8)
     assert [ranking.items for ranking in found] == [ranking.items for ranking in wanted]
     assert sizes == [8, 4, 2, 2, 2, 2, 1]
 
-    monkeypatch.setattr(Decoder, "encode", lambda *_: no_room())
+    monkeypatch.setattr(Decoder, "read", lambda *_: no_room())
     with pytest.raises(torch.OutOfMemoryError):
         search.search(prompts, batch_size=1)
 

@@ -62,7 +62,7 @@ def test_trie_loss_and_gradient_are_those_of_a_plain_implementation(ids: list[li
     branches = find_branches(build_trie(ids, EOS))
     length = int(branches.decoder_lengths()[targets].max())
     points = branch_targets(branches, np.array(targets), CPU)
-    loss, n = trie_loss(hidden_BTD[:, :length], head_VD, torch.from_numpy(branches.tokens), points, len(targets))
+    loss, n = trie_loss(hidden_BTD[:, :length], head_VD, points, len(targets))
 
     assert n == len(targets)
     torch.testing.assert_close(loss, wanted.float(), rtol=1e-5, atol=1e-5)
@@ -79,7 +79,7 @@ def test_a_golden_trie_loss() -> None:
     head_VD = torch.tensor([[0.0], [0.5], [0.0], [1.0], [2.0], [-1.0], [9.0], [9.0]])
     hidden_BTD = torch.ones(3, 2, 1)
     points = branch_targets(branches, np.array([0, 1, 2]), CPU)
-    loss, _ = trie_loss(hidden_BTD, head_VD, torch.from_numpy(branches.tokens), points, 3)
+    loss, _ = trie_loss(hidden_BTD, head_VD, points, 3)
     root, below = math.log(math.e + math.exp(-1)), math.log(math.exp(2) + math.exp(0.5))
     assert loss.item() == pytest.approx((root - 1 + below - 2) + (root - 1 + below - 0.5) + (root + 1), abs=1e-5)
     assert branches.decoder_lengths().tolist() == [2, 2, 1]
@@ -89,7 +89,7 @@ def test_a_catalogue_of_one_item_costs_nothing() -> None:
     branches = find_branches(build_trie([[3, 4]], EOS))
     points = branch_targets(branches, np.array([0, 0]), CPU)
     hidden_BTD = torch.randn(2, 1, 3, requires_grad=True)
-    loss, n = trie_loss(hidden_BTD, torch.randn(8, 3), torch.from_numpy(branches.tokens), points, 2)
+    loss, n = trie_loss(hidden_BTD, torch.randn(8, 3), points, 2)
     loss.backward()
     assert (loss.item(), n) == (0.0, 2)
 

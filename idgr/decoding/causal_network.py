@@ -1,0 +1,93 @@
+"""A Llama as the decoder asks it: the prompt and the answer are one sequence, whose keys and values answers attend to.
+
+The prompt's keys and values are held once a user, whatever the number of prefixes that go on from it.
+
+Legend: B users, Q query tokens of a user in one pass, R queries that are no padding, C slots, S prompt tokens, H heads,
+K width of a head, D width of the model.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from idgr.decoding.memory import MASKED, Memory, Pass, attend
+from idgr.models.llama import feed_forward, next_place, norm, places, read_weights, split_heads, turned, turns
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM
+
+
+class CausalNetwork:
+    """A Llama made ready for searches; see `idgr.decoding.memory.Network`. An answer starts with EOS, as each item does.
+
+    Args:
+        model: its weights are read as they are, in its own precision.
+    """
+
+    def __init__(self, model: LlamaForCausalLM) -> None:
+        self.llama = read_weights(model, model.dtype)
+        self.head_VD, self.start, self.n_heads = self.llama.head_VD, self.llama.eos, self.llama.n_heads
+        self.scale = self.shape[1] ** -0.5
+
+    @property
+    def device(self) -> torch.device:
+        return self.llama.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.llama.dtype
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        layers = self.llama.layers
+        return len(layers), layers[0].out.shape[1] // self.n_heads
+
+    def read(self, prompts: list[list[int]]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        llama, B, S = self.llama, len(prompts), max(map(len, prompts))
+        tokens_BS = np.zeros((B, S), dtype=np.int64)
+        for row, prompt in enumerate(prompts):
+            tokens_BS[row, : len(prompt)] = prompt
+        turn = turns(llama, torch.from_numpy(places(tokens_BS, llama.eos, llama.item_slots)).to(self.device))
+        turn = turn[0][:, None], turn[1][:, None]
+        hidden = F.embedding(torch.from_numpy(tokens_BS).to(self.device).view(-1), llama.embedding_VD)
+        kept = []
+        for layer in llama.layers:
+            query, key, value = (
+                part.view(B, S, *part.shape[1:]).transpose(1, 2) for part in split_heads(llama, layer, hidden)
+            )
+            key = turned(key, turn)
+            kept.append((key, value))
+            if layer is llama.layers[-1]:
+                break  # nobody asks what the prompt's own tokens would have said
+            mixed = F.scaled_dot_product_attention(turned(query, turn), key, value, is_causal=True)
+            hidden = hidden + F.linear(mixed.transpose(1, 2).reshape(B * S, -1), layer.out)
+            hidden = hidden + feed_forward(llama, layer, hidden)
+        return kept
+
+    def origin(self, prompt: list[int]) -> int:
+        return next_place(np.asarray(prompt), self.llama.eos, self.llama.item_slots)
+
+    def extend(self, memory: Memory, step: Pass) -> torch.Tensor:
+        llama = self.llama
+        (B, Q), C = step.position_BQ.shape, step.last
+        turn = turns(llama, memory.origin[:, None] + step.position_BQ)
+        turn = turn[0][:, None], turn[1][:, None]
+        own_BQC = step.sees_BQC.new_zeros(B, Q, C, dtype=self.dtype).masked_fill_(~step.sees_BQC, MASKED)
+        bias = torch.cat([memory.prompt_bias.expand(-1, -1, Q, -1), own_BQC[:, None]], dim=-1)
+        hidden = F.embedding(step.token_R, llama.embedding_VD)
+        for index, layer in enumerate(llama.layers):
+            query, key, value = (
+                step.heads(part.flatten(1), self.n_heads) for part in split_heads(llama, layer, hidden)
+            )
+            step.keep(memory, index, turned(key, turn), value)
+            prompt_keys, prompt_values = memory.prompt[index]
+            keys = torch.cat([prompt_keys, memory.keys[index][:, :, :C]], dim=2)
+            values = torch.cat([prompt_values, memory.values[index][:, :, :C]], dim=2)
+            mixed = attend(turned(query, turn) * self.scale, keys, values, bias)
+            hidden = hidden + F.linear(step.gather(mixed), layer.out)
+            hidden = hidden + feed_forward(llama, layer, hidden)
+        return norm(llama, hidden, llama.norm_D)

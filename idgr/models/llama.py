@@ -1,0 +1,184 @@
+"""A Llama's forward pass over its own weights, in pieces that a search can put together.
+
+A history is one token sequence: every item's ID stands behind an EOS. Tokens have places, which the rotary embedding
+turns into distances. Where the model's configuration tells `item_slots`, as that of a preset does, an item begins every
+so many places, whatever the length of its ID, so that a distance tells both how many items lie between two tokens and
+how far apart they stand in their IDs; else places are counted through.
+
+Knows nothing of searches, items or text.
+
+Legend: B sequences, S tokens, N tokens of all sequences, D width, H heads, E width of a head, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from idgr.errors import IdgrError
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM
+
+Ints = npt.NDArray[np.int64]
+
+
+class Layer(NamedTuple):
+    """The weights of a layer, those that read the same input joined."""
+
+    norm_D: Tensor
+    query_key_value: Tensor
+    out: Tensor
+    inner_norm_D: Tensor
+    gate_up: Tensor
+    down: Tensor
+
+
+@dataclass(frozen=True)
+class Llama:
+    """A Llama's weights in one precision on one device.
+
+    Attributes:
+        frequency_E: [E / 2] the rotary embedding's, in float32; `scaling` multiplies its cosines and sines.
+        n_shared: how many heads of queries share a head of keys and values.
+        item_slots: see the module; 0 where places are counted through.
+    """
+
+    embedding_VD: Tensor
+    head_VD: Tensor
+    layers: list[Layer]
+    norm_D: Tensor
+    frequency_E: Tensor
+    scaling: float
+    n_heads: int
+    n_shared: int
+    epsilon: float
+    eos: int
+    item_slots: int
+
+    @property
+    def device(self) -> torch.device:
+        return self.embedding_VD.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.embedding_VD.dtype
+
+
+def read_weights(model: LlamaForCausalLM, dtype: torch.dtype) -> Llama:
+    """The weights of `model` in `dtype`."""
+    config = model.config
+
+    def weight(*modules: Any) -> Tensor:
+        joined = [module.weight.detach().to(dtype) for module in modules]
+        return joined[0] if len(joined) == 1 else torch.cat(joined)
+
+    layers = [
+        Layer(
+            weight(layer.input_layernorm),
+            weight(layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj),
+            weight(layer.self_attn.o_proj),
+            weight(layer.post_attention_layernorm),
+            weight(layer.mlp.gate_proj, layer.mlp.up_proj),
+            weight(layer.mlp.down_proj),
+        )
+        for layer in model.model.layers
+    ]
+    return Llama(
+        embedding_VD=weight(model.model.embed_tokens),
+        head_VD=weight(model.lm_head),
+        layers=layers,
+        norm_D=weight(model.model.norm),
+        frequency_E=model.model.rotary_emb.inv_freq.detach().float(),
+        scaling=model.model.rotary_emb.attention_scaling,
+        n_heads=config.num_attention_heads,
+        n_shared=config.num_attention_heads // config.num_key_value_heads,
+        epsilon=config.rms_norm_eps,
+        eos=config.eos_token_id,
+        item_slots=item_slots(model),
+    )
+
+
+def item_slots(model: LlamaForCausalLM) -> int:
+    """How many places apart items begin; 0 where places are counted through."""
+    return int(getattr(model.config, "item_slots", 0))
+
+
+def fit_item_slots(model: LlamaForCausalLM, ids: Sequence[Sequence[int]], *, new: bool) -> None:
+    """See that IDs, as token lists without EOS, have room in the places of an item; a new model is given the room.
+
+    Raises:
+        IdgrError: a model that is not new has less.
+    """
+    longest = max(map(len, ids)) + 1
+    if new:
+        model.config.item_slots = longest
+    elif 0 < item_slots(model) < longest:
+        raise IdgrError(
+            f"the longest ID has {longest} tokens with EOS, but the model has {item_slots(model)} places for an item",
+            "give shorter IDs, or train a new model on these",
+        )
+
+
+def places(tokens_BS: Ints, eos: int, slots: int) -> Ints:
+    """[B, S] the place of each token of sequences in which every item stands behind an EOS.
+
+    Args:
+        slots: how many places apart items begin; 0 to count places through.
+    """
+    along_BS = np.broadcast_to(np.arange(tokens_BS.shape[1]), tokens_BS.shape)
+    if not slots:
+        return along_BS
+    begins_BS = tokens_BS == eos
+    item_BS = np.maximum(begins_BS.cumsum(1) - 1, 0)
+    begin_BS = np.maximum.accumulate(np.where(begins_BS, along_BS, 0), axis=1)
+    found: Ints = item_BS * slots + along_BS - begin_BS
+    return found
+
+
+def next_place(prompt: Ints, eos: int, slots: int) -> int:
+    """The place of the EOS that would follow a sequence, behind which the next item would stand."""
+    return int((prompt == eos).sum()) * slots if slots else len(prompt)
+
+
+def turns(llama: Llama, place: Tensor) -> tuple[Tensor, Tensor]:
+    """The cosines and sines, [..., E], by which the rotary embedding turns a head at each place [...]."""
+    angle = place[..., None].float() * llama.frequency_E
+    angle = torch.cat([angle, angle], dim=-1)
+    return (angle.cos() * llama.scaling).to(llama.dtype), (angle.sin() * llama.scaling).to(llama.dtype)
+
+
+def turned(heads: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
+    """Heads [..., E] turned to their places."""
+    half = heads.shape[-1] // 2
+    cosine, sine = turn
+    return heads * cosine + torch.cat([-heads[..., half:], heads[..., :half]], dim=-1) * sine
+
+
+def split_heads(llama: Llama, layer: Layer, hidden_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of hidden states, [N, H, E] each, before they are turned."""
+    width = layer.out.shape[1] // llama.n_heads
+    joined = F.linear(norm(llama, hidden_ND, layer.norm_D), layer.query_key_value)
+    few = llama.n_heads // llama.n_shared
+    heads = joined.view(len(hidden_ND), -1, width)
+    query, key, value = heads.split([llama.n_heads, few, few], dim=1)  # type: ignore[no-untyped-call]
+    if llama.n_shared > 1:
+        key, value = (part.repeat_interleave(llama.n_shared, dim=1) for part in (key, value))
+    return query, key, value
+
+
+def feed_forward(llama: Llama, layer: Layer, hidden: Tensor) -> Tensor:
+    """What a feed-forward layer adds to its input, [..., D] each."""
+    gate, up = F.linear(norm(llama, hidden, layer.inner_norm_D), layer.gate_up).chunk(2, dim=-1)
+    return F.linear(F.silu(gate) * up, layer.down)
+
+
+def norm(llama: Llama, hidden: Tensor, weight_D: Tensor) -> Tensor:
+    return F.rms_norm(hidden, (hidden.shape[-1],), weight_D, llama.epsilon)

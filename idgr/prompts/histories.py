@@ -1,0 +1,56 @@
+"""Histories as a causal model reads them: every item's ID behind an EOS, without words around them.
+
+Knows tokens and item numbers; the text of an ID or what an item is, it does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from idgr.errors import IdgrError
+from idgr.prompts.rendering import Prompt
+
+
+class HistoryRenderer:
+    """Renders histories, given as item numbers, so that the next EOS asks for the next item.
+
+    Args:
+        eos: the token before each item.
+        id_tokens: the tokens of each item's ID, without EOS, by item number.
+        max_history: the newest so many items are shown.
+        max_tokens: the length of a prompt; where it would be longer, the oldest items go.
+
+    Raises:
+        IdgrError: the longest ID does not fit into `max_tokens`.
+    """
+
+    n_templates = 1
+
+    def __init__(self, eos: int, id_tokens: Sequence[Sequence[int]], max_history: int, max_tokens: int) -> None:
+        self.eos = eos
+        self.id_tokens = [list(row) for row in id_tokens]
+        self.max_history, self.max_tokens = max_history, max_tokens
+        longest = max(map(len, self.id_tokens), default=0) + 1
+        if longest > max_tokens:
+            raise IdgrError(
+                f"a history of {max_tokens} tokens cannot hold the longest ID ({longest} tokens with EOS)",
+                "give a larger --max-prompt-tokens, or shorter IDs",
+            )
+
+    def render(self, history: Sequence[int], template: int) -> Prompt:
+        """The tokens of a history of item numbers, oldest first; none for an empty one."""
+        room, first = self.max_tokens, len(history)
+        least = max(0, len(history) - self.max_history)
+        while first > least and (room := room - len(self.id_tokens[history[first - 1]]) - 1) >= 0:
+            first -= 1
+        tokens: list[int] = []
+        spans = []
+        for item in history[first:]:
+            tokens.append(self.eos)
+            spans.append((item, len(tokens), len(tokens) + len(self.id_tokens[item])))
+            tokens += self.id_tokens[item]
+        return Prompt(tokens, spans)
+
+    def render_all(self, histories: Sequence[Sequence[int]], templates: Sequence[int]) -> list[Prompt]:
+        """The tokens of each history; `templates` are all 0, since there is one way to show a history."""
+        return [self.render(history, template) for history, template in zip(histories, templates, strict=True)]

@@ -1,0 +1,141 @@
+"""A causal recommender's training: a user's whole sequence in one pass, every item of it a target but the first.
+
+What a T5 reads anew for every prefix, a causal model reads once: the state behind any prefix of a sequence is that of
+the prefix alone. So an epoch over the same instances takes a fraction of the operations.
+
+Legend: W windows of a batch, S tokens, D width, N items of a batch's windows, M targets of a batch, I items, L tokens
+of the longest ID with EOS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from idgr.decoding.trie import Trie
+from idgr.models.llama import item_slots
+from idgr.training.objectives import IGNORED, branch_targets, find_branches, full_loss, ranges, trie_loss
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Pieces of training sequences, in which every item but the first of a sequence is a target once.
+
+    Attributes:
+        items: the sequences end to end, as item numbers.
+        begin: [N] the place in `items` of a window's first item.
+        first: the place of its first target; what stands before is shown only.
+        end: the place behind its last target.
+        sequence: the number of the sequence it is of.
+    """
+
+    items: Ints
+    begin: Ints
+    first: Ints
+    end: Ints
+    sequence: Ints
+
+
+def make_windows(sequences: Sequence[Sequence[int]], max_history: int) -> Windows:
+    """The windows of sequences of item numbers, oldest first.
+
+    A sequence of at most `max_history` + 1 items is one window. A longer one is cut into windows of that length that
+    overlap by about a half, so that a target sees at least half of the `max_history` items before it.
+    """
+    size = max_history + 1
+    stride = max(1, size // 2)
+    rows, at = [], 0
+    for number, sequence in enumerate(sequences):
+        n, first = len(sequence), 1
+        while first < n:
+            begin = 0 if first == 1 else max(0, first - (size - stride))
+            end = min(begin + size, n)
+            rows.append((at + begin, at + first, at + end, number))
+            first = end
+        at += n
+    items = np.fromiter((item for row in sequences for item in row), dtype=np.int64, count=at)
+    begin, first_, end_, number_ = np.array(rows, dtype=np.int64).reshape(-1, 4).T
+    return Windows(items, begin, first_, end_, number_)
+
+
+def window_costs(windows: Windows, trie: Trie) -> Ints:
+    """[N] the tokens of each window."""
+    lengths = np.concatenate([[0], np.cumsum(_blocks(trie)[1][windows.items])])
+    costs: Ints = lengths[windows.end] - lengths[windows.begin]
+    return costs
+
+
+def window_loss(
+    model: LlamaForCausalLM, trie: Trie, windows: Windows, objective: str
+) -> Callable[[Ints, int], tuple[Tensor, int]]:
+    """The summed loss of windows in an epoch, as the loop wants it: the terms are those of `instance_loss`."""
+    blocks_IL, lengths_I = _blocks(trie)
+    branches = find_branches(trie) if objective == "trie" else None
+    slots, device = item_slots(model), model.device
+
+    def loss_of(batch: Ints, epoch: int) -> tuple[Tensor, int]:
+        begin, end = windows.begin[batch], windows.end[batch]
+        place_N, window_N = ranges(begin, end - begin)
+        items_N = windows.items[place_N]
+        length_N = lengths_I[items_N]
+        # Where each item begins among the tokens of its window.
+        total_N = np.cumsum(length_N)
+        window_first = np.concatenate([[0], np.cumsum(end - begin)[:-1]])
+        before_W = (total_N - length_N)[window_first]
+        offset_N = total_N - length_N - before_W[window_N]
+        width = int((offset_N + length_N).max())
+        blocks_NL = blocks_IL[items_N]
+        there = blocks_NL >= 0
+        item, column = np.nonzero(there)
+        row, along = window_N[item], offset_N[item] + column
+        tokens_WS = np.full((len(batch), width), model.config.pad_token_id, dtype=np.int64)
+        tokens_WS[row, along] = blocks_NL[there]
+        place_WS = np.zeros_like(tokens_WS)
+        place_WS[row, along] = (place_N - begin[window_N])[item] * slots + column if slots else along
+
+        hidden_WSD = model.model(
+            input_ids=torch.from_numpy(tokens_WS).to(device),
+            position_ids=torch.from_numpy(place_WS).to(device),
+            attention_mask=torch.ones(tokens_WS.shape, dtype=torch.long, device=device),
+            use_cache=False,
+        )[0]
+        wanted_N = place_N >= windows.first[batch][window_N]
+        head_VD = model.lm_head.weight
+        if branches is None:
+            labels_WS = np.full_like(tokens_WS, IGNORED)
+            ours = wanted_N[item]
+            labels_WS[row[ours], along[ours]] = _next_tokens(blocks_NL, trie.eos)[there][ours]
+            return full_loss(hidden_WSD, head_VD, torch.from_numpy(labels_WS).to(device))
+        targets = branch_targets(branches, items_N[wanted_N], device)
+        window_M, offset_M = (
+            torch.from_numpy(values[wanted_N]).to(device)[targets.instance] for values in (window_N, offset_N)
+        )
+        targets = replace(targets, instance=window_M, position=offset_M + targets.position)
+        return trie_loss(hidden_WSD, head_VD, targets, n_instances=int(wanted_N.sum()))
+
+    return loss_of
+
+
+def _blocks(trie: Trie) -> tuple[Ints, Ints]:
+    """[I, L] an EOS and the tokens of each item's ID, filled up with -1, and their numbers [I]."""
+    paths = trie.paths()
+    tokens_IL = np.where(paths >= 0, trie.token[paths], -1).astype(np.int64)
+    tokens_IL[:, 1:], tokens_IL[:, 0] = np.where(tokens_IL[:, :-1] == trie.eos, -1, tokens_IL[:, :-1]), trie.eos
+    return tokens_IL, (tokens_IL >= 0).sum(axis=1)
+
+
+def _next_tokens(blocks_NL: Ints, eos: int) -> Ints:
+    """[N, L] what follows each token of a block: the next one, and EOS behind the last."""
+    following: Ints = np.concatenate([blocks_NL[:, 1:], np.full((len(blocks_NL), 1), -1)], axis=1)
+    return np.where(following < 0, eos, following)
