@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from idgr.decoding.beam import BeamSearch, Ranking, SearchOptions, evaluating
-from idgr.decoding.decoder import Decoder, Memory
+from idgr.decoding.decoder import Decoder
 from idgr.decoding.exact import ExactSearch
+from idgr.decoding.memory import Memory
 from idgr.decoding.trie import Trie, load_trie
 from idgr.errors import IdgrError
 from idgr.models.backbone import load_backbone

@@ -20,6 +20,8 @@ from idgr.progress import log, progress
 
 if TYPE_CHECKING:
     from idgr.evaluation.recommending import Recommender
+    from idgr.prompts.histories import HistoryRenderer
+    from idgr.prompts.rendering import PromptRenderer
 
 # So many batches are read before they are sorted by length; a batch of one answers line by line.
 _BATCHES_A_BLOCK = 16
@@ -178,7 +180,7 @@ def _recommender(given: dict[str, Any]) -> Recommender:
     from idgr.decoding.beam import SearchOptions
     from idgr.decoding.trie import build_trie, load_trie, save_trie
     from idgr.evaluation.recommending import Recommender, catalogue_fingerprint
-    from idgr.evaluation.trained_prompts import renderer_of, user_ids_of
+    from idgr.evaluation.trained_prompts import causal_renderer_of, renderer_of, user_ids_of
     from idgr.models.backbone import load_backbone, load_causal_backbone
     from idgr.models.llama import fit_item_slots
     from idgr.prompts.templates import load_templates
@@ -207,11 +209,14 @@ def _recommender(given: dict[str, Any]) -> Recommender:
             save_trie(trie, trie_file, fingerprint)
     else:
         rows = trie.tokens()
-    if facts.arch == "causal":
-        fit_item_slots(backbone.model, rows, new=False)
     strange = bool(given["force"])
     named = user_ids_of(facts, given["gen"], given["items"], keys, backbone.tokenizer, where, strange=strange)
-    renderer = renderer_of(facts, backbone.tokenizer, rows, named)
+    renderer: PromptRenderer | HistoryRenderer
+    if facts.arch == "causal":
+        fit_item_slots(backbone.model, rows, new=False)
+        renderer = causal_renderer_of(facts, backbone.tokenizer, rows)
+    else:
+        renderer = renderer_of(facts, backbone.tokenizer, rows, named)
     return Recommender(
         backbone,
         keys,

@@ -127,11 +127,11 @@ def train_rec(
     if vocab_size is not None and vocab_size < 1:
         raise UsageError(f"--vocab-size {vocab_size}", "give a number of at least 1")
 
-    from idgr.evaluation.trained_prompts import renderer_of, user_ids_of
+    from idgr.evaluation.trained_prompts import causal_renderer_of, renderer_of, user_ids_of
     from idgr.formats.rec_folder import RecommenderFacts, read_seen_tokens, write_seen_tokens
     from idgr.formats.records import ids_fingerprint, read_ids, read_queries, read_sequences
     from idgr.formats.run_info import RunInfo, hash_input
-    from idgr.models.backbone import PRESETS, resolve_model, save_backbone
+    from idgr.models.backbone import CAUSAL_PRESETS, resolve_model, save_backbone
     from idgr.models.llama import fit_item_slots
     from idgr.progress import log
     from idgr.prompts.templates import load_templates, template_words
@@ -161,7 +161,15 @@ def train_rec(
     wordings = load_templates(templates) if arch == "t5" else []
     user_gen = hash_input(gen)["sha256"] if gen is not None and user_ids != "none" else None
     facts = RecommenderFacts(
-        objective, wordings, max_history, max_prompt_tokens, "", user_ids=user_ids, user_gen=user_gen, history=history, arch=arch
+        objective,
+        wordings,
+        max_history,
+        max_prompt_tokens,
+        "",
+        user_ids=user_ids,
+        user_gen=user_gen,
+        history=history,
+        arch=arch,
     )
     paths = {"train": train, "ids": ids, "valid": valid, "tokenizer": tokenizer, "templates": templates}
     paths |= {"gen": gen, "items": items}
@@ -194,9 +202,12 @@ def train_rec(
         )
         named = user_ids_of(facts, gen, items, list(number), backbone.tokenizer, where)
         tokens = id_tokens(backbone.tokenizer, texts)
+        renderer: PromptRenderer | HistoryRenderer
         if arch == "causal":
-            fit_item_slots(backbone.model, tokens, new=model in PRESETS)
-        renderer = renderer_of(facts, backbone.tokenizer, tokens, named)
+            fit_item_slots(backbone.model, tokens, new=model in CAUSAL_PRESETS)
+            renderer = causal_renderer_of(facts, backbone.tokenizer, tokens)
+        else:
+            renderer = renderer_of(facts, backbone.tokenizer, tokens, named)
         backbone.model.to(where)
         return _Prepared(known, [row.user_id for row in rows], sequences, users, backbone, renderer)
 

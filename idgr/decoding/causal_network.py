@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class CausalNetwork:
-    """A Llama made ready for searches; see `idgr.decoding.memory.Network`. An answer starts with EOS, as each item does.
+    """A Llama made ready for searches; see `idgr.decoding.memory.Network`. An answer starts with EOS, as items do.
 
     Args:
         model: its weights are read as they are, in its own precision.

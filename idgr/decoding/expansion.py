@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 import torch
 
-from idgr.decoding.decoder import Decoder, Memory
+from idgr.decoding.decoder import Decoder
+from idgr.decoding.memory import Memory
 from idgr.decoding.tree import Tree
 from idgr.errors import IdgrError
 

@@ -75,7 +75,7 @@ class Tree:
         return (left > 0) | (node_BP >= self.crown)
 
     def is_leaf(self, node: torch.Tensor) -> torch.Tensor:
-        return self.token[node] == self.eos
+        return (self.token[node] == self.eos) & (node > 0)  # at the root stands the start token, which may be EOS
 
     def n_children(self, node: torch.Tensor) -> torch.Tensor:
         crown = node.clamp(max=self.crown - 1)

@@ -70,10 +70,8 @@ def renderer_of(
     tokenizer: PreTrainedTokenizerBase,
     id_tokens: Sequence[Sequence[int]],
     user_ids: UserIds | None,
-) -> PromptRenderer | HistoryRenderer:
-    """What renders prompts as in a recommender's training, for its tokenizer and the tokens of the items' IDs."""
-    if facts.arch == "causal":
-        return HistoryRenderer(tokenizer.eos_token_id, id_tokens, facts.max_history, facts.max_prompt_tokens)
+) -> PromptRenderer:
+    """What renders prompts as in a T5's training, for its tokenizer and the tokens of the items' IDs."""
     return PromptRenderer(
         tokenizer,
         facts.templates,
@@ -84,3 +82,10 @@ def renderer_of(
         user_room=user_ids.room if user_ids is not None else 0,
         show_history=facts.history == "shown",
     )
+
+
+def causal_renderer_of(
+    facts: RecommenderFacts, tokenizer: PreTrainedTokenizerBase, id_tokens: Sequence[Sequence[int]]
+) -> HistoryRenderer:
+    """What renders histories as in a causal model's training."""
+    return HistoryRenderer(tokenizer.eos_token_id, id_tokens, facts.max_history, facts.max_prompt_tokens)

@@ -50,10 +50,11 @@ class CausalPreset:
     vocab_size: int
 
 
-ARCHITECTURES = ("t5", "causal")
-PRESETS: dict[str, Preset | CausalPreset] = {
+PRESETS = {
     "nano": Preset(d_model=128, d_ff=512, num_layers=3, num_heads=4, d_kv=32, vocab_size=8_000),
     "small": Preset(d_model=512, d_ff=2048, num_layers=6, num_heads=8, d_kv=64, vocab_size=32_000),
+}
+CAUSAL_PRESETS = {
     "nano-causal": CausalPreset(d_model=128, d_ff=352, num_layers=2, num_heads=4, vocab_size=8_000),
 }
 
@@ -80,9 +81,9 @@ def resolve_model(
         IdgrError: the model or tokenizer cannot be loaded.
         UsageError: the preset is of another architecture, or an option was given that only a preset can heed.
     """
-    preset = PRESETS.get(name)
-    ours = [known for known, shape in PRESETS.items() if isinstance(shape, CausalPreset) == (arch == "causal")]
-    if preset is not None and name not in ours:
+    ours: dict[str, Preset] | dict[str, CausalPreset] = PRESETS if arch == "t5" else CAUSAL_PRESETS
+    preset = ours.get(name)
+    if preset is None and name in {*PRESETS, *CAUSAL_PRESETS}:
         raise UsageError(f"--model {name} given with --arch {arch}", f"take --model {' or '.join(ours)}")
     if preset is None:
         for option, value in (("--tokenizer", tokenizer), ("--vocab-size", vocab_size)):
@@ -202,9 +203,7 @@ def _load(source: str | os.PathLike[str], auto: Any, kind: Any, architecture: st
             where=name,
         )
     tokenizer = load_tokenizer(name)
-    model, report = load_pretrained(
-        auto.from_pretrained, "model", name, use_safetensors=True, output_loading_info=True
-    )
+    model, report = load_pretrained(auto.from_pretrained, "model", name, use_safetensors=True, output_loading_info=True)
     if not isinstance(model, kind):
         raise IdgrError(f"is a {type(model).__name__}", f"give a model of the {architecture} architecture", where=name)
     if report["missing_keys"]:

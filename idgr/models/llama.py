@@ -133,7 +133,7 @@ def places(tokens_BS: Ints, eos: int, slots: int) -> Ints:
     Args:
         slots: how many places apart items begin; 0 to count places through.
     """
-    along_BS = np.broadcast_to(np.arange(tokens_BS.shape[1]), tokens_BS.shape)
+    along_BS = np.arange(tokens_BS.shape[1])[None].repeat(len(tokens_BS), axis=0)
     if not slots:
         return along_BS
     begins_BS = tokens_BS == eos

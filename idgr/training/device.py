@@ -67,8 +67,8 @@ def quick_attention(model: T5ForConditionalGeneration) -> Iterator[None]:
 @contextmanager
 def compiled(model: T5ForConditionalGeneration, wanted: bool) -> Iterator[None]:
     """The model's stacks through `torch.compile` inside the block, for any length of batch, where that is wanted."""
-    stacks = (model.encoder, model.decoder) if model.config.is_encoder_decoder else (model.model,)
-    stacks = stacks if wanted else ()
+    parts = [model.encoder, model.decoder] if model.config.is_encoder_decoder else [model.model]
+    stacks = parts if wanted else []
     for stack in stacks:
         stack.compile(dynamic=True)
     try:

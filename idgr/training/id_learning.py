@@ -31,7 +31,14 @@ from idgr.training.generator import generator_inputs
 from idgr.training.loop import run_epochs
 from idgr.training.objectives import decoder_states
 from idgr.training.options import LoopOptions
-from idgr.training.recommender import Instances, instance_loss, make_instances, prompt_costs, sequence_names
+from idgr.training.recommender import (
+    Instances,
+    instance_loss,
+    make_instances,
+    prefix_sequences,
+    prompt_costs,
+    sequence_names,
+)
 from idgr.training.soft_ids import (
     anchor_divergence,
     expected_embeddings,
@@ -147,7 +154,7 @@ def learn_ids(
     frozen = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.eval()
     model.requires_grad_(False)
-    called = sequence_names(sequences, names)
+    called = sequence_names(prefix_sequences(sequences), names)
     work = Work(
         "train-gen",
         costs,

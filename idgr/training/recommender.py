@@ -183,16 +183,20 @@ def recommender_work(
             patience=options.patience,
         )
     instances = make_instances(sequences, renderer.max_history)
-    sequence = np.repeat(np.arange(len(sequences)), [max(len(row) - 1, 0) for row in sequences])
     return Work(
         "train-rec",
         prompt_costs(instances, renderer),
         instance_loss(model, renderer, trie, instances, options.objective, seed),
-        names=sequence_names(sequence, names),
+        names=sequence_names(prefix_sequences(sequences), names),
         measure=measure,
         best_by=best_by,
         patience=options.patience,
     )
+
+
+def prefix_sequences(sequences: Sequence[Sequence[int]]) -> Ints:
+    """[N] the number of the sequence that each instance of `make_instances` is of."""
+    return np.repeat(np.arange(len(sequences)), [max(len(row) - 1, 0) for row in sequences])
 
 
 def sequence_names(sequence: Ints, users: Sequence[str] | None) -> Callable[[Ints], list[str]]:

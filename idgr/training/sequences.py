@@ -55,7 +55,8 @@ def make_windows(sequences: Sequence[Sequence[int]], max_history: int) -> Window
     """
     size = max_history + 1
     stride = max(1, size // 2)
-    rows, at = [], 0
+    rows: list[tuple[int, int, int, int]] = []
+    at = 0
     for number, sequence in enumerate(sequences):
         n, first = len(sequence), 1
         while first < n:
@@ -65,8 +66,7 @@ def make_windows(sequences: Sequence[Sequence[int]], max_history: int) -> Window
             first = end
         at += n
     items = np.fromiter((item for row in sequences for item in row), dtype=np.int64, count=at)
-    begin, first_, end_, number_ = np.array(rows, dtype=np.int64).reshape(-1, 4).T
-    return Windows(items, begin, first_, end_, number_)
+    return Windows(items, *np.array(rows, dtype=np.int64).reshape(-1, 4).T)
 
 
 def window_costs(windows: Windows, trie: Trie) -> Ints:

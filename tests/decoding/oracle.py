@@ -30,6 +30,37 @@ def tiny_t5(seed: int, vocabulary: int = 40, **changes: Any) -> Any:
     return model
 
 
+def tiny_llama(seed: int, vocabulary: int = 40, item_slots: int = 0, **changes: Any) -> Any:
+    """A Llama with random weights and logits a few units wide, in evaluation mode."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    shape = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
+    shape |= {"num_key_value_heads": shape["num_attention_heads"], "vocab_size": vocabulary, "initializer_range": 0.3}
+    config = LlamaConfig(**(shape | {"pad_token_id": 0, "bos_token_id": None, "eos_token_id": EOS} | changes))
+    config.item_slots = item_slots
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(config).eval()
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if "norm" in name:
+                    weight.copy_(0.5 + torch.rand_like(weight))
+    return model
+
+
+def plain_places(tokens: Sequence[int], item_slots: int) -> list[int]:
+    """Where tokens stand: counted through, or each EOS beginning an item a fixed number of places after the last."""
+    found: list[int] = []
+    item = -1
+    for token in tokens:
+        if token == EOS and item_slots:
+            item += 1
+            found.append(item * item_slots)
+        else:
+            found.append(found[-1] + 1 if found else 0)
+    return found
+
+
 def random_ids(generator: np.random.Generator, items: int, vocabulary: int = 40, longest: int = 6) -> list[list[int]]:
     """Different random token sequences in which short ones are often the beginning of longer ones."""
     found: dict[tuple[int, ...], None] = {}
@@ -73,12 +104,26 @@ class NextToken:
     """Log-probabilities of the token after each prefix of each ID, by teacher forcing without a cache."""
 
     def __init__(self, model: Any, ids: Sequence[Sequence[int]], prompt: list[int]) -> None:
+        if not model.config.is_encoder_decoder:
+            self.logits = self._causal(model, ids, prompt)
+            return
         width = max(map(len, ids)) + 1
         answers = torch.tensor([[START, *row, *[EOS] * (width - 1 - len(row))] for row in ids])
         with torch.no_grad():
             prompts = torch.tensor([prompt]).expand(len(ids), -1)
             logits = model(input_ids=prompts, decoder_input_ids=answers, use_cache=False).logits
         self.logits = {tuple(row[:t]): logits[i, t] for i, row in enumerate(ids) for t in range(len(row) + 1)}
+
+    def _causal(self, model: Any, ids: Sequence[Sequence[int]], prompt: list[int]) -> dict[tuple[int, ...], Any]:
+        found = {}
+        for row in ids:
+            tokens = [*prompt, EOS, *row]
+            places = plain_places(tokens, model.config.item_slots)
+            with torch.no_grad():
+                logits = model(input_ids=torch.tensor([tokens]), position_ids=torch.tensor([places]),
+                               attention_mask=torch.ones(1, len(tokens)), use_cache=False).logits[0]  # fmt: skip
+            found |= {tuple(row[:t]): logits[len(prompt) + t] for t in range(len(row) + 1)}
+        return found
 
     def after(self, prefix: Sequence[int], children: Sequence[int] | None) -> dict[int, float]:
         """Under the softmax over the whole vocabulary, or under one over `children`."""

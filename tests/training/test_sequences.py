@@ -1,0 +1,138 @@
+"""Training a causal model on whole sequences: the windows, and a loss that is that of every prefix alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from idgr.cli.main import run
+from idgr.decoding.trie import build_trie
+from idgr.models.backbone import CausalPreset, load_causal_backbone, new_causal_backbone
+from idgr.models.llama import fit_item_slots
+from idgr.models.tokenizer import train_tokenizer
+from idgr.training.dropout import dropout_rate
+from idgr.training.recommender import id_tokens
+from idgr.training.sequences import make_windows, window_costs, window_loss
+
+from ..decoding.oracle import DictionaryTrie, NextToken
+from .conftest import TEXTUAL_IDS
+
+SHAPE = CausalPreset(d_model=16, d_ff=24, num_layers=2, num_heads=2, vocab_size=400)
+EOS = 1
+
+
+@settings(derandomize=True, deadline=None, max_examples=100)
+@given(st.lists(st.lists(st.integers(0, 99), max_size=40), min_size=1, max_size=6), st.integers(1, 12))
+def test_every_item_but_the_first_is_a_target_once(sequences: list[list[int]], max_history: int) -> None:
+    windows = make_windows(sequences, max_history)
+    starts = np.cumsum([0, *map(len, sequences)])
+    seen = []
+    for begin, first, end, number in zip(windows.begin, windows.first, windows.end, windows.sequence, strict=True):
+        assert starts[number] <= begin < first < end <= starts[number + 1]
+        assert end - begin <= max_history + 1
+        assert begin == starts[number] or first - begin >= max_history // 2
+        seen += [(number, place) for place in range(first, end)]
+    wanted = [(n, place) for n, row in enumerate(sequences) for place in range(starts[n] + 1, starts[n] + len(row))]
+    assert seen == wanted
+    assert windows.items.tolist() == [item for row in sequences for item in row]
+
+
+@pytest.mark.parametrize("objective", ["full", "trie"])
+@pytest.mark.parametrize("slots", [True, False])
+def test_the_loss_is_that_of_every_prefix_alone(objective: str, slots: bool) -> None:
+    """Also that no target sees itself or what comes later, in a batch of sequences of different lengths."""
+    tokenizer = train_tokenizer(TEXTUAL_IDS, 400)
+    model = new_causal_backbone(SHAPE, tokenizer, seed=3).model.eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(3)
+    rows = id_tokens(tokenizer, TEXTUAL_IDS)
+    model.config.item_slots = 0
+    if slots:
+        fit_item_slots(model, rows, new=True)
+    sequences = [[0, 3, 1, 8, 2], [5], [4, 4], [7, 6, 0, 1, 2, 3, 4, 5]]
+    trie = build_trie(rows, EOS)
+    windows = make_windows(sequences, 4)
+    children = DictionaryTrie(rows, range(len(rows)))
+
+    wanted = n_tokens = 0.0
+    for begin, first, end in zip(windows.begin, windows.first, windows.end, strict=True):
+        for place in range(first, end):
+            prompt = [token for item in windows.items[begin:place] for token in (EOS, *rows[item])]
+            step = NextToken(model, rows, prompt)
+            path = [*rows[windows.items[place]], EOS]
+            for t, token in enumerate(path):
+                over = children.children(path[:t]) if objective == "trie" else None
+                wanted -= step.after(path[:t], over)[token]
+            n_tokens += len(path)
+    loss, terms = window_loss(model, trie, windows, objective)(np.arange(len(windows.begin)), 0)
+    assert terms == (12 if objective == "trie" else n_tokens)
+    assert loss.item() == pytest.approx(wanted, rel=1e-5)
+    bounds = zip(windows.begin, windows.end, strict=True)
+    tokens = [sum(len(rows[item]) + 1 for item in windows.items[begin:end]) for begin, end in bounds]
+    assert window_costs(windows, trie).tolist() == tokens
+
+
+def test_dropout_is_there_in_training_and_gone_behind_it() -> None:
+    model = new_causal_backbone(SHAPE, train_tokenizer(TEXTUAL_IDS, 400), seed=3).model
+    tokens = torch.tensor([[1, 5, 6, 7]])
+    before = model.eval()(tokens).logits
+    with dropout_rate(model, 0.5):
+        assert torch.equal(model.eval()(tokens).logits, before)
+        model.train()
+        assert not torch.equal(model(tokens).logits, before)
+        model.eval()
+    assert torch.equal(model.train()(tokens).logits, before)
+
+
+def test_train_and_recommend(data: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Each item is followed by the next in the catalogue, which a causal model learns."""
+    rec, recs = data / "rec", data / "recs.jsonl"
+    command = ["train-rec", str(data / "train.jsonl"), "--ids", str(data / "ids.jsonl"), "--arch", "causal"]
+    command += ["--valid", str(data / "valid.jsonl"), "--objective", "trie", "--valid-beams", "10", "-o", str(rec)]
+    command += ["--lr", "1e-2", "--dropout", "0", "--epochs", "60", "--batch-size", "8"]
+    assert run(command) == 0
+    record = orjson.loads((rec / "run.json").read_bytes())
+    assert (record["arch"], record["templates"]) == ("causal", [])
+    assert record["kept"]["hr@10"] == 1.0
+    assert record["kept"]["instances"] == 30
+    assert load_causal_backbone(rec).model.config.item_slots == max(map(len, id_tokens(
+        load_causal_backbone(rec).tokenizer, TEXTUAL_IDS))) + 1  # fmt: skip
+    asked = ["recommend", str(data / "valid.jsonl"), "--rec", str(rec), "--ids", str(data / "ids.jsonl")]
+    assert run([*asked, "-k", "3", "-o", str(recs)]) == 0
+    found = [orjson.loads(line) for line in recs.read_bytes().splitlines()]
+    truth = [orjson.loads(line)["target"] for line in (data / "valid.jsonl").read_bytes().splitlines()]
+    assert sum(row["items"][0] == target for row, target in zip(found, truth, strict=True)) >= 8
+
+    capfd.readouterr()
+    assert run([*asked, "--template", "1"]) == 2
+    assert "--template 1: there are 1 templates" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "hint"),
+    [
+        (["--model", "nano"], 2, "--model nano given with --arch causal; take --model nano-causal"),
+        (["--user-ids", "history"], 2, "--arch causal has no prompts"),
+        (["--max-prompt-tokens", "2"], 1, "a history of 2 tokens cannot hold the longest ID"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(
+    data: Path, options: list[str], code: int, hint: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train-rec", str(data / "train.jsonl"), "--ids", str(data / "ids.jsonl"), "--arch", "causal"]
+    assert run([*command, "-o", str(data / "rec"), *options]) == code
+    assert hint in capfd.readouterr().err
+    assert not (data / "rec").exists()
+
+
+def test_a_t5_is_no_causal_model(data: Path, small_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    command = ["train-rec", str(data / "train.jsonl"), "--ids", str(data / "ids.jsonl"), "--arch", "causal"]
+    assert run([*command, "-o", str(data / "rec"), "--model", str(small_folder)]) == 1
+    assert str(small_folder) in capfd.readouterr().err
