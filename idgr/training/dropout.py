@@ -1,7 +1,7 @@
 """Dropout for training on a CPU: eight random bytes a draw in place of a random float per element.
 
 PyTorch draws Bernoulli numbers one by one there, which costs a small T5 a quarter to a third of each step. Knows
-the modules of a T5; what is trained, it does not.
+how a T5 and a SASRec hold their dropout; what is trained, it does not.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from transformers import T5ForConditionalGeneration
+    from idgr.training.work import Learner
 
 _BYTE = 256
 
@@ -49,11 +49,11 @@ class _Drop(torch.autograd.Function):
 
 
 @contextmanager
-def dropout_rate(model: T5ForConditionalGeneration, rate: float) -> Iterator[None]:
+def dropout_rate(model: Learner, rate: float) -> Iterator[None]:
     """Train `model` with this dropout inside the block; afterwards it is as before.
 
     On a CPU the rate is rounded to a 256th, and attention weights, the larger part of all elements in long prompts,
-    are not dropped. Elsewhere dropout is as in the T5 of transformers.
+    are not dropped. Elsewhere dropout is the model's own.
     """
     quick = model.device.type == "cpu"
     undo: list[tuple[nn.Module, str, Any]] = []

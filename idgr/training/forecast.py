@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,16 +16,14 @@ from idgr.training.loop import as_in_training
 from idgr.training.options import LoopOptions
 from idgr.training.schedule import epoch_batches, first_steps
 from idgr.training.step import Training, follow, gradients
-from idgr.training.work import Host, Work
+from idgr.training.work import Host, Learner, Work
 
-if TYPE_CHECKING:
-    from transformers import T5ForConditionalGeneration
 
 # So many batches are tried, from the longest, which needs the most memory, to the shortest.
 _TRIED = 9
 
 
-def forecast(model: T5ForConditionalGeneration, work: Work, options: LoopOptions) -> dict[str, Any]:
+def forecast(model: Learner, work: Work, options: LoopOptions) -> dict[str, Any]:
     """Take a few steps, and tell from them what the whole training would take.
 
     Returns:
