@@ -18,7 +18,6 @@ from idgr.training.schedule import epoch_batches, first_steps
 from idgr.training.step import Training, follow, gradients
 from idgr.training.work import Host, Learner, Work
 
-
 # So many batches are tried, from the longest, which needs the most memory, to the shortest.
 _TRIED = 9
 

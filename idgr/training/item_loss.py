@@ -58,7 +58,7 @@ def _loss_and_gradients(
         part = slice(begin, begin + _CHUNK)
         low_CD, targets_C = hidden_ND[part].to(dtype), targets_N[part]
         share_CI = torch.softmax(low_CD @ low_ID.T, dim=1)
-        # No probability is 0 in the sum: the target's may be too small for the type, and its logarithm must be a number.
+        # The probability of a target may be too small for the type, yet its logarithm must be a number.
         hit_C = share_CI.gather(1, targets_C[:, None])[:, 0].to(loss.dtype)
         loss -= hit_C.clamp_min(torch.finfo(loss.dtype).tiny).log().sum()
         if wanted:

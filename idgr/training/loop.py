@@ -24,7 +24,6 @@ from idgr.training.schedule import epoch_batches
 from idgr.training.step import Step, Training, check, follow, gradients, tell
 from idgr.training.work import Host, Learner, Work
 
-
 # Asking for the loss makes a GPU wait, so whether it is still a number is asked every so many steps there.
 _CHECK_STEPS = 20
 

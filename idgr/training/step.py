@@ -22,7 +22,6 @@ from idgr.training.options import LoopOptions
 from idgr.training.schedule import first_steps, learning_rate
 from idgr.training.work import Host, Learner, Work
 
-
 Ints = npt.NDArray[np.int64]
 
 _NAMES_SHOWN = 4
