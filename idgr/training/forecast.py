@@ -26,9 +26,9 @@ def forecast(model: Learner, work: Work, options: LoopOptions) -> dict[str, Any]
     """Take a few steps, and tell from them what the whole training would take.
 
     Returns:
-        parameters; instances; of the first epoch: tokens (of prompts, without templates), padded tokens, batches and
-        steps; the steps of all epochs; seconds of an epoch, without measuring; into how many parts the memory made
-        batches be split; and on a GPU the most memory that was in use, in MiB.
+        parameters; instances; of the first epoch: tokens (of prompts, without templates; items, of a SASRec), padded
+        tokens, batches and steps; the steps of all epochs; seconds of an epoch, without measuring; into how many parts
+        the memory made batches be split; and on a GPU the most memory that was in use, in MiB.
     """
     training = Training(model, work, options, Host())
     batches = epoch_batches(work.lengths, 0, options)
