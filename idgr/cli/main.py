@@ -29,6 +29,7 @@ COMMANDS = {
     "train-rec": ("idgr.cli.train_rec", "train_rec"),
     "train-gen": ("idgr.cli.train_gen", "train_gen"),
     "alternate": ("idgr.cli.alternate", "alternate"),
+    "train-sasrec": ("idgr.cli.train_sasrec", "train_sasrec"),
     "recommend": ("idgr.cli.recommend", "recommend"),
     "eval": ("idgr.cli.eval", "eval_command"),
     "zeroshot": ("idgr.cli.zeroshot", "zeroshot"),

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from idgr.errors import IdgrError, UsageError
-from idgr.formats.jsonl import STDIN, STDOUT, Lines, dump_line, read_jsonl, replace_file
-from idgr.formats.rec_folder import RecommenderFacts, check_ids_known, read_recommender_facts
-from idgr.formats.records import Query, Recommendation, read_ids, read_sequences
+from idgr.cli.answers import ask_baseline, ask_recommender, ask_sasrec, check_sasrec_options
+from idgr.errors import UsageError
+from idgr.formats.jsonl import STDIN, STDOUT, dump_line, read_jsonl, replace_file
+from idgr.formats.rec_folder import is_sasrec
+from idgr.formats.records import Query
 from idgr.formats.run_info import RunInfo
 from idgr.progress import log, progress
-
-if TYPE_CHECKING:
-    from idgr.evaluation.recommending import Recommender
-    from idgr.prompts.histories import HistoryRenderer
-    from idgr.prompts.rendering import PromptRenderer
 
 # So many batches are read before they are sorted by length; a batch of one answers line by line.
 _BATCHES_A_BLOCK = 16
@@ -31,8 +26,12 @@ def recommend(
     histories: Annotated[
         str, typer.Argument(metavar="HISTORIES", help="test.jsonl, or any user_id and history a line; - for stdin.")
     ],
-    rec: Annotated[str | None, typer.Option("--rec", help="The recommender, a folder of `idgr train-rec`.")] = None,
-    ids: Annotated[str | None, typer.Option("--ids", help="The ids.jsonl that the recommender was trained on.")] = None,
+    rec: Annotated[
+        str | None, typer.Option("--rec", help="The recommender, a folder of `idgr train-rec` or `train-sasrec`.")
+    ] = None,
+    ids: Annotated[
+        str | None, typer.Option("--ids", help="The ids.jsonl that it was trained on; none for `train-sasrec`.")
+    ] = None,
     output: Annotated[str, typer.Option("-o", "--output", help="Where to write the recommendations.")] = STDOUT,
     k: Annotated[int, typer.Option("-k", help="Items for each history.")] = 10,
     beams: Annotated[int, typer.Option("--beams", help="Prefixes that beam search follows.")] = 20,
@@ -74,7 +73,7 @@ def recommend(
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
     force: Annotated[bool, typer.Option("--force", help="Take IDs that the recommender was not trained on.")] = False,
 ) -> None:
-    """Recommend items after each history, by the scores of their IDs.
+    """Recommend items after each history, by a recommender's scores or a baseline's rule.
 
     Example: idgr recommend data/beauty/test.jsonl --rec rec/ --ids ids.jsonl -k 10 -o recs.jsonl
     """
@@ -97,24 +96,19 @@ def recommend(
     from idgr.ids.shards import parse_shard
 
     part = parse_shard(shard) if shard is not None else None
-    known: Container[str] | None
-    answer: Callable[[Sequence[Query]], list[Recommendation]]
-    shown: Callable[[Query], dict[str, Any]] | None = None
-    expanded: Callable[[], int] | None = None
     if baseline is not None:
-        known, answer = _baseline(baseline, str(train), ids, allow, k, keep_history)
+        asked = ask_baseline(given)
+    elif is_sasrec(str(rec)):
+        asked = ask_sasrec(given)
     else:
-        recommender = _recommender(given)
-        run.options["normalize"] = recommender.search.options.normalize
-        known, answer = recommender.number, recommender.recommend
-        shown = _shower(recommender)
-        expanded = _expansion_counter(recommender)
+        asked = ask_recommender(given)
+    run.options |= asked.settled
 
     def parse(row: dict[str, Any]) -> Query:
         query = Query.parse(row | {"target": None})  # a target has no way to what is recommended
         for item in query.history:
-            if known is not None and item not in known:
-                raise ValueError(f"unknown item {item!r}; give IDs that cover every history")
+            if asked.known is not None and item not in asked.known:
+                raise ValueError(f"unknown item {item!r}; {asked.cure}")
         return query
 
     stream: Iterable[Query] = read_jsonl(histories, parse)
@@ -126,17 +120,17 @@ def recommend(
         written = files.enter_context(replace_file(output))
         written_prompts = files.enter_context(replace_file(prompts)) if prompts is not None else None
         for queries in _blocks(progress(stream, "recommend", unit="histories"), block):
-            for row in answer(queries):
+            for row in asked.answer(queries):
                 written.write(dump_line(row.row()))
                 short += len(row.items) < k
                 done += 1
             written.flush()
-            if written_prompts is not None and shown is not None:
-                written_prompts.writelines(dump_line(shown(query)) for query in queries)
+            if written_prompts is not None and asked.shown is not None:
+                written_prompts.writelines(dump_line(asked.shown(query)) for query in queries)
     if short:
         log(f"recommend: {short} of {done} histories have fewer than {k} items")
-    if done and expanded is not None:
-        run.facts["expansions"] = round(expanded() / done, 1)
+    if done and asked.expanded is not None:
+        run.facts["expansions"] = round(asked.expanded() / done, 1)
         log(f"recommend: {run.facts['expansions']} prefixes expanded for each history, to prove its items the best")
     run.write(output)
     if prompts is not None:
@@ -158,8 +152,11 @@ def _check_conflicts(
     if given["k"] < 1:
         raise UsageError(f"-k {given['k']}", "ask for at least one item")
     if baseline is None:
-        if inputs["rec"] is None or inputs["ids"] is None:
+        sasrec = inputs["rec"] is not None and is_sasrec(inputs["rec"])
+        if inputs["rec"] is None or (inputs["ids"] is None and not sasrec):
             raise UsageError("a recommender needs --rec and --ids", "give both, or --baseline with --train")
+        if sasrec:
+            check_sasrec_options(given)
         if inputs["train"] is not None:
             raise UsageError("--train is for --baseline", "leave it out")
         return
@@ -168,119 +165,6 @@ def _check_conflicts(
     asks = [given[name] for name in ("rec", "prompts", "trie", "gen", "items")]
     if any(value is not None for value in asks):
         raise UsageError("--baseline asks no model", "leave --rec, --prompts, --trie, --gen and --items out")
-
-
-def _recommender(given: dict[str, Any]) -> Recommender:
-    """The recommender that the options, by their names, ask for."""
-    rec, ids, trie_file = str(given["rec"]), str(given["ids"]), given["trie"]
-    catalogue = read_ids(ids)
-
-    import torch
-
-    from idgr.decoding.beam import SearchOptions
-    from idgr.decoding.trie import build_trie, load_trie, save_trie
-    from idgr.evaluation.recommending import Recommender, catalogue_fingerprint
-    from idgr.evaluation.trained_prompts import causal_renderer_of, renderer_of, user_ids_of
-    from idgr.models.backbone import load_backbone, load_causal_backbone
-    from idgr.models.llama import fit_item_slots
-    from idgr.prompts.templates import load_templates
-    from idgr.training.device import pick_device
-    from idgr.training.recommender import id_tokens
-
-    untrained = RecommenderFacts("full", load_templates(), 20, 512, "") if given["force"] else None
-    facts = read_recommender_facts(rec, untrained)
-    if not given["force"]:
-        check_ids_known(facts, catalogue, rec, ids)
-    exact = given["search"] == "exact"
-    beams = max(given["beams"], given["k"]) if exact else given["beams"]
-    options = SearchOptions(given["k"], beams, given["length-penalty"], given["normalize"] or facts.objective)
-    keys = [record.item_id for record in catalogue]
-    allowed = None if given["allow"] is None else _read_keys(given["allow"], set(keys))
-
-    where = pick_device(given["device"])
-    backbone = load_backbone(rec) if facts.arch == "t5" else load_causal_backbone(rec)
-    backbone.model.to(device=where, dtype=torch.bfloat16 if given["precision"] == "bf16" else torch.float32)
-    fingerprint = catalogue_fingerprint(catalogue, backbone.tokenizer) if trie_file is not None else ""
-    trie = load_trie(trie_file, fingerprint) if trie_file is not None and Path(trie_file).exists() else None
-    if trie is None:
-        rows = id_tokens(backbone.tokenizer, [record.id for record in catalogue])
-        trie = build_trie(rows, backbone.tokenizer.eos_token_id)
-        if trie_file is not None:
-            save_trie(trie, trie_file, fingerprint)
-    else:
-        rows = trie.tokens()
-    strange = bool(given["force"])
-    named = user_ids_of(facts, given["gen"], given["items"], keys, backbone.tokenizer, where, strange=strange)
-    renderer: PromptRenderer | HistoryRenderer
-    if facts.arch == "causal":
-        fit_item_slots(backbone.model, rows, new=False)
-        renderer = causal_renderer_of(facts, backbone.tokenizer, rows)
-    else:
-        renderer = renderer_of(facts, backbone.tokenizer, rows, named)
-    return Recommender(
-        backbone,
-        keys,
-        renderer,
-        trie,
-        options,
-        template=given["template"],
-        allowed=allowed,
-        keep_history=given["keep-history"],
-        exact=exact,
-        batch_size=given["batch-size"],
-    )
-
-
-def _shower(recommender: Recommender) -> Callable[[Query], dict[str, Any]]:
-    from idgr.models.tokenizer import decode
-
-    def shown(query: Query) -> dict[str, Any]:
-        tokens = recommender.prompt(query)
-        return {"user_id": query.user_id, "text": decode(recommender.tokenizer, [tokens])[0], "tokens": tokens}
-
-    return shown
-
-
-def _expansion_counter(recommender: Recommender) -> Callable[[], int] | None:
-    """Tells how many prefixes exact search has expanded; None for another search."""
-    from idgr.decoding.exact import ExactSearch
-
-    search = recommender.search
-    return (lambda: search.expanded) if isinstance(search, ExactSearch) else None
-
-
-def _baseline(
-    name: str, train: str, ids: str | None, allow: str | None, k: int, keep_history: bool
-) -> tuple[set[str] | None, Callable[[Sequence[Query]], list[Recommendation]]]:
-    from idgr.evaluation.baselines import fit_markov, fit_popularity
-
-    known = None if ids is None else {record.item_id for record in read_ids(ids)}
-    sequences = [sequence.items for sequence in read_sequences(train, known)]
-    model = fit_markov(sequences) if name == "markov" else fit_popularity(sequences)
-    allowed = known if allow is None else _read_keys(allow, known)
-
-    def answer(queries: Sequence[Query]) -> list[Recommendation]:
-        rows = []
-        for query in queries:
-            left_out = () if keep_history else frozenset(query.history)
-            items = model.recommend(query.history, k, leave_out=left_out, allowed=allowed)
-            # Neither rule has a score that could be compared between users: minus the place in the list.
-            rows.append(Recommendation(query.user_id, items, [-float(place) for place in range(1, len(items) + 1)]))
-        return rows
-
-    return known, answer
-
-
-def _read_keys(path: str, known: set[str] | None) -> set[str]:
-    keys = set()
-    for number, line in Lines(path):
-        item = line.decode(errors="replace")
-        if known is not None and item not in known:
-            raise IdgrError(
-                f"unknown item {item!r}", "give item keys of the catalogue, one a line", where=path, line=number
-            )
-        keys.add(item)
-    return keys
 
 
 def _blocks(stream: Iterable[Query], size: int) -> Iterator[list[Query]]:

@@ -19,6 +19,8 @@ from idgr.formats.records import ItemId, ids_fingerprint
 from idgr.formats.run_info import RUN_FILE, read_run
 
 SEEN_TOKENS = "seen_tokens.json"
+CONFIG = "config.json"
+SASREC = "sasrec"  # the model_type of a folder of `idgr train-sasrec`
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,18 @@ class RecommenderFacts:
     user_gen: str | None = None
     history: str = "shown"
     arch: str = "t5"
+
+
+def is_sasrec(folder: str | os.PathLike[str]) -> bool:
+    """Whether a recommender's folder holds a SASRec, by the `model_type` of its `config.json`.
+
+    A folder whose `config.json` is missing or broken holds none; whoever loads the model tells what is wrong.
+    """
+    try:
+        config = orjson.loads((Path(folder) / CONFIG).read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return False
+    return isinstance(config, dict) and config.get("model_type") == SASREC
 
 
 def read_recommender_facts(

@@ -1,7 +1,7 @@
 """Dropout for training on a CPU: eight random bytes a draw in place of a random float per element.
 
 PyTorch draws Bernoulli numbers one by one there, which costs a small T5 a quarter to a third of each step. Knows
-the modules of a T5 and of a Llama, which has no dropout of its own; what is trained, it does not.
+how a T5 and a SASRec hold their dropout, and that a Llama has none of its own; what is trained, it does not.
 """
 
 from __future__ import annotations
@@ -13,9 +13,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from idgr.models.sasrec import Sasrec
+
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
-    from transformers import LlamaForCausalLM, T5ForConditionalGeneration
+    from transformers import LlamaForCausalLM
+
+    from idgr.training.work import Learner
 
 _BYTE = 256
 
@@ -50,12 +54,12 @@ class _Drop(torch.autograd.Function):
 
 
 @contextmanager
-def dropout_rate(model: T5ForConditionalGeneration | LlamaForCausalLM, rate: float) -> Iterator[None]:
+def dropout_rate(model: Learner, rate: float) -> Iterator[None]:
     """Train `model` with this dropout inside the block; afterwards it is as before.
 
     On a CPU the rate is rounded to a 256th, and attention weights, the larger part of all elements in long prompts,
-    are not dropped. Elsewhere dropout is as in the T5 of transformers. A Llama drops, at the same places
-    as a T5, what its embeddings, attention and feed-forward layers add to the hidden states.
+    are not dropped. Elsewhere dropout is the model's own. A Llama drops, at the same places as a T5, what its
+    embeddings, attention and feed-forward layers add to the hidden states.
     """
     quick = model.device.type == "cpu"
     undo: list[tuple[nn.Module, str, Any]] = []
@@ -69,7 +73,8 @@ def dropout_rate(model: T5ForConditionalGeneration | LlamaForCausalLM, rate: flo
                 swap = _ByteDropout(round(rate * _BYTE)) if quick else nn.Dropout(rate)
                 setattr(parent, name, swap.train(child.training))
     drop = _ByteDropout(round(rate * _BYTE)) if quick else nn.Dropout(rate)
-    hooks = [] if model.config.is_encoder_decoder else _drop_behind(_added_to_states(model), drop)
+    own = isinstance(model, Sasrec) or model.config.is_encoder_decoder
+    hooks = [] if own else _drop_behind(_added_to_states(model), drop)
     try:
         yield
     finally:

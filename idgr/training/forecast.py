@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,22 +16,19 @@ from idgr.training.loop import as_in_training
 from idgr.training.options import LoopOptions
 from idgr.training.schedule import epoch_batches, first_steps
 from idgr.training.step import Training, follow, gradients
-from idgr.training.work import Host, Work
-
-if TYPE_CHECKING:
-    from transformers import T5ForConditionalGeneration
+from idgr.training.work import Host, Learner, Work
 
 # So many batches are tried, from the longest, which needs the most memory, to the shortest.
 _TRIED = 9
 
 
-def forecast(model: T5ForConditionalGeneration, work: Work, options: LoopOptions) -> dict[str, Any]:
+def forecast(model: Learner, work: Work, options: LoopOptions) -> dict[str, Any]:
     """Take a few steps, and tell from them what the whole training would take.
 
     Returns:
-        parameters; instances; of the first epoch: tokens (of prompts, without templates), padded tokens, batches and
-        steps; the steps of all epochs; seconds of an epoch, without measuring; into how many parts the memory made
-        batches be split; and on a GPU the most memory that was in use, in MiB.
+        parameters; instances; of the first epoch: tokens (of prompts, without templates; items, of a SASRec), padded
+        tokens, batches and steps; the steps of all epochs; seconds of an epoch, without measuring; into how many parts
+        the memory made batches be split; and on a GPU the most memory that was in use, in MiB.
     """
     training = Training(model, work, options, Host())
     batches = epoch_batches(work.lengths, 0, options)

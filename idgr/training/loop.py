@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -22,17 +22,14 @@ from idgr.training.dropout import dropout_rate
 from idgr.training.options import LoopOptions
 from idgr.training.schedule import epoch_batches
 from idgr.training.step import Step, Training, check, follow, gradients, tell
-from idgr.training.work import Host, Work
-
-if TYPE_CHECKING:
-    from transformers import T5ForConditionalGeneration
+from idgr.training.work import Host, Learner, Work
 
 # Asking for the loss makes a GPU wait, so whether it is still a number is asked every so many steps there.
 _CHECK_STEPS = 20
 
 
 def run_epochs(
-    model: T5ForConditionalGeneration,
+    model: Learner,
     work: Work,
     options: LoopOptions,
     host: Host | None = None,
@@ -73,7 +70,7 @@ def run_epochs(
 
 
 @contextmanager
-def as_in_training(model: T5ForConditionalGeneration, options: LoopOptions) -> Iterator[None]:
+def as_in_training(model: Learner, options: LoopOptions) -> Iterator[None]:
     """The model's dropout, attention and compiling as training wants them, inside the block; random numbers its own."""
     rate = getattr(model.config, "dropout_rate", 0.0) if options.dropout is None else options.dropout
     with (

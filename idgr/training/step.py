@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +20,7 @@ from idgr.training.checkpoint import SIGNALS, Snapshot, copy_into
 from idgr.training.device import uses_bf16
 from idgr.training.options import LoopOptions
 from idgr.training.schedule import first_steps, learning_rate
-from idgr.training.work import Host, Work
-
-if TYPE_CHECKING:
-    from transformers import T5ForConditionalGeneration
+from idgr.training.work import Host, Learner, Work
 
 Ints = npt.NDArray[np.int64]
 
@@ -60,7 +57,7 @@ class State:
 class Training:
     """The tensors of a training beside its state; `average` only with `ema`, `kept` once an epoch is the best."""
 
-    def __init__(self, model: T5ForConditionalGeneration, work: Work, options: LoopOptions, host: Host) -> None:
+    def __init__(self, model: Learner, work: Work, options: LoopOptions, host: Host) -> None:
         self.model, self.work, self.options, self.host = model, work, options, host
         self.bf16 = uses_bf16(options.precision, model.device)
         self.state = State()

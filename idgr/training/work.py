@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,15 @@ from torch import Tensor
 from idgr.training.checkpoint import Keeper
 from idgr.training.distributed import Team
 
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM, T5ForConditionalGeneration
+
+    from idgr.models.sasrec import Sasrec
+
 Ints = npt.NDArray[np.int64]
+
+# The models that the loop trains.
+Learner: TypeAlias = "T5ForConditionalGeneration | LlamaForCausalLM | Sasrec"
 
 
 @dataclass(frozen=True)

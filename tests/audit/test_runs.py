@@ -262,3 +262,16 @@ def test_user_ids_are_taken_at_their_word_only_where_there_are_none(
     assert run(["audit", str(copy / "rec"), "--data", str(copy / "data"), "-o", "-"]) == 0
     checks = json.loads(capsys.readouterr().out)["checks"]
     assert [check["verdict"] for check in checks if check["name"] == name[0]] == ["SKIP"]
+
+
+def test_a_sasrec_is_chosen_on_validation_and_asked_without_ids(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = copy / "data"
+    shape = ["--items", data / "items.jsonl", "--width", 8, "--epochs", 1]
+    for name, valid in (("sasrec", "valid.jsonl"), ("peeked", "test.jsonl")):
+        idgr("train-sasrec", data / "train.jsonl", "--valid", data / valid, *shape, "-o", copy / name)
+    idgr("recommend", data / "test.jsonl", "--rec", copy / "sasrec", "-o", copy / "sasrec.jsonl")
+    found = verdicts(copy, capsys, 1)
+    assert found["the checkpoint was chosen on validation", "sasrec"][0] == "PASS"
+    assert found["the model has read nothing held out", "sasrec"][0] == "PASS"
+    assert found["the checkpoint was chosen on validation", "peeked"][0] == "FAIL"
+    assert ("IDs and model belong together", "sasrec.jsonl") not in found

@@ -34,7 +34,12 @@ def init_gen(data: Path, model: Path, *options: str) -> list[str]:
     return ["init-gen", str(data / "items.jsonl"), "--model", str(model), *QUICK, "-o", str(data / "out"), *options]
 
 
-by_command = pytest.mark.parametrize("command", [train_rec, train_gen, init_gen])
+def train_sasrec(data: Path, model: Path, *options: str) -> list[str]:
+    return ["train-sasrec", str(data / "train.jsonl"), "--items", str(data / "items.jsonl"), "--width", "8", "--valid",
+            str(data / "valid.jsonl"), *QUICK, "-o", str(data / "out"), *options]  # fmt: skip
+
+
+by_command = pytest.mark.parametrize("command", [train_rec, train_gen, train_sasrec, init_gen])
 Command = Callable[..., list[str]]
 
 
@@ -82,10 +87,11 @@ def test_a_finished_stage_is_not_run_again(
     assert "made with --epochs 2, not 1" in told
     assert "not 0.5" in told
     assert told.endswith("--overwrite to begin anew")
-    lines = (data / "items.jsonl" if command is init_gen else data / "ids.jsonl").read_bytes().splitlines(True)
-    (data / "items.jsonl" if command is init_gen else data / "ids.jsonl").write_bytes(b"".join([*lines[1:], lines[0]]))
+    role = "items" if command in (init_gen, train_sasrec) else "ids"
+    lines = (data / f"{role}.jsonl").read_bytes().splitlines(True)
+    (data / f"{role}.jsonl").write_bytes(b"".join([*lines[1:], lines[0]]))
     assert run(command(data, small_folder)) == 1
-    assert f"made from another {'items' if command is init_gen else 'ids'} than" in capfd.readouterr().err
+    assert f"made from another {role} than" in capfd.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in (data / "out").iterdir()} == before
     assert run(command(data, small_folder, "--overwrite")) == 0
     assert {path: path.stat().st_mtime_ns for path in (data / "out").iterdir()} != before

@@ -12,7 +12,8 @@ TRAINED = "the model has read nothing held out"
 CHOSEN = "the checkpoint was chosen on validation"
 BEST = "the final round is the best on validation"
 USER_IDS = "user IDs are made from the shown history alone"
-_TRAINING = ("init-gen", "train-gen", "train-rec")
+_TRAINING = ("init-gen", "train-gen", "train-rec", "train-sasrec")
+_CHOOSING = ("train-rec", "train-sasrec")  # by valid.jsonl
 
 
 def model_checks(findings: Findings) -> list[Check]:
@@ -20,8 +21,10 @@ def model_checks(findings: Findings) -> list[Check]:
     checks = []
     for model in findings.of(*_TRAINING):
         checks.append(_held_out(model, findings))
+        if model.command in _CHOOSING:
+            checks.append(_chosen(model, findings))
         if model.command == "train-rec":
-            checks += [_chosen(model, findings), _user_ids(model)]
+            checks.append(_user_ids(model))
     return checks + [_best_round(run, findings) for run in findings.of("alternate")]
 
 
@@ -30,7 +33,7 @@ def _held_out(model: Output, findings: Findings) -> Check:
     if findings.data is None:
         return skipped(TRAINED, model.path, "the data set is not here; name it with --data")
     held_out = {findings.data_digest("test"): "test.jsonl"}
-    if model.command != "train-rec":
+    if model.command not in _CHOOSING:
         held_out[findings.data_digest("valid")] = "valid.jsonl"
     for role in model.roles:
         if (digest := model.digest(role)) is not None and digest in held_out:

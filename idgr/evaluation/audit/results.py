@@ -22,7 +22,11 @@ BASELINES = "baselines stand beside the result"
 
 def result_checks(findings: Findings) -> list[Check]:
     """Checks of everything that was recommended or scored below the folder."""
-    checks = [_asked_right(recs, findings) for recs in findings.of("recommend") if recs.named("rec") is not None]
+    # A SASRec is asked without IDs.
+    asked = [
+        recs for recs in findings.of("recommend") if recs.named("rec") is not None and recs.named("ids") is not None
+    ]
+    checks = [_asked_right(recs, findings) for recs in asked]
     checks += _pairs(findings)
     checks.append(_scored(findings))
     for metrics in findings.of("eval"):

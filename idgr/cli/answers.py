@@ -1,0 +1,221 @@
+"""Who answers `idgr recommend`: a recommender of textual IDs, a SASRec, or a baseline, as the options ask.
+
+Knows options by their names on the command line, and the files they name; histories and outputs it does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from idgr.errors import IdgrError, UsageError
+from idgr.formats.jsonl import Lines
+from idgr.formats.rec_folder import RecommenderFacts, check_ids_known, read_recommender_facts
+from idgr.formats.records import Query, Recommendation, read_ids, read_sequences
+
+if TYPE_CHECKING:
+    from idgr.evaluation.recommending import Recommender
+    from idgr.prompts.histories import HistoryRenderer
+    from idgr.prompts.rendering import PromptRenderer
+
+# The options of `recommend` that are about textual IDs, with what they are where they are not given.
+TEXTUAL_OPTIONS: dict[str, Any] = {
+    "ids": None,
+    "beams": 20,
+    "normalize": None,
+    "length-penalty": 0.0,
+    "search": "beam",
+    "template": 0,
+    "gen": None,
+    "items": None,
+    "prompts": None,
+    "trie": None,
+    "force": False,
+}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Who is asked.
+
+    Attributes:
+        known: the keys of the items that histories may hold; None for any.
+        cure: what to do about an item that is not known.
+        answer: recommends for some histories, in their order.
+        shown: what the model is shown of a history, where it can be written.
+        expanded: how many prefixes exact search has expanded; None for another search.
+        settled: options that were left to the model, and what they are.
+    """
+
+    known: Container[str] | None
+    cure: str
+    answer: Callable[[Sequence[Query]], list[Recommendation]]
+    shown: Callable[[Query], dict[str, Any]] | None = None
+    expanded: Callable[[], int] | None = None
+    settled: dict[str, Any] = field(default_factory=dict)
+
+
+def ask_recommender(given: dict[str, Any]) -> Asked:
+    """A folder of `idgr train-rec` and its IDs."""
+    recommender = _recommender(given)
+    return Asked(
+        recommender.number,
+        "give IDs that cover every history",
+        recommender.recommend,
+        _shower(recommender),
+        _expansion_counter(recommender),
+        {"normalize": recommender.search.options.normalize},
+    )
+
+
+def check_sasrec_options(given: dict[str, Any]) -> None:
+    """Raise `UsageError` where options are given that a SASRec cannot heed."""
+    strange = [f"--{name}" for name, value in TEXTUAL_OPTIONS.items() if given[name] != value]
+    if strange:
+        raise UsageError(
+            f"{given['rec']} is a SASRec, which knows no textual IDs, so {', '.join(strange)} says nothing to it",
+            "leave that out, or give --rec a folder of `idgr train-rec`",
+        )
+
+
+def ask_sasrec(given: dict[str, Any]) -> Asked:
+    """A folder of `idgr train-sasrec`; an item's score is the logarithm of its probability among all items."""
+    import torch
+
+    from idgr.evaluation.item_ranking import rank_items
+    from idgr.models.sasrec import load_sasrec
+    from idgr.training.device import pick_device
+
+    model, keys = load_sasrec(given["rec"])
+    where = pick_device(given["device"])
+    model.to(device=where, dtype=torch.bfloat16 if given["precision"] == "bf16" else torch.float32)
+    number = {item: i for i, item in enumerate(keys)}
+    wanted = None if given["allow"] is None else _read_keys(given["allow"], set(keys))
+    allowed = None if wanted is None else torch.tensor([item in wanted for item in keys], device=where)
+
+    def answer(queries: Sequence[Query]) -> list[Recommendation]:
+        histories = [[number[item] for item in query.history] for query in queries]
+        excluded = None if given["keep-history"] else [set(history) for history in histories]
+        rankings = rank_items(
+            model, histories, given["k"], excluded=excluded, allowed=allowed, batch_size=given["batch-size"]
+        )
+        return [
+            Recommendation(query.user_id, [keys[item] for item in ranking.items], ranking.scores)
+            for query, ranking in zip(queries, rankings, strict=True)
+        ]
+
+    return Asked(number, "train the SASRec with --items that cover every history", answer)
+
+
+def _recommender(given: dict[str, Any]) -> Recommender:
+    rec, ids, trie_file = str(given["rec"]), str(given["ids"]), given["trie"]
+    catalogue = read_ids(ids)
+
+    import torch
+
+    from idgr.decoding.beam import SearchOptions
+    from idgr.decoding.trie import build_trie, load_trie, save_trie
+    from idgr.evaluation.recommending import Recommender, catalogue_fingerprint
+    from idgr.evaluation.trained_prompts import causal_renderer_of, renderer_of, user_ids_of
+    from idgr.models.backbone import load_backbone, load_causal_backbone
+    from idgr.models.llama import fit_item_slots
+    from idgr.prompts.templates import load_templates
+    from idgr.training.device import pick_device
+    from idgr.training.recommender import id_tokens
+
+    untrained = RecommenderFacts("full", load_templates(), 20, 512, "") if given["force"] else None
+    facts = read_recommender_facts(rec, untrained)
+    if not given["force"]:
+        check_ids_known(facts, catalogue, rec, ids)
+    exact = given["search"] == "exact"
+    beams = max(given["beams"], given["k"]) if exact else given["beams"]
+    options = SearchOptions(given["k"], beams, given["length-penalty"], given["normalize"] or facts.objective)
+    keys = [record.item_id for record in catalogue]
+    allowed = None if given["allow"] is None else _read_keys(given["allow"], set(keys))
+
+    where = pick_device(given["device"])
+    backbone = load_backbone(rec) if facts.arch == "t5" else load_causal_backbone(rec)
+    backbone.model.to(device=where, dtype=torch.bfloat16 if given["precision"] == "bf16" else torch.float32)
+    fingerprint = catalogue_fingerprint(catalogue, backbone.tokenizer) if trie_file is not None else ""
+    trie = load_trie(trie_file, fingerprint) if trie_file is not None and Path(trie_file).exists() else None
+    if trie is None:
+        rows = id_tokens(backbone.tokenizer, [record.id for record in catalogue])
+        trie = build_trie(rows, backbone.tokenizer.eos_token_id)
+        if trie_file is not None:
+            save_trie(trie, trie_file, fingerprint)
+    else:
+        rows = trie.tokens()
+    strange = bool(given["force"])
+    named = user_ids_of(facts, given["gen"], given["items"], keys, backbone.tokenizer, where, strange=strange)
+    renderer: PromptRenderer | HistoryRenderer
+    if facts.arch == "causal":
+        fit_item_slots(backbone.model, rows, new=False)
+        renderer = causal_renderer_of(facts, backbone.tokenizer, rows)
+    else:
+        renderer = renderer_of(facts, backbone.tokenizer, rows, named)
+    return Recommender(
+        backbone,
+        keys,
+        renderer,
+        trie,
+        options,
+        template=given["template"],
+        allowed=allowed,
+        keep_history=given["keep-history"],
+        exact=exact,
+        batch_size=given["batch-size"],
+    )
+
+
+def _shower(recommender: Recommender) -> Callable[[Query], dict[str, Any]]:
+    from idgr.models.tokenizer import decode
+
+    def shown(query: Query) -> dict[str, Any]:
+        tokens = recommender.prompt(query)
+        return {"user_id": query.user_id, "text": decode(recommender.tokenizer, [tokens])[0], "tokens": tokens}
+
+    return shown
+
+
+def _expansion_counter(recommender: Recommender) -> Callable[[], int] | None:
+    """Tells how many prefixes exact search has expanded; None for another search."""
+    from idgr.decoding.exact import ExactSearch
+
+    search = recommender.search
+    return (lambda: search.expanded) if isinstance(search, ExactSearch) else None
+
+
+def ask_baseline(given: dict[str, Any]) -> Asked:
+    """Popularity or Markov, counted in --train."""
+    from idgr.evaluation.baselines import fit_markov, fit_popularity
+
+    ids, allow = given["ids"], given["allow"]
+    known = None if ids is None else {record.item_id for record in read_ids(ids)}
+    sequences = [sequence.items for sequence in read_sequences(given["train"], known)]
+    model = fit_markov(sequences) if given["baseline"] == "markov" else fit_popularity(sequences)
+    allowed = known if allow is None else _read_keys(allow, known)
+
+    def answer(queries: Sequence[Query]) -> list[Recommendation]:
+        rows = []
+        for query in queries:
+            left_out = () if given["keep-history"] else frozenset(query.history)
+            items = model.recommend(query.history, given["k"], leave_out=left_out, allowed=allowed)
+            # Neither rule has a score that could be compared between users: minus the place in the list.
+            rows.append(Recommendation(query.user_id, items, [-float(place) for place in range(1, len(items) + 1)]))
+        return rows
+
+    return Asked(known, "give IDs that cover every history", answer)
+
+
+def _read_keys(path: str, known: set[str] | None) -> set[str]:
+    keys = set()
+    for number, line in Lines(path):
+        item = line.decode(errors="replace")
+        if known is not None and item not in known:
+            raise IdgrError(
+                f"unknown item {item!r}", "give item keys of the catalogue, one a line", where=path, line=number
+            )
+        keys.add(item)
+    return keys

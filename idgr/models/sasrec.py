@@ -1,0 +1,243 @@
+"""SASRec (Kang and McAuley 2018): a causal Transformer over items, and its folder on disk.
+
+Its output at each place of a history scores all items by products with their embeddings. Knows items as numbers, and
+as keys only in its folder; how it is trained and ranked with, it does not know.
+
+Shape letters: B histories, L places, D width, I items.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from idgr.errors import IdgrError
+from idgr.formats.jsonl import write_json
+from idgr.formats.rec_folder import CONFIG, SASREC
+
+ITEMS = "items.json"
+WEIGHTS = "model.safetensors"
+_INNER = 4  # the width between the two layers of a feed-forward part, in widths
+_SPREAD = 0.02  # of the weights at the start
+_AGAIN = "give a folder that `idgr train-sasrec` wrote"
+
+
+@dataclass(frozen=True)
+class SasrecConfig:
+    """The shape of a SASRec.
+
+    Attributes:
+        n_items: the number of items, I.
+        width: of the embeddings and of what passes between layers, D.
+        layers, heads: of the Transformer; `heads` divides `width`.
+        max_history: the newest items that it reads, at most.
+        dropout_rate: of embeddings and of what each layer adds, in training.
+    """
+
+    n_items: int
+    width: int = 64
+    layers: int = 2
+    heads: int = 2
+    max_history: int = 50
+    dropout_rate: float = 0.5
+
+
+class Sasrec(nn.Module):
+    """The network: pre-norm layers, learnt places counted from the oldest item shown, a norm at the end.
+
+    Attention weights are not dropped. The embedding after the last item's stands for no item: it fills up rows, and is
+    what an empty history is read as; it stays 0.
+    """
+
+    def __init__(self, config: SasrecConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.items = nn.Embedding(config.n_items + 1, config.width, padding_idx=config.n_items)
+        self.places = nn.Embedding(config.max_history, config.width)
+        self.dropout = nn.Dropout(config.dropout_rate)
+        self.layers = nn.ModuleList(_Layer(config) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(config.width)
+
+    @property
+    def device(self) -> torch.device:
+        return self.items.weight.device
+
+    @property
+    def no_item(self) -> int:
+        """The number that stands for no item."""
+        return self.config.n_items
+
+    def item_vectors(self) -> Tensor:
+        """[I, D]: what the output is multiplied with; the same as what is read."""
+        return self.items.weight[:-1]
+
+    def forward(self, items_BL: Tensor) -> Tensor:
+        """The output at each place, [B, L, D], which depends on the items up to there alone.
+
+        Args:
+            items_BL: item numbers, oldest first, filled up at the end with `no_item`; L at most `max_history`.
+        """
+        hidden_BLD = self.items(items_BL) + self.places.weight[: items_BL.shape[1]]
+        hidden_BLD = self.dropout(hidden_BLD)
+        for layer in self.layers:
+            hidden_BLD = layer(hidden_BLD)
+        output_BLD: Tensor = self.norm(hidden_BLD)
+        return output_BLD
+
+
+class _Layer(nn.Module):
+    def __init__(self, config: SasrecConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.heads = config.heads
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.wide, self.narrow = nn.Linear(width, _INNER * width), nn.Linear(_INNER * width, width)
+        self.dropout = nn.Dropout(config.dropout_rate)
+
+    def forward(self, hidden_BLD: Tensor) -> Tensor:
+        n, length, width = hidden_BLD.shape
+        split = self.qkv(self.norm1(hidden_BLD)).view(n, length, 3, self.heads, width // self.heads)
+        query, key, value = split.permute(2, 0, 3, 1, 4)
+        found = _attend(query, key, value)
+        hidden_BLD = hidden_BLD + self.dropout(self.out(found.transpose(1, 2).reshape(n, length, width)))
+        inner = self.narrow(F.gelu(self.wide(self.norm2(hidden_BLD))))
+        added: Tensor = hidden_BLD + self.dropout(inner)
+        return added
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Causal attention; rows are filled up at the end, so the causal mask alone keeps the filling out."""
+    if query.dtype is not torch.bfloat16 or query.device.type != "cpu":
+        return F.scaled_dot_product_attention(query, key, value, is_causal=True)
+    # On a CPU, plain products in bf16 take from a quarter to half the time of the fused kernel at these lengths.
+    scores = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
+    later = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
+    found: Tensor = scores.masked_fill(later, -torch.inf).softmax(dim=-1) @ value
+    return found
+
+
+def new_sasrec(config: SasrecConfig, seed: int) -> Sasrec:
+    """A SASRec with random weights, drawn from `seed` alone."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        model = Sasrec(config)
+        for name, weight in model.named_parameters():
+            if weight.ndim > 1:
+                weight.normal_(0, _SPREAD)
+            elif name.endswith("bias"):
+                weight.zero_()
+        model.items.weight[-1] = 0
+    return model
+
+
+def pad_histories(model: Sasrec, histories: Sequence[npt.NDArray[np.int64]]) -> tuple[Tensor, Tensor]:
+    """Histories as [B, L] and their lengths, [B]: the newest items that the model reads; an empty one is `no_item`."""
+    rows = [history[-model.config.max_history :] if len(history) else [model.no_item] for history in histories]
+    lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+    items_BL = np.full((len(rows), int(lengths.max())), model.no_item, dtype=np.int64)
+    items_BL[np.arange(items_BL.shape[1]) < lengths[:, None]] = np.concatenate(rows)
+    return torch.from_numpy(items_BL).to(model.device), torch.from_numpy(lengths).to(model.device)
+
+
+def save_sasrec(model: Sasrec, item_keys: Sequence[str], folder: str | os.PathLike[str]) -> None:
+    """Write `config.json`, `model.safetensors` and `items.json`, the keys in the model's order, into a folder."""
+    place = Path(folder)
+    write_json(place / CONFIG, {"model_type": SASREC, **asdict(model.config)})
+    write_json(place / ITEMS, {"items": list(item_keys)})
+    save_file(
+        {name: weight.detach().cpu().contiguous() for name, weight in model.state_dict().items()}, place / WEIGHTS
+    )
+
+
+def load_sasrec(folder: str | os.PathLike[str]) -> tuple[Sasrec, list[str]]:
+    """What `save_sasrec` wrote: the model, on the CPU in evaluation mode, and its items' keys.
+
+    Raises:
+        IdgrError: a file is missing, damaged, or does not fit the others.
+    """
+    config = _read_config(folder)
+    keys = _read_keys(folder, config)
+    tensors = _read_tensors(folder)
+    if f"layers.{config.layers - 1}.norm1.weight" not in tensors:
+        raise IdgrError(f"has not the {config.layers} layers of {CONFIG}", _AGAIN, where=Path(folder) / WEIGHTS)
+    with torch.device("meta"):
+        model = Sasrec(config)
+    wanted = {name: list(weight.shape) for name, weight in model.state_dict().items()}
+    found = {name: list(weight.shape) for name, weight in tensors.items()}
+    for name in sorted(wanted.keys() | found.keys()):
+        if wanted.get(name) != found.get(name):
+            what = f"its {name} is {found.get(name, 'missing')}, where its {CONFIG} asks for {wanted.get(name, 'none')}"
+            raise IdgrError(what, _AGAIN, where=Path(folder) / WEIGHTS)
+    model.load_state_dict(tensors, assign=True)
+    return model.float().eval(), keys
+
+
+def read_item_vectors(folder: str | os.PathLike[str]) -> tuple[list[str], npt.NDArray[np.float32]]:
+    """The keys of the items that a SASRec was trained on, and their vectors, [I, D], in the same order.
+
+    Raises:
+        IdgrError: the folder is not one of `save_sasrec`, or damaged.
+    """
+    model, keys = load_sasrec(folder)
+    vectors: npt.NDArray[np.float32] = model.item_vectors().detach().numpy()
+    return keys, vectors
+
+
+def _read_config(folder: str | os.PathLike[str]) -> SasrecConfig:
+    path = Path(folder) / CONFIG
+    found = _read_object(path)
+    if found.get("model_type") != SASREC:
+        raise IdgrError(f"its model_type is {found.get('model_type')!r}, not {SASREC!r}", _AGAIN, where=path)
+    kinds = get_type_hints(SasrecConfig)
+    for field in fields(SasrecConfig):
+        value: Any = found.get(field.name)
+        good = isinstance(value, kinds[field.name]) and not isinstance(value, bool)
+        if not good or not (0 <= value < 1 if field.name == "dropout_rate" else value >= 1):
+            raise IdgrError(f"its {field.name} is {value!r}", _AGAIN, where=path)
+    config = SasrecConfig(**{field.name: found[field.name] for field in fields(SasrecConfig)})
+    if config.width % config.heads:
+        raise IdgrError(f"its {config.heads} heads do not divide its width of {config.width}", _AGAIN, where=path)
+    return config
+
+
+def _read_keys(folder: str | os.PathLike[str], config: SasrecConfig) -> list[str]:
+    path = Path(folder) / ITEMS
+    keys = _read_object(path).get("items")
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise IdgrError('its "items" is not a list of keys', _AGAIN, where=path)
+    if len(set(keys)) != len(keys) or len(keys) != config.n_items:
+        what = f"lists {len(set(keys))} different items, where {CONFIG} tells of {config.n_items}"
+        raise IdgrError(what, _AGAIN, where=path)
+    return keys
+
+
+def _read_tensors(folder: str | os.PathLike[str]) -> dict[str, Tensor]:
+    path = Path(folder) / WEIGHTS
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except (OSError, SafetensorError) as fault:
+        raise IdgrError(f"cannot be read ({fault})", _AGAIN, where=path) from None
+    return tensors
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        found = orjson.loads(path.read_bytes())
+    except (OSError, orjson.JSONDecodeError) as fault:
+        raise IdgrError(f"cannot be read ({fault})", _AGAIN, where=path) from None
+    if not isinstance(found, dict):
+        raise IdgrError("is not a JSON object", _AGAIN, where=path)
+    return found
