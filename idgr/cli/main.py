@@ -35,7 +35,6 @@ COMMANDS = {
     "zeroshot": ("idgr.cli.zeroshot", "zeroshot"),
     "compare": ("idgr.cli.compare", "compare"),
     "audit": ("idgr.cli.audit", "audit"),
-    "report": ("idgr.cli.report", "report"),
     "ids": ("idgr.cli.ids", "app"),
     "bench": ("idgr.cli.bench", "app"),
 }
