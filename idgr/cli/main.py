@@ -35,6 +35,7 @@ COMMANDS = {
     "zeroshot": ("idgr.cli.zeroshot", "zeroshot"),
     "compare": ("idgr.cli.compare", "compare"),
     "audit": ("idgr.cli.audit", "audit"),
+    "report": ("idgr.cli.report", "report"),
     "ids": ("idgr.cli.ids", "app"),
     "bench": ("idgr.cli.bench", "app"),
 }
