@@ -31,6 +31,8 @@ def report(
     """
     if STDIN in (*runs, data):
         raise UsageError("report reads folders, not standard input", "give the names of folders")
+    if len({Path(run).resolve() for run in runs}) < len(runs):
+        raise UsageError("a folder is named twice", "give each run once")
     if output == STDOUT:
         raise UsageError("-o - cannot hold a folder", "give the name of a folder to -o")
     place = Path(output)

@@ -15,7 +15,6 @@ from typer.main import get_command
 
 # Inputs whose roles in a record are not the names of parameters.
 _ROLES = {"gen-ids": {"candidates": "assign"}, "prep": {"events": "interactions"}}
-_PER_USER = "per_user"
 
 
 def command_line(record: dict[str, Any], outputs: Sequence[Path]) -> list[str]:
@@ -40,7 +39,7 @@ def command_line(record: dict[str, Any], outputs: Sequence[Path]) -> list[str]:
     words, options = ["idgr", *path], []
     known = set()
     for parameter in command.params:
-        names = {parameter.name.replace("_", "-"), *(name.lstrip("-") for name in parameter.opts)}
+        names = {str(parameter.name).replace("_", "-"), *(name.lstrip("-") for name in parameter.opts)}
         known |= names
         value = next((values[name] for name in sorted(names) if values.get(name) is not None), None)
         if value is None:

@@ -21,7 +21,7 @@ class RunFolder:
         root: the folder.
         findings: every output that has a record, and the data set.
         outputs: those without the copies that `alternate` keeps, by the time at which they were begun.
-        prefix: whether names begin with the folder's own, because the report is on several.
+        prefix: whether names are whole paths, because the report is on several folders.
     """
 
     root: Path
@@ -31,13 +31,9 @@ class RunFolder:
 
     def name(self, path: Path) -> str:
         """A short name of what lies below the folder."""
-        own = self.root.resolve().name
-        if not path.is_relative_to(self.root):
-            return str(path)
-        inside = path.relative_to(self.root).as_posix()
-        if inside == ".":
-            return own
-        return f"{own}/{inside}" if self.prefix else inside
+        if self.prefix or not path.is_relative_to(self.root):
+            return path.as_posix()
+        return self.root.resolve().name if path == self.root else path.relative_to(self.root).as_posix()
 
 
 def open_folder(root: Path, data: Path | None = None, *, prefix: bool = False) -> RunFolder:

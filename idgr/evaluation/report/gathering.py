@@ -25,6 +25,8 @@ from idgr.formats.run_info import read_run
 from idgr.progress import log
 
 TRAININGS = ("init-gen", "train-gen", "train-rec")
+# Records tell the second of the start; of commands that were begun in the same one, this is the order.
+_FLOW = ("prep", "init-gen", "gen-ids", "train-rec", "train-gen", "alternate", "recommend", "eval", "zeroshot")
 
 
 @dataclass(frozen=True)
@@ -115,8 +117,13 @@ def gather(roots: Sequence[Path], data: Path | None = None, *, audit: bool = Tru
     if audit:
         log("report: audit")
         audits = [_audited(root, data) for root in roots]
-    made.sort(key=lambda one: str(one.record.get("started", "")))
+    made.sort(key=_begun)
     return Gathered([str(root) for root in roots], results, curves, rounds, lengths, learned, audits, made)
+
+
+def _begun(made: Made) -> tuple[str, int]:
+    stage = str(made.record.get("command", "")).partition(" ")[0]
+    return str(made.record.get("started", "")), _FLOW.index(stage) if stage in _FLOW else len(_FLOW)
 
 
 def _audited(root: Path, data: Path | None) -> Audit:

@@ -76,7 +76,12 @@ def _figure(result: Result, metric: str, best: float) -> str:
 def _curves(found: Gathered, plots: dict[str, list[str]]) -> Iterator[str]:
     for section, told, missing in (
         ("recommenders", "Recommenders, by epoch.", "No training of a recommender with a `log.jsonl` was found."),
-        ("generators", "ID generators, by epoch.", "No training of an ID generator with a `log.jsonl` was found."),
+        ("first_generators", "First ID generators, by epoch.", "No training by `idgr init-gen` was found."),
+        (
+            "generators",
+            "ID generators, by epoch: the recommender's loss.",
+            "No training by `idgr train-gen` was found.",
+        ),
         ("rounds", "Runs of `idgr alternate`, by round and phase.", "No run of `idgr alternate` was found."),
     ):
         if not plots[section]:
@@ -112,6 +117,7 @@ def _lengths(files: Sequence[IdsFile], plots: Sequence[str]) -> Iterator[str]:
     if not files:
         yield "No IDs of `idgr gen-ids` were found."
         return
+    yield "Of equal files the first is shown."
     yield from (_image("Length of the IDs", plot) for plot in plots)
     rows = [
         [_cell(one.name), f"{len(one.words):,}", *_mean_and_most(one.words), *_mean_and_most(one.tokens)]
@@ -166,7 +172,7 @@ def _commands(made: Sequence[Made], command_line: Callable[[Made], list[str]]) -
     if not made:
         yield "No records of commands were found."
         return
-    yield "In the order of their start, from the records beside the outputs; an option that is not shown was not given."
+    yield "In the order of their start, from the records beside the outputs; options not shown were off or not given."
     whole = [one for one in made if one.run is None]
     versions = [_versions(one) for one in whole]
     for one, version in zip(whole, versions, strict=True):

@@ -34,31 +34,38 @@ def draw(found: Gathered, folder: Path) -> dict[str, list[str]]:
     """Draw everything that there is.
 
     Returns:
-        The names of the files by section: `recommenders`, `generators`, `rounds`, `segments` and `lengths`; those of
-        segments are as many as the test sets, with an empty name where one has no segments.
+        The names of the files by section: `recommenders`, `first_generators`, `generators`, `rounds`, `segments` and
+        `lengths`; those of segments are as many as the test sets, with an empty name where one has no segments.
     """
     loss = ("loss", "training loss")
     recommender = (loss, ("ndcg@10", "validation NDCG@10"))
-    generator = (loss, ("held_out_loss", "loss on held-out pairs"))
+    copying = (loss, ("held_out_loss", "loss on held-out pairs"))
     return {
-        "recommenders": _curves(found, folder, ("train-rec",), "learning-recommender.png", *recommender),
-        "generators": _curves(found, folder, ("init-gen", "train-gen"), "learning-generator.png", *generator),
+        "recommenders": _curves(found, folder, "train-rec", "learning-recommender.png", *recommender),
+        # Their losses are of different things: the IDs that are taught, and the recommender's on its target.
+        "first_generators": _curves(found, folder, "init-gen", "learning-first-generator.png", *copying),
+        "generators": _curves(found, folder, "train-gen", "learning-generator.png", loss),
         "rounds": _rounds(found, folder),
         "segments": [_segments(one, folder, f"segments-{n}.png") for n, one in enumerate(found.test_sets, 1)],
         "lengths": _lengths(found.ids, folder),
     }
 
 
-def _curves(found: Gathered, folder: Path, commands: Sequence[str], name: str, *panels: tuple[str, str]) -> list[str]:
-    curves = [curve for curve in found.curves if curve.command in commands and curve.epochs][:MOST_SERIES]
-    told = [(key, label) for key, label in panels if any(_points(curve.epochs, key) for curve in curves)]
+def _curves(found: Gathered, folder: Path, command: str, name: str, *panels: tuple[str, str]) -> list[str]:
+    by_points: dict[str, tuple[list[str], list[dict[str, Any]]]] = {}
+    for curve in found.curves:
+        if curve.command == command and curve.epochs:
+            drawn = str([_points(curve.epochs, key) for key, _ in panels])
+            by_points.setdefault(drawn, ([], curve.epochs))[0].append(curve.name)
+    # Equal curves, such as those of the first round of two runs, would hide each other.
+    curves = [(" = ".join(names), epochs) for names, epochs in by_points.values()][:MOST_SERIES]
+    told = [(key, label) for key, label in panels if any(_points(epochs, key) for _, epochs in curves)]
     if not told:
         return []
     with _figure(folder / name, len(told), len(curves)) as axes:
         for ax, (key, label) in zip(axes, told, strict=True):
-            for place, curve in enumerate(curves):
-                points = _points(curve.epochs, key)
-                ax.plot(*_columns(points), label=curve.name, marker="o", markersize=4, **_look(place))
+            for place, (names, epochs) in enumerate(curves):
+                ax.plot(*_columns(_points(epochs, key)), label=names, marker="o", markersize=4, **_look(place))
             _axis(ax, "epoch", label)
             ax.xaxis.get_major_locator().set_params(integer=True)
     return [name]
@@ -71,7 +78,7 @@ def _rounds(found: Gathered, folder: Path) -> list[str]:
     # Runs of another mode lack phases; the phases of all in their order, the generator's before the recommender's.
     phases = sorted({(line["round"], str(line.get("phase"))) for lines in runs.values() for line in lines})
     place_of = {phase: place for place, phase in enumerate(phases)}
-    panels = (("ndcg@10", "validation NDCG@10"), ("ids_changed", "share of IDs changed by the phase"))
+    panels = (("ndcg@10", "validation NDCG@10"), ("ids_changed", "IDs changed by the phase"))
     with _figure(folder / "rounds.png", len(panels), len(runs)) as axes:
         for ax, (key, label) in zip(axes, panels, strict=True):
             for place, lines in enumerate(list(runs.values())[:MOST_SERIES]):
@@ -80,7 +87,8 @@ def _rounds(found: Gathered, folder: Path) -> list[str]:
                     for line in lines
                     if isinstance(line.get(key), (int, float))
                 ]
-                ax.plot(*_columns(points), label=list(runs)[place], marker="o", **_look(place))
+                look = _look(place) | ({} if key == "ndcg@10" else {"linestyle": ""})  # a change is no course
+                ax.plot(*_columns(points), label=list(runs)[place], marker="o", clip_on=False, **look)
             ax.set_xticks(range(len(phases)), [f"{number} {phase}" for number, phase in phases])
             ax.margins(x=0.1)
             _axis(ax, "round and phase", label)
@@ -119,10 +127,11 @@ def _lengths(files: Sequence[IdsFile], folder: Path) -> list[str]:
         return []
     with _figure(folder / "id-lengths.png", len(panels), len(shown)) as axes:
         for ax, (unit, rows) in zip(axes, panels, strict=True):
-            longest = max(max(lengths) for _, lengths in rows)
+            shortest = min(min(lengths) for _, lengths in rows)
+            places = range(max(0, shortest - 1), max(max(lengths) for _, lengths in rows) + 2)
             for one, lengths in rows:
-                shares = [lengths.count(length) / len(lengths) for length in range(longest + 2)]
-                ax.step(range(longest + 2), shares, where="mid", label=one.name, **_look(shown.index(one)))
+                shares = [lengths.count(length) / len(lengths) for length in places]
+                ax.step(places, shares, where="mid", label=one.name, **_look(shown.index(one)))
             _axis(ax, f"{unit} of the ID", "share of items")
             ax.xaxis.get_major_locator().set_params(integer=True)
             ax.set_ylim(bottom=0)

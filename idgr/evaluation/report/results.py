@@ -105,13 +105,13 @@ def test_sets(folders: list[RunFolder]) -> list[TestSet]:
 def _add(found: list[TestSet], folder: RunFolder, output: Output, path: Path, role: str, per_user: Path | None) -> None:
     metrics = read_object(path)
     figures = _figures(metrics)
-    sizes = [metrics.get("n_users"), metrics.get("n_items")]
-    if not any(name.startswith("hr@") for name in figures) or not all(isinstance(size, int) for size in sizes):
+    sizes = [size for size in (metrics.get("n_users"), metrics.get("n_items")) if isinstance(size, int)]
+    if not any(name.startswith("hr@") for name in figures) or len(sizes) < 2:
         raise IdgrError("holds no hit rate of `idgr eval`", "score the recommendations again", where=path)
     truth, digest = output.named(role) or "-", output.digest(role)
     place = next((one for one in found if digest is not None and one.digest == digest), None)
     if place is None:
-        place = TestSet(truth, digest, int(sizes[0]), int(sizes[1]))
+        place = TestSet(truth, digest, *sizes)
         found.append(place)
     name = _name(folder, path)
     rate = hit_rate_of(list(figures))
