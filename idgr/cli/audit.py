@@ -50,7 +50,10 @@ def audit(
             raise IdgrError("there is no such folder", "give a folder, such as `idgr prep` writes", where=folder)
     if prepared is not None and not is_data(prepared):
         raise IdgrError("holds no items.jsonl and train.jsonl", "give a folder that `idgr prep` wrote", where=prepared)
-    checks, found = _checks(root, prepared)
+
+    from idgr.evaluation.audit.verdict import all_checks
+
+    checks, found = all_checks(root, prepared)
     if mutate:
         from idgr.cli.mutation import mutation_checks
 
@@ -72,29 +75,6 @@ def audit(
             "see the evidence above",
             where=root,
         )
-
-
-def _checks(root: Path, data: Path | None) -> tuple[list[Check], Path | None]:
-    """Everything that can be checked, and the prepared folder, if there is one."""
-    from idgr.evaluation.audit.published import is_published, published_checks
-
-    if is_published(root):
-        return published_checks(root), None
-
-    from idgr.evaluation.audit.data import data_checks, read_data
-    from idgr.evaluation.audit.made_ids import ids_checks
-    from idgr.evaluation.audit.models import model_checks
-    from idgr.evaluation.audit.provenance import look_at, recorded_check
-    from idgr.evaluation.audit.results import result_checks
-
-    findings = look_at(root, data)
-    checks = data_checks(read_data(findings.data)) if findings.data is not None else []
-    if findings.outputs and findings.data != root:
-        checks.append(recorded_check(findings))
-    checks += ids_checks(findings) + model_checks(findings)
-    if findings.data != root or len(findings.outputs) > 1:
-        checks += result_checks(findings)
-    return checks, findings.data
 
 
 def _show(checks: list[Check], root: Path) -> None:

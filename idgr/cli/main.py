@@ -24,6 +24,7 @@ from idgr.errors import DISK_FAULTS, IdgrError, one_line
 # building all of them would take longer than the help of one.
 COMMANDS = {
     "prep": ("idgr.cli.prep", "app"),
+    "stats": ("idgr.cli.stats", "stats"),
     "init-gen": ("idgr.cli.init_gen", "init_gen"),
     "gen-ids": ("idgr.cli.gen_ids", "gen_ids"),
     "train-rec": ("idgr.cli.train_rec", "train_rec"),
@@ -33,7 +34,9 @@ COMMANDS = {
     "recommend": ("idgr.cli.recommend", "recommend"),
     "eval": ("idgr.cli.eval", "eval_command"),
     "zeroshot": ("idgr.cli.zeroshot", "zeroshot"),
+    "compare": ("idgr.cli.compare", "compare"),
     "audit": ("idgr.cli.audit", "audit"),
+    "report": ("idgr.cli.report", "report"),
     "ids": ("idgr.cli.ids", "app"),
     "bench": ("idgr.cli.bench", "app"),
 }

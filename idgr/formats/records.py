@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Collection, Container, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -124,6 +124,18 @@ class Recommendation:
         return {"user_id": self.user_id, "items": self.items, "scores": self.scores}
 
 
+@dataclass(frozen=True, slots=True)
+class UserFigures:
+    """A line of what `idgr eval --per-user` writes: a user, the target, and some of the numbers.
+
+    `target` is None where the line does not tell it; `values` are in the order in which they were asked for.
+    """
+
+    user_id: str
+    target: str | None
+    values: list[float]
+
+
 def key(row: dict[str, Any], name: str) -> str:
     """The user or item key under `name`. Raises `ValueError` where it is missing, empty or of another type."""
     value = row.get(name)
@@ -232,6 +244,25 @@ def read_recommendations(
         return recommendation
 
     return read_jsonl(path, _once(parse, "user_id"))
+
+
+def read_user_figures(path: str | os.PathLike[str], names: Collection[str]) -> list[UserFigures]:
+    """The numbers under `names` of every line of a per-user file, in file order.
+
+    Raises:
+        IdgrError: a line lacks one of them as a number, or a user appears twice.
+    """
+
+    def parse(row: dict[str, Any]) -> UserFigures:
+        user = key(row, "user_id")
+        for name in names:
+            value = row.get(name)
+            if not isinstance(value, (int, float)) or isinstance(value, bool):
+                raise ValueError(f'no number "{name}"; write the rows with `idgr eval --per-user` and the same -k')
+        target = key(row, "target") if row.get("target") is not None else None
+        return UserFigures(user, target, [float(row[name]) for name in names])
+
+    return list(read_jsonl(path, _once(parse, "user_id")))
 
 
 def ids_fingerprint(ids: Iterable[ItemId]) -> str:

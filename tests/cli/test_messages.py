@@ -50,6 +50,8 @@ WITHOUT_A_PLACE = {
     ("bench/processes.py", "the contender {} ended with code {}"),
     ("bench/train_recommender.py", "there are {} training instances, not the {} of all steps"),
     ("cli/bench.py", "pandas, which idgr is compared with, is not installed"),
+    ("evaluation/significance.py", "scipy, which does the statistics, is not installed"),
+    ("evaluation/report/plots.py", "{}, which a report needs, is not installed"),
     ("training/tracking.py", "--track {} needs {}, which is not installed"),
 }  # fmt: skip
 

@@ -22,13 +22,13 @@ from typing import Any
 
 import orjson
 
-from idgr.cli.audit import _checks as folder_checks
 from idgr.cli.main import run
 from idgr.corpus.metadata import texts
 from idgr.corpus.preparation import PrepOptions, prepare
 from idgr.corpus.sources import amazon, jsonl, movielens, yelp
 from idgr.corpus.text import plain_text
 from idgr.errors import IdgrError
+from idgr.evaluation.audit.verdict import all_checks
 from idgr.formats import records
 from idgr.formats.jsonl import Lines, dump_line, read_jsonl
 from idgr.formats.run_info import read_run
@@ -196,7 +196,7 @@ def audit_folder(data: bytes) -> None:
         if content:
             (folder / _AUDITED[which]).write_bytes(content)
         with refusing():
-            checks, _ = folder_checks(folder / _AUDITED[which].split("/")[0], None)
+            checks, _ = all_checks(folder / _AUDITED[which].split("/")[0], None)
             for check in checks:
                 assert check.verdict in ("PASS", "FAIL", "SKIP")
                 assert check.evidence

@@ -47,7 +47,7 @@ def ids_checks(findings: Findings) -> list[Check]:
         if maker is None:  # zeroshot's record is that of its folder
             maker = next((output for output in findings.of("zeroshot") if output.path == path.parent), None)
         ids = read_numbered(path, any_id)
-        tokenizer = _tokenizer(ids, maker, findings)
+        tokenizer = tokenizer_of(ids, maker, findings)
         checks += id_text_checks(ids, path)
         checks.append(token_check(ids, tokenizer, path, "the recommender's tokenizer is not here"))
         checks.append(_covers(ids, path, findings))
@@ -55,7 +55,7 @@ def ids_checks(findings: Findings) -> list[Check]:
     return checks
 
 
-def _tokenizer(ids: Numbered, maker: Output | None, findings: Findings) -> PreTrainedTokenizerBase | None:
+def tokenizer_of(ids: Numbered, maker: Output | None, findings: Findings) -> PreTrainedTokenizerBase | None:
     """That of a recommender trained on these IDs, or the one that they were made for."""
     fingerprint = ids_fingerprint(one for _, one in ids)
     for model in findings.of("train-rec"):

@@ -1,0 +1,1 @@
+"""The report: one page with plots, from run folders."""
