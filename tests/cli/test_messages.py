@@ -29,6 +29,7 @@ WITHOUT_A_PLACE = {
     ("decoding/trie.py", "an ID holds the end-of-sequence token"),
     ("ids/assignment.py", "item {} has no free candidate in {} attempts"),
     ("ids/assignment.py", "the recommender's tokenizer cannot spell {}"),
+    ("ids/schemes/category.py", "no item has a field {}"),
     ("ids/candidates.py", "the ID generator's probabilities are not numbers"),
     ("models/tokenizer.py", "no text to learn a vocabulary from"),
     (
@@ -48,6 +49,7 @@ WITHOUT_A_PLACE = {
     ("bench/processes.py", "the contender {} ended with code {}"),
     ("bench/train_recommender.py", "there are {} training instances, not the {} of all steps"),
     ("cli/bench.py", "pandas, which idgr is compared with, is not installed"),
+    ("ids/schemes/libraries.py", "--scheme {} needs {}, which is not installed"),
     ("training/tracking.py", "--track {} needs {}, which is not installed"),
 }  # fmt: skip
 

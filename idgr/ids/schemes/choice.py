@@ -82,8 +82,8 @@ def scheme_ids(items: Sequence[Item], sequences: Iterable[Sequence[str]], option
             return random_ids(len(items), options.levels, options.codebook, options.seed)
         case _:
             import faiss  # noqa: F401 - before `one_thread`, as are these
-            import sklearn.decomposition
-            import sklearn.feature_extraction.text  # noqa: F401
+            import sklearn.feature_extraction.text
+            import sklearn.utils.extmath  # noqa: F401
 
             from idgr.ids.schemes.semantic import semantic_ids
             from idgr.ids.schemes.text_vectors import text_vectors

@@ -18,7 +18,8 @@ def read_fields(text: str) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     names = list(FIELD_NAME.finditer(text))
-    for match, after in zip(names, [*names[1:], None], strict=True):
+    ends = [match.start() for match in names[1:]] + [len(text)]
+    for match, end in zip(names, ends, strict=False):
         name = match.group().lstrip(";").strip()[:-1].strip().lower()
-        found.setdefault(name, text[match.end() : after.start() if after else len(text)].strip())
+        found.setdefault(name, text[match.end() : end].strip())
     return found

@@ -22,6 +22,7 @@ Floats32 = npt.NDArray[np.float32]
 
 TFIDF = "tfidf"
 _WIDTH = 64  # of the vectors from counts
+_POWERS = 5  # iterations that sharpen the decomposition
 _BATCH = 32
 _MOST_TOKENS = 256
 
@@ -43,14 +44,15 @@ def text_vectors(texts: Sequence[str], source: str, seed: int) -> Floats32:
 
 def _from_counts(texts: Sequence[str], seed: int) -> Any:
     """TF-IDF of the words, reduced to `_WIDTH` dimensions by a truncated singular value decomposition."""
-    from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.utils.extmath import randomized_svd
 
     counts = TfidfVectorizer(analyzer=_words, sublinear_tf=True).fit_transform(texts)
     width = min(_WIDTH, *counts.shape)
     if counts.shape[1] <= width:  # nothing to reduce
         return counts.toarray()
-    return TruncatedSVD(width, random_state=seed).fit_transform(counts)
+    left_NW, values_W, _ = randomized_svd(counts, width, n_iter=_POWERS, random_state=seed)
+    return left_NW * values_W
 
 
 def _words(text: str) -> list[str]:

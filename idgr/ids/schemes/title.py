@@ -32,4 +32,6 @@ def title_ids(texts: Sequence[str], field: str, n_words: int) -> list[str]:
 
 def _title(text: str, name: str) -> str:
     fields = read_fields(text)
-    return fields.get(name) or next((value for value in fields.values() if value), "") or text
+    if not fields:
+        return text
+    return fields.get(name) or next((value for value in fields.values() if value), "")
