@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import glob
+import inspect
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from idgr.cli import scheme_options
 from idgr.cli.catalogue import read_catalogue
+from idgr.cli.scheme_options import TEXTUAL, ids_by_scheme, options_of, shaping
 from idgr.errors import UsageError
 from idgr.formats.jsonl import STDIN, STDOUT, dump_line, replace_file
 from idgr.formats.records import Item, ItemId
@@ -23,13 +26,14 @@ if TYPE_CHECKING:
 
 HUB_GENERATOR = "nandakishormpai/t5-small-machine-articles-tag-generation"
 KEYPHRASE = "keyphrase"
-_NOT_SHAPING = {"items", "output", "assign", "rec_tokenizer", "batch_size", "device"}
+_NOT_SHAPING = {"assign", "batch-size", "device"}
 _GIVE_TEXT = "give it some, or take --empty-text key to make its ID of its key"
 
 
 def gen_ids(
     items: Annotated[str, typer.Argument(metavar="ITEMS", help="items.jsonl, or any JSON Lines with item_id.")],
     output: Annotated[str, typer.Option("-o", "--output", help="ids.jsonl; with --shard, the candidates.")] = STDOUT,
+    scheme: scheme_options.Scheme = TEXTUAL,
     model: Annotated[
         str, typer.Option("--model", help="Generator: a folder, a hub name, or `keyphrase`, a rule without a model.")
     ] = HUB_GENERATOR,
@@ -73,12 +77,30 @@ def gen_ids(
     assign: Annotated[
         list[str] | None, typer.Option("--assign", metavar="GLOB", help="Assign IDs from the shards' candidates.")
     ] = None,
+    train: scheme_options.Train = None,
+    clusters: scheme_options.Clusters = 20,
+    leaf_size: scheme_options.LeafSize = 100,
+    category_field: scheme_options.CategoryField = "categories",
+    category_depth: scheme_options.CategoryDepth = 5,
+    title_field: scheme_options.TitleField = "title",
+    title_words: scheme_options.TitleWords = 6,
+    levels: scheme_options.Levels = 3,
+    codebook: scheme_options.Codebook = 256,
+    text_vectors: scheme_options.TextVectors = "tfidf",
+    seed: scheme_options.Seed = 0,
 ) -> None:
-    """Generate a unique textual ID for every item (Algorithm 1).
+    """Give every item a unique ID: a textual one (Algorithm 1), or one of another scheme.
 
     Example: idgr gen-ids data/beauty/items.jsonl --model gen/ -o ids.jsonl
+
+    Example: idgr gen-ids data/beauty/items.jsonl --scheme collaborative --train data/beauty/train.jsonl -o ids.jsonl
     """
-    given = {name.replace("_", "-"): value for name, value in locals().items() if name not in _NOT_SHAPING}
+    everything = {name.replace("_", "-"): value for name, value in locals().items()}
+    given = shaping(scheme, everything, _USUAL)
+    if scheme != TEXTUAL:
+        _by_scheme(scheme, everything, given)
+        return
+    given = {name: value for name, value in given.items() if name not in _NOT_SHAPING}
     _check_conflicts(items, model, shard, assign, rec_tokenizer)
 
     from idgr.ids.shards import candidate_rows, parse_shard, read_candidates
@@ -119,6 +141,31 @@ def gen_ids(
             records = _by_model(catalogue, model, rec_tokenizer, device, options, first, run)
             written.writelines(dump_line(record.row()) for record in records)
     run.write(output)
+
+
+_USUAL = {
+    name.replace("_", "-"): parameter.default for name, parameter in inspect.signature(gen_ids).parameters.items()
+}
+
+
+def _by_scheme(scheme: str, everything: dict[str, Any], given: dict[str, Any]) -> None:
+    from idgr.ids.schemes.choice import OF_TEXT
+    from idgr.ids.schemes.text_vectors import TFIDF
+
+    options = options_of(scheme, everything)
+    items, output, train = everything["items"], everything["output"], everything["train"]
+    rec_tokenizer = everything["rec-tokenizer"]
+    encoder = options.text_vectors if options.text_vectors != TFIDF else None
+    inputs = {"items": items, "train": train, "text-vectors": encoder, "rec-tokenizer": rec_tokenizer}
+    run = RunInfo("gen-ids", given, inputs, options.seed)
+    reads_text = scheme in OF_TEXT and everything["empty-text"] == "error"
+    with replace_file(output) as written:
+        catalogue = read_catalogue(items, need_text=_GIVE_TEXT if reads_text else None)
+        records = ids_by_scheme(catalogue, train, options, rec_tokenizer)
+        written.writelines(dump_line(record.row()) for record in records)
+    run.write(output)
+    words = sum(len(record.id.split()) for record in records) / max(1, len(records))
+    log(f"gen-ids: {len(records)} items, {words:.1f} words an ID, by the scheme {scheme}")
 
 
 def _check_conflicts(

@@ -22,7 +22,10 @@ from idgr.errors import IdgrError
 from idgr.formats.jsonl import STDIN, is_stream, write_json
 
 RUN_FILE = "run.json"
-_PACKAGES = ("torch", "transformers", "tokenizers", "sentencepiece", "numpy", "polars", "accelerate", "safetensors")
+_PACKAGES = (
+    *("torch", "transformers", "tokenizers", "sentencepiece", "numpy", "polars", "accelerate", "safetensors"),
+    *("scikit-learn", "scipy", "faiss-cpu"),
+)
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:

@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 from idgr.ids.assignment import assign
+from idgr.ids.schemes.fields import FIELD_NAME
 from idgr.ids.spelling import clean_id, fold
 
 WORDS = 4
@@ -30,7 +31,6 @@ _FUNCTION_WORDS = frozenset(
     """a an and are as at be by for from in is it of on or s that the this to with your""".split()  # noqa: SIM905
 )
 
-_FIELD_NAME = re.compile(r"(?:^|;)\s*[^\W\d][^:;,.]{0,39}:(?=\s)")
 # Scripts that put no spaces between words: Thai, Lao, Myanmar, Khmer, kana, Han.
 _UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
@@ -55,7 +55,7 @@ def keyphrase_ids(
     Returns:
         A phrase for each text, of `WORDS` words where the text has them and at most `MOST_WORDS` and a number.
     """
-    frequency = Counter(word for text in texts for word in set(_words(text)))
+    frequency = Counter(word for text in texts for word in set(words_of(text)))
     vocabulary = list(frequency)
     spelled = (
         set(vocabulary)
@@ -64,7 +64,7 @@ def keyphrase_ids(
     )
 
     def phrases(text: str) -> list[str]:
-        words = [word for word in _words(text) if word in spelled]
+        words = [word for word in words_of(text) if word in spelled]
         return _phrases(words, frequency, len(texts))
 
     if not unique:
@@ -81,8 +81,9 @@ def keyphrase_ids(
     return [chosen.text for chosen in assign(range(len(texts)), propose, 1, everything)]
 
 
-def _words(text: str) -> Iterator[str]:
-    for word in clean_id(_FIELD_NAME.sub(" ; ", text)).split():
+def words_of(text: str) -> Iterator[str]:
+    """The words of a plain text that an ID may hold, in order, without the names of fields and what is overlong."""
+    for word in clean_id(FIELD_NAME.sub(" ; ", text)).split():
         if len(word) > _LONGEST_UNSPACED and _UNSPACED.search(word):
             yield from _pieces(word)
         elif len(word) <= _LONGEST:

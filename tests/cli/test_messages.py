@@ -29,6 +29,7 @@ WITHOUT_A_PLACE = {
     ("decoding/trie.py", "an ID holds the end-of-sequence token"),
     ("ids/assignment.py", "item {} has no free candidate in {} attempts"),
     ("ids/assignment.py", "the recommender's tokenizer cannot spell {}"),
+    ("ids/schemes/category.py", "no item has a field {}"),
     ("ids/candidates.py", "the ID generator's probabilities are not numbers"),
     ("models/llama.py", "the longest ID has {} tokens with EOS, but the model has {} places for an item"),
     ("models/tokenizer.py", "no text to learn a vocabulary from"),
@@ -52,6 +53,7 @@ WITHOUT_A_PLACE = {
     ("cli/bench.py", "pandas, which idgr is compared with, is not installed"),
     ("evaluation/significance.py", "scipy, which does the statistics, is not installed"),
     ("evaluation/report/plots.py", "{}, which a report needs, is not installed"),
+    ("ids/schemes/libraries.py", "--scheme {} needs {}, which is not installed"),
     ("training/tracking.py", "--track {} needs {}, which is not installed"),
 }  # fmt: skip
 

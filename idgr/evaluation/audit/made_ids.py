@@ -13,6 +13,7 @@ from idgr.evaluation.audit.checks import FAIL, PASS, Check, skipped
 from idgr.evaluation.audit.data import read_numbered
 from idgr.evaluation.audit.id_texts import Numbered, any_id, id_text_checks, token_check
 from idgr.evaluation.audit.provenance import Findings, Output
+from idgr.evaluation.audit.scheme_ids import order_check, scheme_check, scheme_of
 from idgr.formats.records import Item, ids_fingerprint, read_items
 from idgr.formats.run_info import sha256_file
 from idgr.ids.keyphrase import keyphrase_ids
@@ -52,6 +53,8 @@ def ids_checks(findings: Findings) -> list[Check]:
         checks.append(token_check(ids, tokenizer, path, "the recommender's tokenizer is not here"))
         checks.append(_covers(ids, path, findings))
         checks.append(_from_text(ids, path, maker, findings))
+        if (ordered := order_check(ids, path, findings)) is not None:
+            checks.append(ordered)
     return checks
 
 
@@ -85,6 +88,8 @@ def _from_text(ids: Numbered, path: Path, maker: Output | None, findings: Findin
     outputs = maker.record.get("outputs")
     if not isinstance(outputs, dict) or outputs.get(path.name) != sha256_file(path):
         return Check(FROM_TEXT, str(path), FAIL, "the file is not the one that its run.json tells of")
+    if scheme_of(maker) is not None and not zeroshot:
+        return scheme_check(FROM_TEXT, ids, path, maker, findings)
     strange = [role for role in maker.roles if role not in _ROLES and not role.startswith("candidates ")]
     if strange and not zeroshot:
         return Check(FROM_TEXT, str(path), FAIL, f"{', '.join(strange)} went into them too")

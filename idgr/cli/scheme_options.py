@@ -1,0 +1,123 @@
+"""Options of `gen-ids` that one scheme or a few of them read, and making IDs by such a scheme."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from idgr.errors import IdgrError, UsageError
+from idgr.formats.jsonl import STDIN
+from idgr.formats.records import Item, ItemId
+
+if TYPE_CHECKING:
+    from idgr.ids.schemes.choice import SchemeOptions
+
+Name = Literal["textual", "sequential", "collaborative", "category", "title", "random", "semantic"]
+TEXTUAL: Name = "textual"
+
+Scheme = Annotated[
+    Name,
+    typer.Option("--scheme", help="What IDs are made of; textual is Algorithm 1 or, by --model, the keyphrase rule."),
+]
+Seed = Annotated[
+    int, typer.Option("--seed", min=0, help="Of what is random in a scheme; category, title and textual have nothing.")
+]
+Train = Annotated[
+    str | None,
+    typer.Option("--train", help="train.jsonl, which sequential and collaborative IDs are made of."),
+]
+Clusters = Annotated[int, typer.Option("--clusters", help="collaborative: parts that a cluster is divided into.")]
+LeafSize = Annotated[int, typer.Option("--leaf-size", help="collaborative: items of a cluster that is left whole.")]
+CategoryField = Annotated[
+    str, typer.Option("--category-field", help="category: the field of the text that lists categories, widest first.")
+]
+CategoryDepth = Annotated[
+    int, typer.Option("--category-depth", help="category: so many of them; a number tells equals apart.")
+]
+TitleField = Annotated[
+    str, typer.Option("--title-field", help="title: the field with the title; of items without it, the first field.")
+]
+TitleWords = Annotated[int, typer.Option("--title-words", help="title: so many of its words.")]
+Levels = Annotated[int, typer.Option("--levels", help="semantic, random: code words of an ID.")]
+Codebook = Annotated[int, typer.Option("--codebook", help="semantic, random: codes of a level.")]
+TextVectors = Annotated[
+    str, typer.Option("--text-vectors", help="semantic: tfidf, or the folder of an encoder or T5 that reads the texts.")
+]
+
+_EVERY = {"items", "output", "scheme", "seed", "rec-tokenizer"}
+_READ_BY: dict[str, set[str]] = {
+    "sequential": {"train"},
+    "collaborative": {"train", "clusters", "leaf-size"},
+    "category": {"category-field", "category-depth", "empty-text"},
+    "title": {"title-field", "title-words", "empty-text"},
+    "random": {"levels", "codebook"},
+    "semantic": {"levels", "codebook", "text-vectors", "empty-text"},
+}
+_OF_SCHEMES = set().union(*_READ_BY.values()) - {"empty-text"}
+
+
+def shaping(scheme: str, given: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that the scheme reads, without the files and --seed, which a record holds elsewhere.
+
+    Args:
+        given: all options, by their names on the command line without the dashes before them.
+        usual: their defaults.
+
+    Raises:
+        UsageError: another option is not at its default, or one that the scheme needs is missing.
+    """
+    read = _READ_BY.get(scheme, given.keys() - _OF_SCHEMES) | _EVERY
+    strange = [name for name, value in given.items() if name not in read and value != usual[name]]
+    if strange:
+        readers = [name for name, names in _READ_BY.items() if strange[0] in names]
+        rest = f"it is for {' and '.join(readers) or f'--scheme {TEXTUAL}'}"
+        raise UsageError(f"--{strange[0]} given with --scheme {scheme}, which does not read it", rest)
+    if "train" in _READ_BY.get(scheme, ()) and given["train"] is None:
+        raise UsageError(f"--scheme {scheme} without --train", "give the train.jsonl of the items")
+    if given["items"] == given["train"] == STDIN:
+        raise UsageError("standard input (-) given for items and --train", "give `-` once")
+    elsewhere = {"items", "output", "train", "text-vectors", "rec-tokenizer", "seed"}
+    return {name: given[name] for name in given if name in read - elsewhere}
+
+
+def options_of(scheme: str, given: Mapping[str, Any]) -> SchemeOptions:
+    """Raises `UsageError` where a number is too small or too large."""
+    from dataclasses import fields
+
+    from idgr.ids.schemes.choice import SchemeOptions
+
+    return SchemeOptions(**{field.name: given[field.name.replace("_", "-")] for field in fields(SchemeOptions)})
+
+
+def ids_by_scheme(
+    catalogue: list[Item], train: str | None, options: SchemeOptions, rec_tokenizer: str | None
+) -> list[ItemId]:
+    """An ID for each item, in file order.
+
+    Raises:
+        IdgrError: as `scheme_ids` does; `train` holds an unknown item; or the tokenizer does not read the IDs back.
+    """
+    from idgr.formats.records import read_sequences
+    from idgr.ids.schemes.choice import scheme_ids
+
+    known = {item.item_id for item in catalogue}
+    sequences = [] if train is None else [row.items for row in read_sequences(train, known)]
+    texts = scheme_ids(catalogue, sequences, options)
+    if rec_tokenizer is not None:
+        from idgr.ids.spelling import can_spell
+        from idgr.models.tokenizer import load_tokenizer
+
+        wrong = [
+            text
+            for text, right in zip(texts, can_spell(load_tokenizer(rec_tokenizer), texts), strict=True)
+            if not right
+        ]
+        if wrong:
+            raise IdgrError(
+                f"the tokenizer does not read back {len(wrong)} of {len(texts)} IDs, such as {wrong[0]!r}",
+                "give another --rec-tokenizer or none: train-rec then learns its vocabulary from the IDs",
+                where=rec_tokenizer,
+            )
+    return [ItemId(item.item_id, text) for item, text in zip(catalogue, texts, strict=True)]
