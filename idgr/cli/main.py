@@ -34,6 +34,8 @@ COMMANDS = {
     "zeroshot": ("idgr.cli.zeroshot", "zeroshot"),
     "audit": ("idgr.cli.audit", "audit"),
     "ids": ("idgr.cli.ids", "app"),
+    "export": ("idgr.cli.export", "export"),
+    "import": ("idgr.cli.import_run", "import_run"),
     "bench": ("idgr.cli.bench", "app"),
 }
 
