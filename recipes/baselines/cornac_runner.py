@@ -10,12 +10,14 @@ words, and the users that items share in training, each reduced by a singular va
 
 Usage: python cornac_runner.py MODEL EXPORTED test.jsonl recs.jsonl [--epochs N] [--tokenizer-epochs N]
            [--valid-users N] [--seed N] [-k N] [--text-vectors FILE] [--item-vectors FILE]
+           [--set NAME=VALUE …]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from ast import literal_eval
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -51,6 +53,7 @@ def main() -> None:
         # Beams that end at items of the history are lost, so there are more than are asked for.
         "n_beams": arguments.k + MOST_HISTORY,
         "seed": arguments.seed,
+        **dict(arguments.set),
     }
     if arguments.model == "TIGER":
         model = TIGER(**common)
@@ -77,7 +80,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("-k", type=int, default=10, help="items a list")
     parser.add_argument("--text-vectors", type=Path, help="a .npy file, a row for each line of items.tsv")
     parser.add_argument("--item-vectors", type=Path, help=f"the same from a recommender, {LATENT_WIDTH} wide (LETTER)")
+    parser.add_argument("--set", type=setting, action="append", default=[], help="an option of the model's")
     return parser.parse_args()
+
+
+def setting(text: str) -> tuple[str, object]:
+    name, _, value = text.partition("=")
+    return name, literal_eval(value)
 
 
 def read_sessions(path: Path, number: dict[str, int]) -> SequentialDataset:
