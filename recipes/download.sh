@@ -77,17 +77,21 @@ fetch() {
     transfer "$url" "$part" || code=$?
   fi
   if ((code != 0)); then
-    [[ $status == [45]* ]] && fail "$url: the server answers $status; look for the data set's new address, or give --base"
+    [[ $status != [45]* ]] \
+      || fail "$url: the server answers $status; look for the data set's new address, or give --base"
     fail "$url: curl ended with code $code; run again, it goes on where it stopped"
   fi
   case $file in
     *.gz) gzip -t "$part" 2> /dev/null || fail "$part is damaged; remove it and run again" ;;
-    *.zip) "$(find_python)" -m zipfile -t "$part" > /dev/null 2>&1 || fail "$part is damaged; remove it and run again" ;;
+    *.zip)
+      "$(find_python)" -m zipfile -t "$part" > /dev/null 2>&1 || fail "$part is damaged; remove it and run again"
+      ;;
   esac
   if [[ -n $(recorded "$file") ]]; then
     check "$file" "$part" || fail "$url has changed: $part is not what $record says; take its line out to accept it"
   else
-    printf '%s\t%s\t%s\t%s\t%s\n' "$file" "$(stat -c %s "$part")" "$(digest "$part")" "$url" "$(date -u +%F)" >> "$record"
+    printf '%s\t%s\t%s\t%s\t%s\n' "$file" "$(stat -c %s "$part")" "$(digest "$part")" "$url" "$(date -u +%F)" \
+      >> "$record"
   fi
   mv "$part" "$path"
 }
@@ -113,10 +117,14 @@ if begin 2 "how to go on"; then
     files=("${files[@]##*/}")
     case $name in
       yelp)
-        printf '%s\n' "Yelp's dump must be asked for at https://business.yelp.com/data/resources/open-dataset/ ; unpack it, then" \
+        printf '%s\n' \
+          "Yelp's dump must be asked for at https://business.yelp.com/data/resources/open-dataset/ ; unpack it, then" \
           "idgr prep yelp yelp_academic_dataset_review.json --meta yelp_academic_dataset_business.json -o data/yelp/"
         ;;
-      ml-*) printf '%s\n' "unpack $out/$name/${files[0]}, then idgr prep movielens with its ratings file and --meta its movies file" ;;
+      ml-*)
+        printf '%s\n' "unpack $out/$name/${files[0]}, then" \
+          "idgr prep movielens with its ratings file, --meta with its movies file, -o data/$name/"
+        ;;
       *) printf '%s\n' "idgr prep amazon $out/$name/${files[0]} --meta $out/$name/${files[1]} -o data/$name/" ;;
     esac
   done

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from ast import literal_eval
 from pathlib import Path
 from urllib.parse import unquote
@@ -46,6 +47,7 @@ def main() -> None:
         "n_epochs": arguments.epochs,
         "rqvae_n_epochs": arguments.tokenizer_epochs,
         "rqvae_latent_dim": LATENT_WIDTH,
+        "rqvae_codebook_size": codebook_size(len(rows)),
         "max_len": MOST_HISTORY,
         "model_selection": "best",
         "val_eval_every": min(5, arguments.epochs),
@@ -62,6 +64,7 @@ def main() -> None:
             items = shared_user_vectors(train, len(rows), arguments.seed)
         else:
             items = np.load(arguments.item_vectors)
+        common = {"rqvae_kmeans_jobs": len(os.sched_getaffinity(0)), **common}
         model = LETTER(cf_embeddings=items, cf_embedding_ids=list(number), **common)
     model.fit(train, valid)
     write_recommendations(model, arguments.queries, list(number), arguments.k, arguments.recs)
@@ -87,6 +90,11 @@ def parse() -> argparse.Namespace:
 def setting(text: str) -> tuple[str, object]:
     name, _, value = text.partition("=")
     return name, literal_eval(value)
+
+
+def codebook_size(n_items: int) -> int:
+    """256 as published, less where there would not be two items for each code, which LETTER demands."""
+    return min(256, 1 << max((n_items // 2).bit_length() - 1, 0))
 
 
 def read_sessions(path: Path, number: dict[str, int]) -> SequentialDataset:

@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import sys
+import warnings
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -31,6 +32,7 @@ Queries = dict[str, list[str]]  # histories by user
 
 def main() -> None:
     arguments = parse()
+    warnings.simplefilter("ignore", FutureWarning)  # RecBole's use of pandas draws a page of these
     exported, recs = arguments.exported.resolve(), arguments.recs.resolve()
     with open(arguments.queries, encoding="utf-8") as stream:
         queries = {str(row["user_id"]): list(map(str, row["history"])) for row in map(json.loads, stream)}

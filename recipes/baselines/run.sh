@@ -3,10 +3,11 @@
 # GRU4Rec, Caser, HGN, SASRec, BERT4Rec, FDSA and S3Rec of RecBole, TIGER and LETTER of cornac.
 #
 # Reads: the folder --data, made by `idgr prep`. Writes: the folder --out; the libraries' environments into --envs.
-# Usage: recipes/baselines/run.sh --data DIR [--models "GRU4Rec SASRec …"] [--out DIR] [--epochs N] [--users N] [--k N]
-#     [--seed N] [--envs DIR] [--stage N] [--stop-stage N]
+# Usage: recipes/baselines/run.sh --data DIR [--models "GRU4Rec SASRec …"] [--out DIR] [--epochs N] [--users N]
+#     [--valid-users N] [--k N] [--seed N] [--envs DIR] [--stage N] [--stop-stage N]
 #   --epochs: at most so many (default: 300 of RecBole's, which stop early, and 20 of cornac's)
 #   --users: test users who are scored, drawn from the seed (0: all)
+#   --valid-users: validation users who choose the epoch of cornac's models (2000); RecBole's take all
 #   stages: 1 export, 2 environments, 3 train and recommend, 4 eval, 5 table
 set -euo pipefail
 
@@ -18,10 +19,11 @@ out=runs/baselines
 envs=runs/environments
 epochs=
 users=0
+valid_users=2000
 k=10
 seed=0
 
-options=(data models out envs epochs users k seed)
+options=(data models out envs epochs users valid_users k seed)
 parse_options "$@"
 [[ -n $data ]] || die "--data is missing: name a folder that idgr prep wrote"
 [[ -f $data/items.jsonl ]] || die "$data has no items.jsonl; name a folder that idgr prep wrote"
@@ -77,7 +79,10 @@ if begin 3 "train, the epoch chosen on validation; recommend"; then
     library=$(library_of "$model")
     log "$model"
     more=()
-    [[ $library != recbole ]] || more+=(--work "$out/$model-work")
+    case $library in
+      recbole) more+=(--work "$out/$model-work") ;;
+      cornac) more+=(--valid-users "$valid_users") ;;
+    esac
     "$envs/$library/bin/python" "$here/${library}_runner.py" "$model" "$out/$library" "$split/test.jsonl" \
       "$out/$model-recs.jsonl" -k "$k" --seed "$seed" ${epochs:+--epochs "$epochs"} "${more[@]}"
   done
