@@ -38,6 +38,8 @@ COMMANDS = {
     "audit": ("idgr.cli.audit", "audit"),
     "report": ("idgr.cli.report", "report"),
     "ids": ("idgr.cli.ids", "app"),
+    "export": ("idgr.cli.export", "export"),
+    "import": ("idgr.cli.import_run", "import_run"),
     "bench": ("idgr.cli.bench", "app"),
 }
 
