@@ -64,8 +64,13 @@ find_python() {
 }
 
 # install [EXTRAS]: makes or reuses .venv, installs idgr under the tested versions unless that is done, activates it.
+# With IDGR_INSTALLED in the environment, idgr is taken as it is found there.
 install() {
   local extras=${1:-} python stamp wanted
+  if [[ -n ${IDGR_INSTALLED:-} ]]; then
+    type idgr > /dev/null || die "IDGR_INSTALLED is set, but there is no idgr on the PATH"
+    return
+  fi
   if [[ ! -x $venv/bin/python ]]; then
     python=$(find_python)
     log "making $venv with $python"

@@ -1,0 +1,165 @@
+#!/usr/bin/env bash
+# The paper's Table 4 on one data set: textual IDs beside other ways to name items (P5-SID, P5-CID, P5-SemID, semantic
+# codes), a SASRec with the full cross-entropy, Markov and popularity, all on one split, with paired tests.
+#
+# Reads: one of --data, a folder that `idgr prep` wrote; --prepared, a folder with sequences.jsonl.gz and meta.jsonl.gz;
+#   --raw, a folder with the dumps that recipes/download.sh fetches. `--dataset demo` needs none, it is made up.
+# Writes: the folder --out.
+# Usage: recipes/standard/run.sh --dataset beauty|sports|toys|yelp|demo [--size smoke|small|paper]
+#     [--data DIR | --prepared DIR | --raw DIR] [--rows "ROW ROW"] [--users N] [--out DIR] [--seed N]
+#     [--stage N] [--stop-stage N]
+#   --size: smoke, minutes on a made-up shop; small, within two hours on two CPU cores: a causal model of a million
+#     parameters from random weights that sees a sample of the users in each epoch, IDs of keyphrases; paper, a GPU day:
+#     T5-small and the paper's ID generator, three rounds of each in turns
+#   --rows: of textual, sequential, collaborative, category, semantic, title, random (the first five)
+#   --users: test users who are scored, drawn from the seed (0: all)
+#   stages: 1 prep, 2 IDs, 3 recommenders, 4 SASRec, 5 recommend and eval, 6 significance, 7 the table against
+#     recipes/standard/expected.tsv
+set -euo pipefail
+
+source "$(dirname -- "${BASH_SOURCE[0]}")/../common.sh"
+
+dataset=
+size=small
+data=
+prepared=
+raw=
+rows="textual sequential collaborative category semantic"
+users=0
+out=
+seed=0
+
+options=(dataset size data prepared raw rows users out seed)
+parse_options "$@"
+here=$root/recipes/standard
+read -ra wanted <<< "$rows"
+for row in "${wanted[@]}"; do
+  case $row in
+    textual | sequential | collaborative | category | semantic | title | random) ;;
+    *) die "unknown row $row; see $0 --help" ;;
+  esac
+done
+((${#wanted[@]})) || die "--rows names no row"
+
+case $dataset in
+  beauty) dumps=(amazon reviews_Beauty_5.json.gz meta_Beauty.json.gz) ;;
+  sports) dumps=(amazon reviews_Sports_and_Outdoors_5.json.gz meta_Sports_and_Outdoors.json.gz) ;;
+  toys) dumps=(amazon reviews_Toys_and_Games_5.json.gz meta_Toys_and_Games.json.gz) ;;
+  yelp) dumps=(yelp yelp_academic_dataset_review.json yelp_academic_dataset_business.json) ;;
+  demo) dumps=() ;;
+  *) die "--dataset ${dataset:-is missing}: name beauty, sports, toys, yelp or demo" ;;
+esac
+
+case $size in # how long each model is trained
+  smoke)
+    rec=(--arch causal --epochs 1 --valid-users 100 --valid-beams 10)
+    sasrec=(--width 32 --epochs 2)
+    ;;
+  small)
+    rec=(--arch causal --epochs 6 --epoch-instances 10000 --valid-users 2000 --max-history 50 --lr 2e-3 --dropout 0.2
+      --weight-decay 0.05 --precision auto)
+    sasrec=(--width 128 --lr 2e-3 --weight-decay 0.05 --epochs 30 --valid-users 5000 --precision auto)
+    ;;
+  paper)
+    rec=(--model t5-small --epochs 30 --precision auto)
+    sasrec=(--width 128 --lr 2e-3 --weight-decay 0.05 --epochs 100 --valid-users 5000 --precision auto)
+    ;;
+  *) die "--size $size: choose smoke, small or paper" ;;
+esac
+given=0
+for folder in "$data" "$prepared" "$raw"; do
+  [[ -z $folder ]] || given=$((given + 1))
+done
+if [[ $dataset == demo ]]; then
+  ((given == 0)) || die "--dataset demo is made up; leave --data, --prepared and --raw out"
+else
+  ((given == 1)) || die "name the data set's folder by one of --data, --prepared and --raw"
+fi
+out=${out:-runs/standard-$dataset-$size-$seed}
+data=${data:-$out/data}
+install compare,schemes
+SECONDS=0
+
+if begin 1 "split the data set"; then
+  if [[ -n $prepared ]]; then
+    idgr prep jsonl "$prepared/sequences.jsonl.gz" --meta "$prepared/meta.jsonl.gz" -o "$data"
+  elif [[ -n $raw ]]; then
+    idgr prep "${dumps[0]}" "$raw/${dumps[1]}" --meta "$raw/${dumps[2]}" -o "$data"
+  elif [[ $dataset == demo ]]; then
+    idgr prep demo --items 120 --users 240 --seed "$seed" -o "$data"
+  fi
+  mkdir -p "$out/test"
+  cp "$data"/{items,train}.jsonl "$out/test/"
+  if ((users)); then
+    python "$root/recipes/sample.py" "$data/test.jsonl" "$users" "$seed" > "$out/test/test.jsonl"
+  else
+    cp "$data/test.jsonl" "$out/test/"
+  fi
+fi
+
+if begin 2 "name the items in ${#wanted[@]} ways"; then
+  for row in "${wanted[@]}"; do
+    mkdir -p "$out/$row"
+    case $row in
+      textual) [[ $size == paper ]] || idgr gen-ids "$data/items.jsonl" --model keyphrase -o "$out/textual/ids.jsonl" ;;
+      sequential | collaborative)
+        idgr gen-ids "$data/items.jsonl" --scheme "$row" --train "$data/train.jsonl" -o "$out/$row/ids.jsonl"
+        ;;
+      *) idgr gen-ids "$data/items.jsonl" --scheme "$row" -o "$out/$row/ids.jsonl" ;;
+    esac
+  done
+fi
+
+if begin 3 "train a recommender on each"; then
+  for row in "${wanted[@]}"; do
+    if [[ $row == textual && $size == paper ]]; then
+      idgr alternate "$data" --gen nandakishormpai/t5-small-machine-articles-tag-generation --rec t5-small --rounds 3 \
+        --objective trie --precision auto --seed "$seed" -o "$out/textual/run"
+      ln -sfn run/final/rec "$out/textual/rec"
+      ln -sfn run/final/ids.jsonl "$out/textual/ids.jsonl"
+    else
+      idgr train-rec "$data/train.jsonl" --ids "$out/$row/ids.jsonl" --valid "$data/valid.jsonl" --objective trie \
+        "${rec[@]}" --seed "$seed" -o "$out/$row/rec"
+    fi
+  done
+fi
+
+if begin 4 "train a SASRec"; then
+  idgr train-sasrec "$data/train.jsonl" --items "$data/items.jsonl" --valid "$data/valid.jsonl" "${sasrec[@]}" \
+    --seed "$seed" -o "$out/sasrec/rec"
+fi
+
+if begin 5 "recommend and score, on the test users, once"; then
+  test=$out/test/test.jsonl
+  for row in "${wanted[@]}"; do
+    idgr recommend "$test" --rec "$out/$row/rec" --ids "$out/$row/ids.jsonl" -o "$out/$row/recs.jsonl"
+  done
+  idgr recommend "$test" --rec "$out/sasrec/rec" --batch-size 256 -o "$out/sasrec/recs.jsonl"
+  for row in markov popularity; do
+    mkdir -p "$out/$row"
+    idgr recommend "$test" --baseline "$row" --train "$data/train.jsonl" -o "$out/$row/recs.jsonl"
+  done
+  for row in "${wanted[@]}" sasrec markov popularity; do
+    idgr eval "$out/$row/recs.jsonl" --truth "$test" --train "$data/train.jsonl" --segments \
+      --per-user "$out/$row/users.jsonl" -o "$out/$row/metrics.json"
+  done
+fi
+
+if begin 6 "which differences are more than chance"; then
+  files=()
+  for row in "${wanted[@]}" sasrec markov popularity; do
+    files+=("$out/$row/users.jsonl")
+  done
+  idgr compare "${files[@]}" -m hr@10 -m ndcg@10 --seed "$seed" -o "$out/significance.json"
+fi
+
+if begin 7 "the table"; then
+  files=()
+  for row in "${wanted[@]}" sasrec markov popularity; do
+    files+=("$out/$row/metrics.json")
+  done
+  python "$root/recipes/table.py" --no-baselines "${files[@]}"
+  python "$root/recipes/expected.py" "$here/expected.tsv" "$dataset-$size" "${files[@]}"
+fi
+
+log "done in $SECONDS s; everything is in $out"
