@@ -61,8 +61,8 @@ def _values(record: dict[str, Any], path: Sequence[str], outputs: Sequence[Path]
     options = record.get("options")
     values = {name.replace("_", "-"): value for name, value in options.items()} if isinstance(options, dict) else {}
     inputs = record.get("inputs")
-    roles = _ROLES.get(path[0], {}) if path else {}
-    read = {}
+    roles: dict[str, str] = _ROLES.get(path[0], {}) if path else {}
+    read: dict[str, str] = {}
     for role, entry in inputs.items() if isinstance(inputs, dict) else ():
         if isinstance(entry, dict) and isinstance(entry.get("path"), str):
             read[role] = entry["path"]

@@ -111,7 +111,7 @@ def _add(found: list[TestSet], folder: RunFolder, output: Output, path: Path, ro
     truth, digest = output.named(role) or "-", output.digest(role)
     place = next((one for one in found if digest is not None and one.digest == digest), None)
     if place is None:
-        place = TestSet(truth, digest, *sizes)
+        place = TestSet(truth, digest, sizes[0], sizes[1])
         found.append(place)
     name = _name(folder, path)
     rate = hit_rate_of(list(figures))
