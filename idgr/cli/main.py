@@ -32,6 +32,7 @@ COMMANDS = {
     "alternate": ("idgr.cli.alternate", "alternate"),
     "train-sasrec": ("idgr.cli.train_sasrec", "train_sasrec"),
     "recommend": ("idgr.cli.recommend", "recommend"),
+    "blend": ("idgr.cli.blend", "blend"),
     "eval": ("idgr.cli.eval", "eval_command"),
     "zeroshot": ("idgr.cli.zeroshot", "zeroshot"),
     "compare": ("idgr.cli.compare", "compare"),

@@ -1,0 +1,121 @@
+"""Two lists as one: by hand, against a plain sum over dictionaries, and from the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import orjson
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from idgr.cli.main import run
+from idgr.evaluation.blending import blended_lists, blended_ranks, candidates
+from idgr.evaluation.metrics import target_ranks
+from idgr.formats.jsonl import write_jsonl
+from idgr.formats.records import Recommendation
+
+A = Recommendation("u", ["x", "y"], [-1.0, -2.0])
+B = Recommendation("u", ["y", "z"], [-1.0, -4.0])
+
+
+@pytest.mark.parametrize(
+    ("weight", "items", "scores"),
+    [
+        (0.0, ["x", "y", "z"], [-1.0, -2.0, -2.0]),
+        (0.5, ["y", "x", "z"], [-1.5, -2.5, -3.0]),
+        (1.0, ["y", "x", "z"], [-1.0, -4.0, -4.0]),
+    ],
+)
+def test_an_item_that_a_list_does_not_hold_is_as_good_as_its_last(
+    weight: float, items: list[str], scores: list[float]
+) -> None:
+    assert blended_lists(candidates([A], [B], by_rank=False), weight, 3) == [(items, scores)]
+
+
+def test_by_place() -> None:
+    (items, scores), = blended_lists(candidates([A], [B], by_rank=True), 0.5, 2)  # fmt: skip
+    assert items == ["y", "x"]
+    assert scores == pytest.approx([(1 / 62 + 1 / 61) / 2, 1 / 61 / 2])
+
+
+lists = st.lists(
+    st.lists(st.tuples(st.sampled_from("abcdefgh"), st.integers(-9, 0)), max_size=6, unique_by=lambda pair: pair[0]),
+    min_size=4,
+    max_size=4,
+)
+
+
+@settings(derandomize=True, deadline=None, max_examples=100)
+@given(lists, lists, st.sampled_from([0.0, 0.25, 0.7, 1.0]), st.booleans())
+def test_ranks_are_those_of_the_lists(
+    one: list[list[tuple[str, int]]], two: list[list[tuple[str, int]]], weight: float, by_rank: bool
+) -> None:
+    def recs(rows: list[list[tuple[str, int]]]) -> list[Recommendation]:
+        ordered = [sorted(row, key=lambda pair: -pair[1]) for row in rows]
+        return [
+            Recommendation(str(u), [i for i, _ in row], [float(s) for _, s in row]) for u, row in enumerate(ordered)
+        ]
+
+    found = candidates(recs(one), recs(two), by_rank=by_rank)
+    whole = [items for items, _ in blended_lists(found, weight, 99)]
+    for row, first, second in zip(whole, one, two, strict=True):
+        assert sorted(row) == sorted({item for item, _ in [*first, *second]})
+    for target in "ah":
+        targets = [target] * 4
+        assert blended_ranks(found, targets, weight).tolist() == target_ranks(whole, targets).tolist()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """The first list is right about user u, the second about v; half and half is right about both."""
+    rows = {
+        "a": [("u", ["t", "x"], [-1, -9]), ("v", ["x", "t"], [-1, -2])],
+        "b": [("v", ["t", "x"], [-1, -9]), ("u", ["x", "t"], [-1, -2])],
+    }
+    for name, lines in rows.items():
+        write_jsonl(tmp_path / f"{name}.jsonl", ({"user_id": u, "items": i, "scores": s} for u, i, s in lines))
+    write_jsonl(tmp_path / "valid.jsonl", ({"user_id": u, "history": ["h"], "target": "t"} for u in "uv"))
+    return tmp_path
+
+
+def blend(files: Path, *options: str) -> int:
+    return run(["blend", str(files / "a.jsonl"), str(files / "b.jsonl"), *options])
+
+
+def test_validation_finds_a_weight_and_test_takes_it(files: Path) -> None:
+    weight, recs = files / "weight.json", files / "recs.jsonl"
+    assert blend(files, "--truth", str(files / "valid.jsonl"), "-o", str(weight)) == 0
+    found = orjson.loads(weight.read_bytes())
+    assert (found["hr@10"], found["ndcg@10"], found["n_users"], len(found["tried"])) == (1.0, 1.0, 2, 21)
+    assert 0.1 < found["weight"] < 0.9
+    assert found["tried"][0]["ndcg@10"] < 1
+    assert blend(files, "--weight", str(weight), "-k", "1", "-o", str(recs)) == 0
+    assert [orjson.loads(line)["items"] for line in recs.read_bytes().splitlines()] == [["t"], ["t"]]
+    assert orjson.loads((files / "recs.jsonl.run.json").read_bytes())["weight"] == found["weight"]
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "hint"),
+    [
+        ([], 2, "either --weight or --truth"),
+        (["--weight", "half"], 2, "neither a number nor a file"),
+        (["--weight", "2"], 2, "from 0 to 1"),
+        (["--weight", "{}/valid.jsonl"], 1, "holds no weight"),
+    ],
+)
+def test_wrong_weights(
+    files: Path, options: list[str], code: int, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert blend(files, *(option.format(files) for option in options)) == code
+    assert hint in capsys.readouterr().err
+
+
+def test_other_users_are_refused(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_jsonl(files / "b.jsonl", [{"user_id": "u", "items": ["x"]}])
+    assert blend(files, "--weight", "0.5") == 1
+    assert "b.jsonl: has no recommendations for 1 users of the other file, such as 'v'" in capsys.readouterr().err
+    write_jsonl(files / "valid.jsonl", [{"user_id": "w", "history": ["h"], "target": "t"}])
+    write_jsonl(files / "b.jsonl", [{"user_id": u, "items": ["x"]} for u in "uv"])
+    assert blend(files, "--truth", str(files / "valid.jsonl")) == 1
+    assert "valid.jsonl: has no user 'u'" in capsys.readouterr().err
