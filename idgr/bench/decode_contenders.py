@@ -157,7 +157,7 @@ class Passes:
             return call
 
         before = self.search.evaluated
-        names = ("encode", "only", "extend", "log_normaliser")
+        names = ("read", "only", "extend", "log_normaliser")
         try:
             for name in names:
                 setattr(self.decoder, name, noted(name))
