@@ -141,7 +141,8 @@ def new_causal_backbone(
 ) -> Backbone:
     """A Llama with random weights, drawn from `seed` alone, over the vocabulary of `tokenizer`.
 
-    Its configuration has a dropout rate, which idgr's training heeds and a Llama alone does not know.
+    Every attention layer begins as a copier, as the cross-attention of `new_backbone` does and for the same reason. Its
+    configuration has a dropout rate, which idgr's training heeds and a Llama alone does not know.
     """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -163,6 +164,9 @@ def new_causal_backbone(
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config)
+        for layer in model.model.layers:
+            torch.nn.init.orthogonal_(layer.self_attn.v_proj.weight)
+            layer.self_attn.o_proj.weight.copy_(layer.self_attn.v_proj.weight.T)
     return Backbone(model, tokenizer)
 
 
