@@ -234,6 +234,20 @@ def test_what_should_not_be_trusted_fails(
     assert {name for name, _ in failed(verdicts(copy, capsys, 1)) - expected} <= related
 
 
+def test_rivals_are_scored_once_each(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, name = copy / "data", ("the test set was scored at most once", "copy")
+    idgr("train-sasrec", data / "train.jsonl", "--items", data / "items.jsonl", "--epochs", 1, "-o", copy / "sasrec")
+    for number, k in enumerate((5, 4)):
+        idgr("recommend", data / "test.jsonl", "--rec", copy / "sasrec", "-k", k, "-o", copy / f"s{number}.jsonl")
+        scored = ["--truth", data / "test.jsonl", "--train", data / "train.jsonl"]
+        idgr("eval", copy / f"s{number}.jsonl", *scored, "-o", copy / f"s{number}.json")
+        verdict, told = verdicts(copy, capsys, number)[name]
+        assert verdict == ("PASS", "FAIL")[number]
+        assert f"{number + 2} times" in told
+        assert "for 2 rivals" in told
+    assert "SASRec, seed 0 by" in told
+
+
 def test_a_final_round_that_is_not_the_best_fails(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

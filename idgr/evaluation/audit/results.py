@@ -68,26 +68,59 @@ def _belong(rec: Path, ids: Path, subject: Path) -> Check:
 
 
 def _scored(findings: Findings) -> Check:
-    """How many models' recommendations for test.jsonl were scored; only what lies below the folder is seen."""
+    """Whether no row of a results table has two scorings on test.jsonl; only what lies below the folder is seen."""
     if findings.data is None:
         return skipped(SCORED, findings.root, "the data set is not here; name it with --data")
     test = findings.data_digest("test")
     if test is None:
         return skipped(SCORED, findings.root, f"{findings.data} has no test.jsonl")
-    # A baseline is no model of ours, and scoring the same lists again chooses nothing.
-    baselines = {findings.digest(recs.path) for recs in findings.of("recommend") if recs.option("baseline") is not None}
-    scored: dict[str, str] = {}
+    made = {findings.digest(recs.path): recs for recs in findings.of("recommend", "blend")}
+    # Scoring the same lists again chooses nothing.
+    scored: dict[str, tuple[str, str]] = {}
     for metrics in findings.of("eval"):
         recs = metrics.digest("recs")
-        if metrics.digest("truth") == test and (recs is None or recs not in baselines):
-            scored.setdefault(recs or str(metrics.path), str(metrics.path))
+        lists = made.get(recs)
+        # A baseline is no model of ours.
+        if metrics.digest("truth") == test and (lists is None or lists.option("baseline") is None):
+            scored.setdefault(recs or str(metrics.path), (_row(lists, findings), str(metrics.path)))
     for one in findings.of("zeroshot"):
         if one.digest("test") == test:
-            scored.setdefault(str(one.path), str(one.path))
-    told = f"{len(scored)} times below {findings.root}; what was done elsewhere cannot be seen from here"
-    if len(scored) > 1:
-        return Check(SCORED, str(findings.root), FAIL, f"{told}: {', '.join(sorted(scored.values())[:3])}")
+            scored.setdefault(str(one.path), ("zeroshot", str(one.path)))
+    rows: dict[str, list[str]] = {}
+    for row, path in scored.values():
+        rows.setdefault(row, []).append(path)
+    told = f"{len(scored)} times below {findings.root}"
+    if len(rows) > 1:
+        told += f", for {len(rows)} rivals"
+    told += "; what was done elsewhere cannot be seen from here"
+    for row, paths in rows.items():
+        if len(paths) > 1:
+            return Check(SCORED, str(findings.root), FAIL, f"{told}: {row} by {', '.join(sorted(paths)[:3])}")
     return Check(SCORED, str(findings.root), PASS, told)
+
+
+def _row(lists: Output | None, findings: Findings) -> str:
+    """What some recommendations are of: models that differ in architecture, kind of IDs or seed are rivals; models that
+    differ in anything else, such as rounds, rates or beams, are choices, which validation has to make."""
+    if lists is None:
+        return "recommendations from elsewhere"
+    if lists.command == "blend":
+        return f"a blend, by {lists.named('weight') or lists.option('weight')}"
+    model = _made(lists.digest("rec"), findings.of("train-rec", "train-sasrec"), findings)
+    if model is None:
+        return "a model from elsewhere"
+    if model.command == "train-sasrec":
+        return f"SASRec, seed {model.option('seed')}"
+    source = _made(lists.digest("ids"), findings.of("gen-ids"), findings)
+    kind = "generated" if source is None else str(source.option("scheme") or "textual")
+    if source is not None and source.option("model") == "keyphrase" and kind == "textual":
+        kind = "keyphrase"
+    return f"{model.option('arch') or 't5'} with {kind} IDs, seed {model.option('seed')}"
+
+
+def _made(digest: str | None, outputs: list[Output], findings: Findings) -> Output | None:
+    """The output that has these bytes."""
+    return next((one for one in outputs if digest is not None and findings.digest(one.path) == digest), None)
 
 
 def _baselines(path: Path) -> Check:
