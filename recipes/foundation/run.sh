@@ -76,10 +76,13 @@ case $size in # the first generator; how both are trained; how the platforms are
 esac
 read -ra known <<< "${train//$'\n'/ }"
 read -ra foreign <<< "$test"
-((${#known[@]} > 1)) || die "--train takes at least two data sets"
+((${#known[@]} > 1 && ${#foreign[@]})) || die "--train takes at least two data sets, --test one"
 for name in "${known[@]}" "${foreign[@]}"; do
   check_data_set "$name"
   check_data_folder "$name"
+done
+for name in "${foreign[@]}"; do
+  [[ " ${known[*]} " != *" $name "* ]] || die "$name is to train on and to test on; take it out of one of the two"
 done
 install
 SECONDS=0

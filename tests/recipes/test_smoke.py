@@ -106,8 +106,7 @@ def test_ablation(path: str, tmp_path: Path) -> None:
             check(table[row], out / folder / row / "metrics.json", 40)
         assert len(json.loads((out / folder / "significance.json").read_bytes())["comparisons"]) == 2 * 2
     options = {
-        row: json.loads((out / "table6" / row / "rec" / "run.json").read_bytes())["options"]
-        for row in shown["table6"]
+        row: json.loads((out / "table6" / row / "rec" / "run.json").read_bytes())["options"] for row in shown["table6"]
     }
     assert {row: (found["user_ids"], found["history"]) for row, found in options.items()} == {
         "both": ("history", "shown"),
