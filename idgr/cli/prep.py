@@ -240,8 +240,8 @@ def fuse_command(
     _check_output(output)
     if len(folders) < 2:
         raise UsageError("fuse needs two folders or more", "give another one")
-    inputs = {f"data-{place}": folder for place, folder in enumerate(folders, 1)}
-    run = RunInfo("prep fuse", {"max-users": max_users}, inputs, seed)
+    options = {"max-users": max_users}
+    run = RunInfo("prep fuse", options, {f"data-{place}": folder for place, folder in enumerate(folders, 1)}, seed)
 
     from idgr.corpus.fusion import fuse
 

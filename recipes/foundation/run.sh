@@ -41,7 +41,7 @@ case $size in # the first generator; how both are trained; how the platforms are
   smoke)
     train=${train:-demo-1 demo-2}
     test=${test:-demo-3}
-    first=(--epochs 12 --max-text-tokens 64)
+    first=(--epochs 8 --max-text-tokens 64)
     rounds=2
     round=(--order rec-first --rec-epoch-instances 64 --gen-epoch-instances 24 --gen-lr 3e-4 --temperature 3
       --max-text-tokens 64 --valid-users 20 --valid-beams 10)
