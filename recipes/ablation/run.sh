@@ -49,25 +49,27 @@ done
 ((${#rows[@]})) || die "--tables names no table"
 
 gen=$out/gen
-nano=(--max-text-tokens 64 --gen-lr 3e-4 --gen-batch-size 24 --temperature 3 --no-repeat-ngram 2)
+text=(--max-text-tokens 64)
+nano=("${text[@]}" --gen-lr 3e-4 --gen-batch-size 24 --temperature 3 --no-repeat-ngram 2)
 case $size in # the first generator; how a round goes; how the recommenders of Table 6 are trained
   smoke)
-    first=(--epochs 12 --max-text-tokens 64)
+    first=(--epochs 12 "${text[@]}")
     round=(--rec nano --rounds 2 --rec-epochs 1 --rec-epoch-instances 64 --gen-epoch-instances 24 --valid-users 20
       --valid-beams 10 "${nano[@]}")
     rec=(--model "$gen" --epochs 1 --epoch-instances 64 --valid-users 20 --valid-beams 10)
     users=${users:-40}
     ;;
   small)
-    first=(--epochs 3 --max-text-tokens 64 --precision auto)
+    first=(--epochs 3 "${text[@]}" --precision auto)
     round=(--rec nano --rounds 2 --rec-epochs 1 --rec-epoch-instances 24000 --gen-epoch-instances 6000 --valid-users 500
       --precision auto "${nano[@]}")
-    rec=(--model "$gen" --epochs 2 --epoch-instances 24000 --valid-users 500 --precision auto)
+    rec=(--model "$gen" --epochs 1 --epoch-instances 24000 --valid-users 500 --precision auto)
     users=${users:-3000}
     ;;
   paper)
     [[ -z $pairs ]] || die "--pairs is for a generator trained here, which --size paper has none of"
     gen=nandakishormpai/t5-small-machine-articles-tag-generation
+    text=()
     first=()
     round=(--rec t5-small --rounds 3 --rec-epochs 10 --gen-lr 3e-4 --precision bf16)
     rec=(--model t5-small --epochs 30 --precision auto)
@@ -100,7 +102,7 @@ fi
 
 if begin 4 "train recommenders that are shown users' IDs, items' IDs or both"; then
   if [[ " $tables " == *" 6 "* ]]; then
-    idgr gen-ids "$data/items.jsonl" --model "$gen" --max-text-tokens 64 -o "$out/table6/ids.jsonl"
+    idgr gen-ids "$data/items.jsonl" --model "$gen" "${text[@]}" -o "$out/table6/ids.jsonl"
   fi
   for row in "${rows[@]}"; do
     case $row in
