@@ -228,20 +228,25 @@ def demo_command(
 def fuse_command(
     folders: Annotated[list[Path], typer.Argument(metavar="DATA…", help="Folders that `idgr prep` wrote.")],
     output: Output,
+    max_users: Annotated[
+        int | None, typer.Option(min=1, help="Of each set keep so many users, chosen at random, and their items.")
+    ] = None,
+    seed: Seed = 0,
 ) -> None:
     """Join prepared data sets into one, with keys such as `beauty/B0042XTB5G`.
 
-    Example: idgr prep fuse data/sports/ data/office/ -o data/fused/
+    Example: idgr prep fuse data/sports/ data/office/ --max-users 30000 -o data/fused/
     """
     _check_output(output)
     if len(folders) < 2:
         raise UsageError("fuse needs two folders or more", "give another one")
-    run = RunInfo("prep fuse", {}, {f"data-{place}": folder for place, folder in enumerate(folders, 1)})
+    options = {"max-users": max_users}
+    run = RunInfo("prep fuse", options, {f"data-{place}": folder for place, folder in enumerate(folders, 1)}, seed)
 
     from idgr.corpus.fusion import fuse
 
     with _folder(output, run) as write:
-        write(fuse(folders))
+        write(fuse(folders, max_users=max_users, seed=seed))
 
 
 def _check_output(output: str) -> None:

@@ -29,8 +29,13 @@ class _Cut:
     test_at: int = NONE
 
 
-def fuse(folders: Sequence[Path]) -> Prepared:
+def fuse(folders: Sequence[Path], *, max_users: int | None = None, seed: int = 0) -> Prepared:
     """Join prepared data sets. A user or item `x` of the folder `beauty` becomes `beauty/x`; splits stay as they are.
+
+    Args:
+        max_users: of a folder with more users, a random choice of so many, in their order, and the items that they
+            have; None: all users, and the whole catalogue.
+        seed: of that choice, which depends on nothing else but the folder's users.
 
     Raises:
         IdgrError: a folder lacks a file, its files disagree, or two folders have the same name.
@@ -44,14 +49,24 @@ def fuse(folders: Sequence[Path]) -> Prepared:
             raise IdgrError(f"another data set is called {name!r} too", "rename one of the folders", where=folder)
         names.add(name)
         catalogue = read_items(folder / "items.jsonl")
+        own = _read_cuts(folder, {item.item_id for item in catalogue})
+        if max_users is not None and max_users < len(own):
+            own = _draw(own, max_users, seed)
+            had = {key for cut in own.values() for key in cut.items}
+            catalogue = [item for item in catalogue if item.item_id in had]
         items += [Item(f"{name}/{item.item_id}", item.text) for item in catalogue]
-        known = {item.item_id for item in catalogue}
-        for user, cut in _read_cuts(folder, known).items():
+        for user, cut in own.items():
             cut.items = [f"{name}/{item}" for item in cut.items]
             cuts[f"{name}/{user}"] = cut
     split = _split(cuts)
     stats = describe(split) | {"catalogue": len(items), "fused": sorted(names)}
     return Prepared(items, split, stats)
+
+
+def _draw(cuts: dict[str, _Cut], n_users: int, seed: int) -> dict[str, _Cut]:
+    users = list(cuts)
+    chosen = np.sort(np.random.default_rng([seed, 1]).choice(len(users), n_users, replace=False))
+    return {users[place]: cuts[users[place]] for place in chosen}
 
 
 def _read_cuts(folder: Path, known: set[str]) -> dict[str, _Cut]:

@@ -3,7 +3,7 @@
 # codes), a SASRec with the full cross-entropy, Markov and popularity, all on one split, with paired tests.
 #
 # Reads: one of --data, a folder that `idgr prep` wrote; --prepared, a folder with sequences.jsonl.gz and meta.jsonl.gz;
-#   --raw, a folder with the dumps that recipes/download.sh fetches. `--dataset demo` needs none, it is made up.
+#   --raw, the folder that recipes/download.sh fetched to. `--dataset demo` needs none, it is made up.
 # Writes: the folder --out.
 # Usage: recipes/standard/run.sh --dataset beauty|sports|toys|yelp|demo [--size smoke|small|paper]
 #     [--data DIR | --prepared DIR | --raw DIR] [--rows "ROW ROW"] [--users N] [--out DIR] [--seed N]
@@ -18,12 +18,10 @@
 set -euo pipefail
 
 source "$(dirname -- "${BASH_SOURCE[0]}")/../common.sh"
+source "$root/recipes/data.sh"
 
 dataset=
 size=small
-data=
-prepared=
-raw=
 rows="textual sequential collaborative category semantic"
 users=0
 out=
@@ -41,14 +39,9 @@ for row in "${wanted[@]}"; do
 done
 ((${#wanted[@]})) || die "--rows names no row"
 
-case $dataset in
-  beauty) dumps=(amazon reviews_Beauty_5.json.gz meta_Beauty.json.gz) ;;
-  sports) dumps=(amazon reviews_Sports_and_Outdoors_5.json.gz meta_Sports_and_Outdoors.json.gz) ;;
-  toys) dumps=(amazon reviews_Toys_and_Games_5.json.gz meta_Toys_and_Games.json.gz) ;;
-  yelp) dumps=(yelp yelp_academic_dataset_review.json yelp_academic_dataset_business.json) ;;
-  demo) dumps=() ;;
-  *) die "--dataset ${dataset:-is missing}: name beauty, sports, toys, yelp or demo" ;;
-esac
+[[ -n $dataset ]] || die "--dataset is missing: name beauty, sports, toys, yelp or demo"
+check_data_set "$dataset"
+check_data_folder "$dataset"
 
 case $size in # how long each model is trained
   smoke)
@@ -66,35 +59,15 @@ case $size in # how long each model is trained
     ;;
   *) die "--size $size: choose smoke, small or paper" ;;
 esac
-given=0
-for folder in "$data" "$prepared" "$raw"; do
-  [[ -z $folder ]] || given=$((given + 1))
-done
-if [[ $dataset == demo ]]; then
-  ((given == 0)) || die "--dataset demo is made up; leave --data, --prepared and --raw out"
-else
-  ((given == 1)) || die "name the data set's folder by one of --data, --prepared and --raw"
-fi
 out=${out:-runs/standard-$dataset-$size-$seed}
+ready=$data
 data=${data:-$out/data}
 install compare,schemes
 SECONDS=0
 
 if begin 1 "split the data set"; then
-  if [[ -n $prepared ]]; then
-    idgr prep jsonl "$prepared/sequences.jsonl.gz" --meta "$prepared/meta.jsonl.gz" -o "$data"
-  elif [[ -n $raw ]]; then
-    idgr prep "${dumps[0]}" "$raw/${dumps[1]}" --meta "$raw/${dumps[2]}" -o "$data"
-  elif [[ $dataset == demo ]]; then
-    idgr prep demo --items 120 --users 240 --seed "$seed" -o "$data"
-  fi
-  mkdir -p "$out/test"
-  cp "$data"/{items,train}.jsonl "$out/test/"
-  if ((users)); then
-    python "$root/recipes/sample.py" "$data/test.jsonl" "$users" "$seed" > "$out/test/test.jsonl"
-  else
-    cp "$data/test.jsonl" "$out/test/"
-  fi
+  [[ -n $ready ]] || split_data_set "$dataset" "$prepared" "$data" --items 120 --users 240
+  sample_test "$data" "$out/test" "$users"
 fi
 
 if begin 2 "name the items in ${#wanted[@]} ways"; then

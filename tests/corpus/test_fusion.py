@@ -52,6 +52,40 @@ def test_each_file_is_the_sets_files_with_prefixed_keys(folders: list[Path], tmp
     )
 
 
+def test_a_drawn_choice_of_users_keeps_their_rows_and_items(folders: list[Path], tmp_path: Path, load: Load) -> None:
+    """Of the first set's two users one is kept, of the second's three one; what is kept is as it was."""
+    files = ("items.jsonl", "train.jsonl", "valid.jsonl", "test.jsonl")
+    command = ["prep", "fuse", *map(str, folders), "-o"]
+    assert run([*command, str(tmp_path / "whole")]) == 0
+    whole = {file: load(tmp_path / "whole" / file) for file in files}
+    drawn = set()
+    for seed in range(8):
+        output = tmp_path / f"seed-{seed}"
+        assert run([*command, str(output), "--max-users", "1", "--seed", str(seed)]) == 0
+        rows = {file: load(output / file) for file in files}
+        users = {row["user_id"] for file in files[1:] for row in rows[file]}
+        assert sorted(user.split("/")[0] for user in users) == ["one", "two"]
+        for file in files[1:]:
+            assert rows[file] == [row for row in whole[file] if row["user_id"] in users]
+        had = set()
+        for file in files[1:]:
+            for row in rows[file]:
+                had.update(row.get("items", []), row.get("history", []), [row["target"]] if "target" in row else [])
+        assert rows["items.jsonl"] == [row for row in whole["items.jsonl"] if row["item_id"] in had]
+        again = tmp_path / f"again-{seed}"
+        assert run([*command, str(again), "--max-users", "1", "--seed", str(seed)]) == 0
+        assert [(again / file).read_bytes() for file in files] == [(output / file).read_bytes() for file in files]
+        drawn.add(frozenset(users))
+    assert len(drawn) > 1
+
+
+def test_more_users_than_there_are_change_nothing(folders: list[Path], tmp_path: Path) -> None:
+    for name, more in (("all", ()), ("bounded", ("--max-users", "3"))):
+        assert run(["prep", "fuse", *map(str, folders), "-o", str(tmp_path / name), *more]) == 0
+    for file in ("items.jsonl", "train.jsonl", "valid.jsonl", "test.jsonl", "stats.json"):
+        assert (tmp_path / "all" / file).read_bytes() == (tmp_path / "bounded" / file).read_bytes()
+
+
 def test_folders_of_one_name_and_single_folders_are_refused(
     folders: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

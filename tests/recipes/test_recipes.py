@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = sorted(path for path in (ROOT / "recipes").rglob("*.sh") if path.name != "common.sh")
+SHARED = ("common.sh", "data.sh")
+SCRIPTS = sorted(path for path in (ROOT / "recipes").rglob("*.sh") if path.name not in SHARED)
 by_name = pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.relative_to(ROOT).as_posix())
 BASH = shutil.which("bash")
 
@@ -27,7 +28,7 @@ def bash(*words: str | Path, **environment: str) -> subprocess.CompletedProcess[
     )
 
 
-@pytest.mark.parametrize("name", ["recipes/common.sh", ".ci/run"])
+@pytest.mark.parametrize("name", ["recipes/common.sh", "recipes/data.sh", ".ci/run"])
 def test_shared_parts_parse(name: str) -> None:
     done = bash("-n", ROOT / name)
     assert (done.returncode, done.stderr) == (0, "")

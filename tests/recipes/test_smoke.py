@@ -1,0 +1,139 @@
+"""The paper's experiments at `--size smoke`, whole: each recipe's tables, its record, and that it is not done twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BASH = shutil.which("bash")
+pytestmark = pytest.mark.skipif(BASH is None, reason="bash is not there")
+
+METRICS = ("hr@5", "ndcg@5", "hr@10", "ndcg@10")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    """A PATH that begins with idgr and Python as they run here."""
+    (tmp_path / "bin").mkdir()
+    for name, words in (("idgr", "-m idgr "), ("python", "")):
+        script = tmp_path / "bin" / name
+        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {words}"$@"\n')
+        script.chmod(0o755)
+    return f"{tmp_path}/bin:{os.environ['PATH']}"
+
+
+def recipe(path: str, name: str, *words: str) -> subprocess.CompletedProcess[str]:
+    assert BASH is not None
+    environment = {"PATH": path, "PYTHONPATH": str(ROOT), "IDGR_INSTALLED": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [BASH, ROOT / "recipes" / name / "run.sh", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | environment,
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def tables(text: str) -> list[dict[str, dict[str, float]]]:
+    """The Markdown tables of `recipes/table.py`: for each, the figures by row and metric."""
+    found: list[dict[str, dict[str, float]]] = []
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if re.fullmatch(r"\d+ users", cells[0]):
+            assert cells[1:] == list(METRICS)
+            found.append({})
+        elif line.startswith("| "):
+            found[-1][cells[0]] = dict(zip(METRICS, map(float, cells[1:]), strict=True))
+    return found
+
+
+def check(figures: dict[str, float], file: Path, n_users: int) -> None:
+    """That a row shows what the file says of so many users, and that this can be so."""
+    metrics = json.loads(file.read_bytes())
+    assert metrics["n_users"] == n_users
+    assert figures == {name: round(metrics[name], 4) for name in METRICS}
+    assert 0 <= metrics["ndcg@5"] <= metrics["hr@5"] <= metrics["hr@10"] <= 1
+    assert metrics["ndcg@10"] <= metrics["hr@10"]
+
+
+def trained(out: Path) -> dict[str, bytes]:
+    """The records of all that training made: each tells when it was made."""
+    records = {str(file.relative_to(out)): file.read_bytes() for file in out.rglob("run.json")}
+    commands = ("init-gen", "train-gen", "train-rec", "train-sasrec")
+    return {name: record for name, record in records.items() if json.loads(record)["command"] in commands}
+
+
+def test_standard(path: str, tmp_path: Path) -> None:
+    """Table 4; the Markov baseline is a count, so its figures are those of expected.tsv on any machine."""
+    out = tmp_path / "out"
+    words = ("--dataset", "demo", "--size", "smoke", "--rows", "textual semantic", "--out", str(out))
+    done = recipe(path, "standard", *words)
+    rows = ["textual", "semantic", "sasrec", "markov", "popularity"]
+    (table,) = tables(done.stdout)
+    assert list(table) == rows
+    for row in rows:
+        check(table[row], out / row / "metrics.json", 240)
+    verdicts = [line for line in done.stdout.splitlines() if re.match(r"OK|FAIL", line)]
+    assert {line.split()[1] for line in verdicts} == {"markov", "popularity"}
+    assert {line.split()[0] for line in verdicts} == {"OK"}
+    tests = json.loads((out / "significance.json").read_bytes())["comparisons"]
+    assert len(tests) == 2 * (len(rows) - 1)
+    before = trained(out)
+    assert sorted(before) == ["sasrec/rec/run.json", "semantic/rec/run.json", "textual/rec/run.json"]
+    recipe(path, "standard", *words, "--stage", "2", "--stop-stage", "4")
+    assert trained(out) == before
+
+
+def test_ablation(path: str, tmp_path: Path) -> None:
+    """Tables 5 and 6."""
+    out = tmp_path / "out"
+    words = ("--dataset", "demo", "--size", "smoke", "--out", str(out))
+    done = recipe(path, "ablation", *words)
+    shown = {"table5": ["rec-only", "id-only", "alternate"], "table6": ["both", "user-only", "item-only"]}
+    for (folder, rows), table in zip(shown.items(), tables(done.stdout), strict=True):
+        assert list(table) == [*rows, "popularity", "markov"]
+        for row in rows:
+            check(table[row], out / folder / row / "metrics.json", 40)
+        assert len(json.loads((out / folder / "significance.json").read_bytes())["comparisons"]) == 2 * 2
+    options = {
+        row: json.loads((out / "table6" / row / "rec" / "run.json").read_bytes())["options"] for row in shown["table6"]
+    }
+    assert {row: (found["user_ids"], found["history"]) for row, found in options.items()} == {
+        "both": ("history", "shown"),
+        "user-only": ("history", "none"),
+        "item-only": ("none", "shown"),
+    }
+    before = trained(out)
+    assert {name.split("/")[0] for name in before} == {"gen", "table5", "table6"}
+    recipe(path, "ablation", *words, "--stage", "2", "--stop-stage", "4")
+    assert trained(out) == before
+
+
+def test_foundation(path: str, tmp_path: Path) -> None:
+    """Tables 2, 3 and 7."""
+    out = tmp_path / "out"
+    done = recipe(path, "foundation", "--size", "smoke", "--out", str(out))
+    rows = ["both", "gen-only", "rec-only", "round-1"]
+    (table,) = tables(done.stdout)
+    assert list(table) == [*rows, "popularity", "markov"]
+    for row in rows:
+        check(table[row], out / "demo-3" / row / "metrics.json", 40)
+    stats = [json.loads(line) for line in (out / "stats.jsonl").read_text().splitlines()]
+    assert {Path(line["data"]).name for line in stats} == {"demo-1", "demo-2", "demo-3"}
+    assert [line["group"] for line in stats] == ["sparse", "medium", "dense"]
+    fused = json.loads((out / "data" / "stats.json").read_bytes())
+    assert fused["fused"] == ["demo-1", "demo-2"]
+    assert "demo-3" not in (out / "data" / "train.jsonl").read_text()
+    before = trained(out)
+    recipe(path, "foundation", "--size", "smoke", "--out", str(out), "--stage", "3", "--stop-stage", "5")
+    assert trained(out) == before
