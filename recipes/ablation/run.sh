@@ -55,8 +55,8 @@ case $size in # the first generator; how a round goes; how the recommenders of T
   smoke)
     first=(--epochs 12 "${text[@]}")
     round=(--rec nano --rounds 2 --rec-epochs 1 --rec-epoch-instances 48 --gen-epoch-instances 16 --valid-users 10
-      --valid-beams 5 "${nano[@]}")
-    rec=(--model "$gen" --epochs 1 --epoch-instances 48 --valid-users 10 --valid-beams 5)
+      --valid-beams 10 "${nano[@]}")
+    rec=(--model "$gen" --epochs 1 --epoch-instances 48 --valid-users 10 --valid-beams 10)
     users=${users:-30}
     ;;
   small)
