@@ -54,10 +54,10 @@ nano=("${text[@]}" --gen-lr 3e-4 --gen-batch-size 24 --temperature 3 --no-repeat
 case $size in # the first generator; how a round goes; how the recommenders of Table 6 are trained
   smoke)
     first=(--epochs 12 "${text[@]}")
-    round=(--rec nano --rounds 2 --rec-epochs 1 --rec-epoch-instances 64 --gen-epoch-instances 24 --valid-users 20
+    round=(--rec nano --rounds 2 --rec-epochs 1 --rec-epoch-instances 48 --gen-epoch-instances 16 --valid-users 10
       --valid-beams 10 "${nano[@]}")
-    rec=(--model "$gen" --epochs 1 --epoch-instances 64 --valid-users 20 --valid-beams 10)
-    users=${users:-40}
+    rec=(--model "$gen" --epochs 1 --epoch-instances 48 --valid-users 10 --valid-beams 10)
+    users=${users:-30}
     ;;
   small)
     first=(--epochs 3 "${text[@]}" --precision auto)
@@ -81,7 +81,7 @@ install compare
 SECONDS=0
 
 if begin 1 "split the data set"; then
-  [[ -n $ready ]] || split_data_set "$dataset" "$prepared" "$data" --items 60 --users 120
+  [[ -n $ready ]] || split_data_set "$dataset" "$prepared" "$data" --items 40 --users 80
   sample_test "$data" "$out/test" "$users"
 fi
 

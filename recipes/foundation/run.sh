@@ -43,10 +43,10 @@ case $size in # the first generator; how both are trained; how the platforms are
     test=${test:-demo-3}
     first=(--epochs 8 --max-text-tokens 64)
     rounds=2
-    round=(--order rec-first --rec-epoch-instances 64 --gen-epoch-instances 24 --gen-lr 3e-4 --temperature 3
-      --max-text-tokens 64 --valid-users 20 --valid-beams 10)
+    round=(--order rec-first --rec-epoch-instances 48 --gen-epoch-instances 16 --gen-lr 3e-4 --temperature 3
+      --max-text-tokens 64 --valid-users 10 --valid-beams 10)
     text=(--max-text-tokens 64)
-    users=${users:-40}
+    users=${users:-30}
     ;;
   small)
     train=${train:-sports office}
@@ -106,7 +106,7 @@ folders_of() {
 
 if begin 1 "split the data sets"; then
   for name in "${known[@]}" "${foreign[@]}"; do
-    [[ -n $data ]] || split_data_set "$name" "$prepared/$name" "$out/sets/$name" --items 60 --users 120
+    [[ -n $data ]] || split_data_set "$name" "$prepared/$name" "$out/sets/$name" --items 40 --users 80
   done
 fi
 
