@@ -63,7 +63,7 @@ case $size in # the first generator; how a round goes; how the recommenders of T
     first=(--epochs 3 "${text[@]}" --precision auto)
     round=(--rec nano --rounds 2 --rec-epochs 1 --rec-epoch-instances 24000 --gen-epoch-instances 6000 --valid-users 500
       --precision auto "${nano[@]}")
-    rec=(--model "$gen" --epochs 1 --epoch-instances 24000 --valid-users 500 --precision auto)
+    rec=(--model "$gen" --epochs 1 --epoch-instances 8000 --valid-users 500 --precision auto)
     users=${users:-3000}
     ;;
   paper)
