@@ -57,7 +57,7 @@ def test_a_part_holds_no_more_than_it_may() -> None:
     line = np.array([[0.0], [0.2], [0.1], [9.0], [0.3], [0.4]], dtype=np.float32)
     assert divide(line, 2, 5, seed=0).tolist() == [0, 0, 0, 1, 0, 0]
     crowded = divide(line, 2, 3, seed=0)
-    # The centre is 0.2: those at 0, by their order not the first of its distance, and 0.4 must go.
+    # The centre is at 0.2, so those at 0 and 0.4 are the farthest and must go.
     assert np.bincount(crowded).tolist() == [3, 3]
     assert len({int(crowded[place]) for place in (1, 2, 4)}) == 1
     assert crowded[3] != crowded[1]
