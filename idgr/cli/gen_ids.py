@@ -84,14 +84,18 @@ def gen_ids(
     category_depth: scheme_options.CategoryDepth = 5,
     title_field: scheme_options.TitleField = "title",
     title_words: scheme_options.TitleWords = 6,
-    levels: scheme_options.Levels = 3,
+    levels: scheme_options.Levels = None,
     codebook: scheme_options.Codebook = 256,
     text_vectors: scheme_options.TextVectors = "tfidf",
+    branches: scheme_options.Branches = 0,
+    item_vectors: scheme_options.ItemVectors = None,
     seed: scheme_options.Seed = 0,
 ) -> None:
     """Give every item a unique ID: a textual one (Algorithm 1), or one of another scheme.
 
     Example: idgr gen-ids data/beauty/items.jsonl --model gen/ -o ids.jsonl
+
+    Example: idgr gen-ids data/beauty/items.jsonl --scheme dual --item-vectors sasrec/ -o ids.jsonl
 
     Example: idgr gen-ids data/beauty/items.jsonl --scheme collaborative --train data/beauty/train.jsonl -o ids.jsonl
     """
@@ -157,6 +161,7 @@ def _by_scheme(scheme: str, everything: dict[str, Any], given: dict[str, Any]) -
     rec_tokenizer = everything["rec-tokenizer"]
     encoder = options.text_vectors if options.text_vectors != TFIDF else None
     inputs = {"items": items, "train": train, "text-vectors": encoder, "rec-tokenizer": rec_tokenizer}
+    inputs["item-vectors"] = options.item_vectors
     run = RunInfo("gen-ids", given, inputs, options.seed)
     reads_text = scheme in OF_TEXT and everything["empty-text"] == "error"
     with replace_file(output) as written:

@@ -14,7 +14,8 @@ from idgr.formats.records import Item, ItemId
 if TYPE_CHECKING:
     from idgr.ids.schemes.choice import SchemeOptions
 
-Name = Literal["textual", "sequential", "collaborative", "category", "title", "random", "semantic"]
+Trees = Literal["semantic-tree", "behavior-tree", "dual"]
+Name = Literal["textual", "sequential", "collaborative", "category", "title", "random", "semantic", Trees]
 TEXTUAL: Name = "textual"
 
 Scheme = Annotated[
@@ -40,10 +41,27 @@ TitleField = Annotated[
     str, typer.Option("--title-field", help="title: the field with the title; of items without it, the first field.")
 ]
 TitleWords = Annotated[int, typer.Option("--title-words", help="title: so many of its words.")]
-Levels = Annotated[int, typer.Option("--levels", help="semantic, random: code words of an ID.")]
-Codebook = Annotated[int, typer.Option("--codebook", help="semantic, random: codes of a level.")]
+Levels = Annotated[
+    int | None,
+    typer.Option("--levels", help="semantic, random: code words of an ID, 3 if not given; trees: 4; dual: of both."),
+]
+Codebook = Annotated[int, typer.Option("--codebook", help="semantic, random, trees, dual: codes of a level.")]
 TextVectors = Annotated[
-    str, typer.Option("--text-vectors", help="semantic: tfidf, or the folder of an encoder or T5 that reads the texts.")
+    str,
+    typer.Option(
+        "--text-vectors",
+        help="semantic, semantic-tree, dual: tfidf, or the folder of an encoder, T5 or causal model that reads texts.",
+    ),
+]
+Branches = Annotated[
+    int,
+    typer.Option(
+        "--branches", help="Trees, dual: parts of a part but at the last level; 0: as many as levels ask for."
+    ),
+]
+ItemVectors = Annotated[
+    str | None,
+    typer.Option("--item-vectors", help="behavior-tree, dual: folder of a SASRec, trained on train.jsonl only."),
 ]
 
 _EVERY = {"items", "output", "scheme", "seed", "rec-tokenizer"}
@@ -54,6 +72,9 @@ _READ_BY: dict[str, set[str]] = {
     "title": {"title-field", "title-words", "empty-text"},
     "random": {"levels", "codebook"},
     "semantic": {"levels", "codebook", "text-vectors", "empty-text"},
+    "semantic-tree": {"levels", "codebook", "branches", "text-vectors", "empty-text"},
+    "behavior-tree": {"levels", "codebook", "branches", "item-vectors"},
+    "dual": {"levels", "codebook", "branches", "text-vectors", "item-vectors", "empty-text"},
 }
 _OF_SCHEMES = set().union(*_READ_BY.values()) - {"empty-text"}
 
@@ -76,10 +97,20 @@ def shaping(scheme: str, given: Mapping[str, Any], usual: Mapping[str, Any]) -> 
         raise UsageError(f"--{strange[0]} given with --scheme {scheme}, which does not read it", rest)
     if "train" in _READ_BY.get(scheme, ()) and given["train"] is None:
         raise UsageError(f"--scheme {scheme} without --train", "give the train.jsonl of the items")
+    if "item-vectors" in read and given["item-vectors"] is None:
+        raise UsageError(f"--scheme {scheme} without --item-vectors", "give the folder of an `idgr train-sasrec`")
     if given["items"] == given["train"] == STDIN:
         raise UsageError("standard input (-) given for items and --train", "give `-` once")
-    elsewhere = {"items", "output", "train", "text-vectors", "rec-tokenizer", "seed"}
-    return {name: given[name] for name in given if name in read - elsewhere}
+    elsewhere = {"items", "output", "train", "text-vectors", "item-vectors", "rec-tokenizer", "seed"}
+    shaped = {name: given[name] for name in given if name in read - elsewhere}
+    return shaped | ({"levels": levels_of(scheme, given["levels"])} if "levels" in shaped else {})
+
+
+def levels_of(scheme: str, given: int | None) -> int:
+    """The levels that were given, or the scheme's usual ones; four are LLM-BS's."""
+    from idgr.ids.schemes.choice import TREES
+
+    return given if given is not None else 4 if scheme in TREES else 3
 
 
 def options_of(scheme: str, given: Mapping[str, Any]) -> SchemeOptions:
@@ -88,7 +119,8 @@ def options_of(scheme: str, given: Mapping[str, Any]) -> SchemeOptions:
 
     from idgr.ids.schemes.choice import SchemeOptions
 
-    return SchemeOptions(**{field.name: given[field.name.replace("_", "-")] for field in fields(SchemeOptions)})
+    named = {field.name: given[field.name.replace("_", "-")] for field in fields(SchemeOptions)}
+    return SchemeOptions(**named | {"levels": levels_of(scheme, given["levels"])})
 
 
 def ids_by_scheme(

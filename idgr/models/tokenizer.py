@@ -89,11 +89,14 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token=PAD, eos_token=EOS, unk_token=UNK)
 
 
-def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(source: str, *, need_pad: bool = True) -> PreTrainedTokenizerBase:
     """The tokenizer of a model folder, of a folder with T5's `spiece.model`, or of a model on the hub.
 
+    Args:
+        need_pad: whether it must have a token to fill up rows with, which many of causal models have not.
+
     Raises:
-        IdgrError: there is none, or the hub cannot be reached.
+        IdgrError: there is none, it lacks a token that it must have, or the hub cannot be reached.
     """
     from transformers import AutoTokenizer, T5Tokenizer
 
@@ -101,7 +104,8 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     bare = Path(source, "spiece.model").is_file() and not Path(source, "config.json").is_file()
     kind = T5Tokenizer if bare else AutoTokenizer
     tokenizer: PreTrainedTokenizerBase = load_pretrained(kind.from_pretrained, "tokenizer", source)
-    missing = [name for name in ("eos_token_id", "pad_token_id") if getattr(tokenizer, name) is None]
+    needed = ("eos_token_id", "pad_token_id") if need_pad else ("eos_token_id",)
+    missing = [name for name in needed if getattr(tokenizer, name) is None]
     if missing:
         raise IdgrError(f"the tokenizer has no {missing[0]}", "give a tokenizer of the T5 family", where=source)
     return tokenizer

@@ -13,7 +13,7 @@ from idgr.evaluation.audit.scheme_ids import FROM_TRAINING, ORDER, telling_pairs
 from idgr.formats.jsonl import write_jsonl
 from idgr.formats.records import ItemId, read_items
 from idgr.formats.run_info import sha256_file
-from idgr.ids.schemes.choice import OF_SEQUENCES
+from idgr.ids.schemes.choice import OF_SEQUENCES, OF_USE
 from idgr.ids.schemes.sequential import sequential_ids
 
 FROM_TEXT = "IDs are made from item text alone"
@@ -36,12 +36,13 @@ def verdicts(folder: Path, data: Path, code: int, capsys: pytest.CaptureFixture[
     return {check["name"]: (check["verdict"], check["evidence"]) for check in named}
 
 
-def make(data: Path, scheme: str, output: Path, train: Path | None = None) -> None:
+def make(data: Path, scheme: str, output: Path, train: Path | None = None, sasrec: Path | None = None) -> None:
     words = ["--train", train or data / "train.jsonl"] if scheme in OF_SEQUENCES else []
+    words += ["--item-vectors", sasrec] if sasrec is not None else []
     assert run(["gen-ids", *map(str, [data / "items.jsonl", "--scheme", scheme, *words, "-o", output])]) == 0
 
 
-@pytest.mark.parametrize("scheme", [*QUICK, "collaborative", "semantic"])
+@pytest.mark.parametrize("scheme", [*QUICK, "collaborative", "semantic", "semantic-tree"])
 def test_ids_by_a_scheme_pass(scheme: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make(data, scheme, tmp_path / "ids.jsonl")
     found = verdicts(tmp_path, data, 0, capsys)
@@ -50,6 +51,33 @@ def test_ids_by_a_scheme_pass(scheme: str, data: Path, tmp_path: Path, capsys: p
     again = "all 400, made again from those, are equal" if scheme in QUICK else "not made again"
     assert again in evidence
     assert found.get(ORDER, ("none",))[0] == ("PASS" if scheme == "sequential" else "none")
+
+
+def train_sasrec(data: Path, train: Path, valid: str, folder: Path) -> None:
+    little = ["--width", "8", "--layers", "1", "--epochs", "1", "--epoch-instances", "8", "--valid-users", "8"]
+    files = [train, "--items", data / "items.jsonl", "--valid", data / f"{valid}.jsonl"]
+    assert run(["train-sasrec", *map(str, files), *little, "-o", str(folder)]) == 0
+
+
+@pytest.mark.parametrize("scheme", OF_USE)
+def test_ids_by_item_vectors(scheme: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = tmp_path / "whole.jsonl"
+    write_jsonl(whole, ({"user_id": u, "items": row} for u, row in whole_sequences(read_data(data)).items()))
+    wrong_train = f"sasrec was trained on {whole}, which is not train.jsonl of"
+    cases = [
+        ("train", data / "train.jsonl", "valid", "PASS", "items.jsonl and a SASRec of train.jsonl alone"),
+        ("whole", whole, "valid", "FAIL", wrong_train),
+        ("test", data / "train.jsonl", "test", "FAIL", "sasrec was test.jsonl of"),
+    ]
+    for name, train, valid, verdict, evidence in cases:
+        folder = tmp_path / name
+        folder.mkdir()
+        train_sasrec(data, train, valid, folder / "sasrec")
+        make(data, scheme, folder / "ids.jsonl", sasrec=folder / "sasrec")
+        found = verdicts(folder, data, int(verdict == "FAIL"), capsys)[FROM_TRAINING]
+        assert (found[0], evidence in found[1]) == (verdict, True), found
+    (folder / "sasrec").rename(tmp_path / "elsewhere")
+    assert verdicts(folder, data, 0, capsys)[FROM_TRAINING][0] == "SKIP"
 
 
 @pytest.mark.parametrize("scheme", QUICK)

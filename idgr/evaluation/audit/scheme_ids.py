@@ -18,7 +18,8 @@ from idgr.evaluation.audit.data import DataSet, read_data, whole_sequences
 from idgr.evaluation.audit.id_texts import Numbered
 from idgr.evaluation.audit.provenance import Findings, Output
 from idgr.formats.records import read_items
-from idgr.ids.schemes.choice import OF_SEQUENCES, SCHEMES, SchemeOptions, scheme_ids
+from idgr.formats.run_info import read_run
+from idgr.ids.schemes.choice import OF_SEQUENCES, OF_TEXT, OF_USE, SCHEMES, SchemeOptions, scheme_ids
 
 FROM_TRAINING = "IDs are made from items and training sequences alone"
 ORDER = "the order of IDs does not follow held-out items"
@@ -37,13 +38,13 @@ def scheme_check(name: str, ids: Numbered, path: Path, maker: Output, findings: 
     """Whether IDs of a scheme were made from what it may read, and come out the same again where that is quick.
 
     Args:
-        name: of the check, for schemes that read no sequences.
+        name: of the check, for schemes that no sequences have a part in.
         maker: whose scheme is one of `SCHEMES`, and whose record has the hash of the file.
     """
     scheme = str(scheme_of(maker))
     of_sequences = scheme in OF_SEQUENCES
-    name = FROM_TRAINING if of_sequences else name
-    roles = {"items", "rec-tokenizer", *(["train"] if of_sequences else []), *_encoder(scheme)}
+    name = FROM_TRAINING if of_sequences or scheme in OF_USE else name
+    roles = {"items", "rec-tokenizer", *(["train"] if of_sequences else []), *_models(scheme)}
     strange = [role for role in maker.roles if role not in roles]
     if strange:
         return Check(name, str(path), FAIL, f"{', '.join(strange)} went into them too")
@@ -53,10 +54,14 @@ def scheme_check(name: str, ids: Numbered, path: Path, maker: Output, findings: 
         if maker.digest("train") != findings.data_digest("train"):
             told = f"they were made from {maker.named('train')}, which is not train.jsonl of {findings.data}"
             return Check(name, str(path), FAIL, told)
+    if scheme in OF_USE and (fault := _vectors_fault(name, path, maker, findings)) is not None:
+        return fault
     items_file = findings.find(maker, "items")
     if items_file is None:
         return skipped(name, path, "the items that they were made from are not here")
     read = f"{items_file} and train.jsonl" if of_sequences else f"{items_file}"
+    if scheme in OF_USE:
+        read += " and a SASRec of train.jsonl"
     told = f"by the scheme {scheme}, on record from {read} alone"
     if scheme not in _MADE_AGAIN:
         return Check(name, str(path), PASS, f"{told}; not made again")
@@ -73,8 +78,29 @@ def scheme_check(name: str, ids: Numbered, path: Path, maker: Output, findings: 
     return Check(name, str(path), PASS, f"{told}; all {len(again):,}, made again from those, are equal")
 
 
-def _encoder(scheme: str) -> list[str]:
-    return ["text-vectors"] if scheme == "semantic" else []
+def _models(scheme: str) -> list[str]:
+    """What gives vectors, by its role. No model that is read for texts has a role in schemes of words."""
+    texts = ["text-vectors"] if scheme in OF_TEXT and scheme not in _MADE_AGAIN else []
+    return [*texts, *(["item-vectors"] if scheme in OF_USE else [])]
+
+
+def _vectors_fault(name: str, path: Path, maker: Output, findings: Findings) -> Check | None:
+    """What is wrong, or not known, with the SASRec whose item vectors went into the IDs; None where it may be used."""
+    if findings.data is None:
+        return skipped(name, path, "the data set is not here; name it with --data")
+    place = findings.find(maker, "item-vectors")
+    if place is None:
+        return skipped(name, path, "the SASRec whose item vectors they were made from is not here")
+    model = Output(place, read_run(place))
+    if model.command != "train-sasrec":
+        return skipped(name, path, f"no run.json tells how {place} was made")
+    if model.digest("train") != findings.data_digest("train"):
+        told = f"{place} was trained on {model.named('train')}, which is not train.jsonl of {findings.data}"
+        return Check(name, str(path), FAIL, told)
+    for role in model.roles:
+        if (digest := model.digest(role)) is not None and digest == findings.data_digest("test"):
+            return Check(name, str(path), FAIL, f"--{role} of {place} was test.jsonl of {findings.data}")
+    return None
 
 
 def _options(scheme: str, maker: Output) -> SchemeOptions:

@@ -1,1 +1,1 @@
-"""IDs by other ways than Algorithm 1: of order, co-occurrence, metadata, chance, and quantised text."""
+"""IDs by other ways than Algorithm 1: of order, co-occurrence, metadata, chance, quantised text, trees of vectors."""

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from idgr.errors import UsageError
 from idgr.formats.records import Item
 from idgr.ids.schemes.category import category_ids
 from idgr.ids.schemes.code_words import LEVELS
 from idgr.ids.schemes.libraries import check_packages, one_thread
+from idgr.ids.schemes.order import training_order
 from idgr.ids.schemes.random_codes import random_ids
 from idgr.ids.schemes.sequential import sequential_ids
 from idgr.ids.schemes.title import title_ids
 
-SCHEMES = ("sequential", "collaborative", "category", "title", "random", "semantic")
+if TYPE_CHECKING:
+    from idgr.ids.schemes.vector_tree import Floats32
+
+TREES = ("semantic-tree", "behavior-tree", "dual")
+SCHEMES = ("sequential", "collaborative", "category", "title", "random", "semantic", *TREES)
 OF_SEQUENCES = ("sequential", "collaborative")
-OF_TEXT = ("category", "title", "semantic")
+OF_TEXT = ("category", "title", "semantic", "semantic-tree", "dual")
+OF_USE = ("behavior-tree", "dual")  # by the item vectors of a model that was trained on sequences
 
 
 @dataclass(frozen=True)
@@ -27,8 +34,10 @@ class SchemeOptions:
         clusters, leaf_size: of `collaborative`.
         category_field, category_depth: of `category`.
         title_field, title_words: of `title`.
-        levels, codebook: of `random` and `semantic`.
-        text_vectors: of `semantic`: "tfidf" or a folder.
+        levels, codebook: of `random`, `semantic` and `TREES`.
+        text_vectors: of `semantic`, `semantic-tree` and `dual`: "tfidf" or a folder.
+        branches: of `TREES`; 0 for as many as the levels ask for.
+        item_vectors: of the schemes `OF_USE`: the folder of a SASRec.
     """
 
     scheme: str
@@ -42,6 +51,8 @@ class SchemeOptions:
     levels: int = 3
     codebook: int = 256
     text_vectors: str = "tfidf"
+    branches: int = 0
+    item_vectors: str | None = None
 
     def __post_init__(self) -> None:
         if self.scheme not in SCHEMES:
@@ -51,6 +62,9 @@ class SchemeOptions:
             if getattr(self, name) < bound:
                 option = f"--{name.replace('_', '-')}"
                 raise UsageError(f"{option} {getattr(self, name)}", f"give a number of at least {bound}")
+        if self.branches < 0 or self.branches == 1 or self.branches > self.codebook:
+            todo = f"give a number from 2 to that of --codebook, {self.codebook}, or 0"
+            raise UsageError(f"--branches {self.branches}", todo)
         if self.levels >= LEVELS:
             raise UsageError(f"--levels {self.levels}", f"give a number below {LEVELS}")
 
@@ -80,14 +94,43 @@ def scheme_ids(items: Sequence[Item], sequences: Iterable[Sequence[str]], option
             return title_ids(texts, options.title_field, options.title_words)
         case "random":
             return random_ids(len(items), options.levels, options.codebook, options.seed)
-        case _:
-            import faiss  # noqa: F401 - before `one_thread`, as are these
-            import sklearn.feature_extraction.text
-            import sklearn.utils.extmath  # noqa: F401
-
+        case "semantic":
             from idgr.ids.schemes.semantic import semantic_ids
-            from idgr.ids.schemes.text_vectors import text_vectors
 
-            with one_thread():
-                vectors_ND = text_vectors(texts, options.text_vectors, options.seed)
-            return semantic_ids(vectors_ND, options.levels, options.codebook, options.seed)
+            return semantic_ids(_vectors_of(texts, options), options.levels, options.codebook, options.seed)
+        case _:
+            return _tree_ids(dict(zip(keys, texts, strict=True)), options)
+
+
+def _tree_ids(texts: Mapping[str, str], options: SchemeOptions) -> list[str]:
+    """IDs by a tree, the same whatever the order of the items: they are put in one that tells nothing."""
+    import faiss  # noqa: F401 - before `one_thread`
+
+    from idgr.ids.schemes.item_vectors import item_vectors
+    from idgr.ids.schemes.tree_words import check_room, dual_paths, path_words, single_paths
+
+    order, _ = training_order(list(texts), [], options.seed)
+    shape = (options.levels, options.codebook, options.branches, options.seed)
+    check_room(len(order), options.levels, options.codebook, dual=options.scheme == "dual")
+    if options.scheme != "semantic-tree":
+        used_ND = item_vectors(order, str(options.item_vectors))
+    if options.scheme != "behavior-tree":
+        said_ND = _vectors_of([texts[key] for key in order], options)
+    with one_thread():
+        if options.scheme == "dual":
+            paths_NL = dual_paths(said_ND, used_ND, *shape)
+        else:
+            paths_NL = single_paths(said_ND if options.scheme == "semantic-tree" else used_ND, *shape)
+    made = dict(zip(order, path_words(paths_NL, options.codebook), strict=True))
+    return [made[key] for key in texts]
+
+
+def _vectors_of(texts: Sequence[str], options: SchemeOptions) -> Floats32:
+    import faiss  # noqa: F401 - before `one_thread`, as are these
+    import sklearn.feature_extraction.text
+    import sklearn.utils.extmath  # noqa: F401
+
+    from idgr.ids.schemes.text_vectors import text_vectors
+
+    with one_thread():
+        return text_vectors(texts, options.text_vectors, options.seed)

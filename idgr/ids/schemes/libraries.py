@@ -11,7 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 from idgr.errors import IdgrError
 
-_NEEDED = {"collaborative": ("scikit-learn",), "semantic": ("scikit-learn", "faiss-cpu")}
+_TREES = ("semantic-tree", "behavior-tree", "dual")
+_NEEDED = {"collaborative": ("scikit-learn",)} | dict.fromkeys(("semantic", *_TREES), ("scikit-learn", "faiss-cpu"))
 
 
 def check_packages(scheme: str) -> None:

@@ -1,4 +1,4 @@
-"""A vector for each item's text: from counts of words, or from a saved encoder. Knows texts only."""
+"""A vector for each item's text: from counts of words, or from a saved language model. Knows texts only."""
 
 from __future__ import annotations
 
@@ -31,13 +31,18 @@ def text_vectors(texts: Sequence[str], source: str, seed: int) -> Floats32:
     """[N, D] a vector of length 1 for each text; of length 0 where nothing is known of its words.
 
     Args:
-        source: "tfidf", or a folder with a Hugging Face encoder or T5.
+        source: "tfidf", or a folder with a Hugging Face encoder, T5, or causal language model, such as a Llama.
         seed: of the reduction of counts to fewer dimensions.
 
     Raises:
         IdgrError: there is no such folder, or it holds no usable model.
     """
     vectors_ND = _from_counts(texts, seed) if source == TFIDF else _from_encoder(texts, source)
+    return of_length_one(vectors_ND)
+
+
+def of_length_one(vectors_ND: Any) -> Floats32:
+    """[N, D] the vectors by their lengths; those of length 0 stay so."""
     length = np.linalg.norm(vectors_ND, axis=1, keepdims=True)
     return np.ascontiguousarray(vectors_ND / np.where(length > 0, length, 1), dtype=np.float32)
 
@@ -60,13 +65,18 @@ def _words(text: str) -> list[str]:
 
 
 def _from_encoder(texts: Sequence[str], source: str) -> Any:
-    """The mean of the encoder's last hidden states over a text's tokens, in float32 on the CPU."""
+    """The mean of the last hidden states over a text's tokens, in float32 on the CPU; of the encoder, if there is one.
+
+    A causal model, in which a token sees those before it only, gives the mean of its own (LLM-BS).
+    """
     import torch
     from transformers import AutoModel
 
     if not Path(source).is_dir():
         raise IdgrError("there is no such folder", f"give --text-vectors {TFIDF} or a local model folder", where=source)
-    tokenizer = load_tokenizer(source)
+    tokenizer = load_tokenizer(source, need_pad=False)
+    if tokenizer.pad_token_id is None:  # Llamas seldom have one; the mask keeps it out of the mean
+        tokenizer.pad_token = tokenizer.eos_token
     model = load_pretrained(AutoModel.from_pretrained, "model", source, use_safetensors=True).float().eval()
     encoder = model.get_encoder() if model.config.is_encoder_decoder else model
     found = []
@@ -78,6 +88,7 @@ def _from_encoder(texts: Sequence[str], source: str) -> Any:
                 read = tokenizer(
                     list(texts[start : start + _BATCH]),
                     padding=True,
+                    padding_side="right",  # so that a token's place does not depend on the other texts
                     truncation=True,
                     max_length=_MOST_TOKENS,
                     return_tensors="pt",

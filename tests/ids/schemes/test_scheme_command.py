@@ -11,10 +11,11 @@ import pytest
 from idgr.cli.main import run
 from idgr.formats.jsonl import write_jsonl
 from idgr.formats.records import read_ids, read_items
-from idgr.formats.run_info import read_run, sha256_file
+from idgr.formats.run_info import hash_input, read_run
 from idgr.ids.schemes import libraries
-from idgr.ids.schemes.choice import OF_SEQUENCES, SCHEMES
+from idgr.ids.schemes.choice import OF_SEQUENCES, OF_USE, SCHEMES, TREES
 from idgr.models.backbone import PRESETS, Preset
+from idgr.models.sasrec import SasrecConfig, new_sasrec, save_sasrec
 
 TINY = Preset(d_model=16, d_ff=32, num_layers=1, num_heads=2, d_kv=8, vocab_size=700)
 # Codes that stand in several IDs are a token each; in so small a shop, a few stand in one only.
@@ -25,6 +26,9 @@ TOKENS_A_WORD = {"category": 1.4, "title": 1.6, "sequential": 1.5}
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shop") / "data"
     assert run(["prep", "demo", "--items", "300", "--users", "600", "--seed", "1", "-o", str(folder)]) == 0
+    keys = [item.item_id for item in read_items(folder / "items.jsonl")]
+    (folder / "sasrec").mkdir()
+    save_sasrec(new_sasrec(SasrecConfig(len(keys), width=4, layers=1), seed=0), keys, folder / "sasrec")
     return folder
 
 
@@ -32,6 +36,8 @@ def command(shop: Path, scheme: str, output: Path, *more: object) -> list[str]:
     train = ["--train", str(shop / "train.jsonl")] if scheme in OF_SEQUENCES else []
     small: dict[str, list[str]] = {"collaborative": ["--clusters", "4", "--leaf-size", "20"]}
     small |= {"random": ["--codebook", "16"], "semantic": ["--codebook", "16"]}
+    small |= {tree: ["--codebook", "20"] for tree in TREES}
+    train += ["--item-vectors", str(shop / "sasrec")] if scheme in OF_USE else []
     words = [str(shop / "items.jsonl"), "--scheme", scheme, *train, *small.get(scheme, []), *more, "-o", output]
     return ["gen-ids", *map(str, words)]
 
@@ -58,9 +64,11 @@ def test_ids_of_a_shop(scheme: str, shop: Path, tmp_path: Path) -> None:
     record = read_run(output)
     assert record["seed"] == 3
     assert record["options"]["scheme"] == scheme
+    assert record["options"].get("levels") == (4 if scheme in TREES else 3 if "codebook" in record["options"] else None)
     read = {"items": "items.jsonl"} | ({"train": "train.jsonl"} if scheme in OF_SEQUENCES else {})
+    read |= {"item-vectors": "sasrec"} if scheme in OF_USE else {}
     assert {role: value["sha256"] for role, value in record["inputs"].items()} == {
-        role: sha256_file(shop / name) for role, name in read.items()
+        role: hash_input(shop / name)["sha256"] for role, name in read.items()
     }
     # As `train-rec` does with a preset: the vocabulary is learnt from the IDs.
     texts = [one.id for one in ids]
@@ -109,7 +117,15 @@ def test_sequential_ids_reach_training_and_recommendations(
         (["--scheme", "title", "--train", "t"], "--train given with --scheme title, which does not read it; it is for"),
         (["--train", "t"], "--train given with --scheme textual"),
         (["--scheme", "random", "--clusters", "3"], "for collaborative"),
-        (["--scheme", "random", "--empty-text", "key"], "for category and title and semantic"),
+        (
+            ["--scheme", "random", "--empty-text", "key"],
+            "for category and title and semantic and semantic-tree and dual",
+        ),
+        (["--scheme", "dual"], "--scheme dual without --item-vectors"),
+        (["--scheme", "semantic-tree", "--item-vectors", "s"], "it is for behavior-tree and dual"),
+        (["--scheme", "semantic", "--branches", "3"], "it is for semantic-tree and behavior-tree and dual"),
+        (["--scheme", "category", "--levels", "3"], "--levels given with --scheme category"),
+        (["--scheme", "semantic-tree", "--branches", "300"], "--branches 300"),
         (["--scheme", "category", "--beams", "3"], "for --scheme textual"),
         (["--scheme", "category", "--model", "keyphrase"], "--model given with --scheme category"),
         (["--scheme", "collaborative", "--train", "t", "--clusters", "1"], "--clusters 1"),
@@ -135,6 +151,11 @@ def test_data_that_a_scheme_cannot_use(shop: Path, tmp_path: Path, capsys: pytes
     assert run(["gen-ids", str(few), "--scheme", "title", "--empty-text", "key", "-o", str(output)]) == 0
     assert [one.id for one in read_ids(output)] == ["i"]
     assert run(["gen-ids", str(few), "--scheme", "random", "-o", str(output)]) == 0
+    vectors = ["--item-vectors", str(shop / "sasrec")]
+    told = fails(capsys, ["gen-ids", str(few), "--scheme", "behavior-tree", *vectors], 1)
+    assert f"{shop / 'sasrec'}: does not know 1 of 1 items, the first of them 'i'" in told
+    told = fails(capsys, command(shop, "dual", output, "--levels", 4, "--codebook", 17), 2)
+    assert "--codebook 17 has 289 paths of 2 of the 4 levels for 300 items" in told
 
 
 def test_a_tokenizer_that_does_not_spell_the_ids(
@@ -151,7 +172,7 @@ def test_a_tokenizer_that_does_not_spell_the_ids(
     )
 
 
-@pytest.mark.parametrize("scheme", ["collaborative", "semantic"])
+@pytest.mark.parametrize("scheme", ["collaborative", "semantic", "dual"])
 def test_a_package_that_is_not_installed(
     scheme: str, shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

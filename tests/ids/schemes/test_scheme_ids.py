@@ -25,6 +25,7 @@ from idgr.ids.schemes.sequential import sequential_ids
 from idgr.ids.schemes.text_vectors import text_vectors
 from idgr.ids.schemes.title import title_ids
 from idgr.ids.spelling import clean_id, fold
+from idgr.models.sasrec import SasrecConfig, new_sasrec, save_sasrec
 
 
 def test_sequential_ids_are_numbers_by_first_occurrence_in_training() -> None:
@@ -211,9 +212,18 @@ def test_vectors_of_an_encoder(generator_folder: Path) -> None:
 TITLES = st.text(alphabet="aAbß 2;:,&é红", max_size=8)
 
 
+@pytest.fixture(scope="module")
+def sasrec(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Item vectors for the keys that are drawn below."""
+    folder = tmp_path_factory.mktemp("sasrec")
+    keys = ["k", *(f"k{n}" for n in range(30))]
+    save_sasrec(new_sasrec(SasrecConfig(len(keys), width=4, layers=1), seed=0), keys, folder)
+    return str(folder)
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(TITLES, TITLES), min_size=1, max_size=30), st.integers(0, 3))
-def test_ids_are_words_and_unique_and_the_same_again(texts: list[tuple[str, str]], seed: int) -> None:
+def test_ids_are_words_and_unique_and_the_same_again(sasrec: str, texts: list[tuple[str, str]], seed: int) -> None:
     items = [Item("k", "categories: a")]  # one at least has the field
     items += [Item(f"k{n}", f"title: {title}; categories: {names}" if names else title)
               for n, (title, names) in enumerate(texts)]  # fmt: skip
@@ -221,7 +231,7 @@ def test_ids_are_words_and_unique_and_the_same_again(texts: list[tuple[str, str]
     drawn = random.Random(seed)
     sequences = [[drawn.choice(keys) for _ in range(4)] for _ in range(6)]
     for scheme in SCHEMES:
-        options = SchemeOptions(scheme, seed, clusters=3, leaf_size=4, codebook=4)
+        options = SchemeOptions(scheme, seed, clusters=3, leaf_size=4, codebook=6, item_vectors=sasrec)
         ids = scheme_ids(items, sequences, options)
         assert len({fold(text) for text in ids}) == len(items)
         for text in ids:

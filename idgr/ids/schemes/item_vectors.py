@@ -1,0 +1,34 @@
+"""A vector for each item of a saved SASRec, from how items are used. Knows keys and the folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from idgr.errors import IdgrError
+from idgr.ids.schemes.text_vectors import Floats32, of_length_one
+
+
+def item_vectors(items: Sequence[str], folder: str) -> Floats32:
+    """[N, D] the vector of each item, of length 1: of a SASRec's vectors the length tells popularity before all else.
+
+    Args:
+        items: item keys.
+        folder: what `idgr train-sasrec` wrote.
+
+    Raises:
+        IdgrError: the folder is not one, or does not know an item.
+    """
+    from idgr.models.sasrec import read_item_vectors
+
+    keys, vectors_ID = read_item_vectors(folder)
+    place = {key: number for number, key in enumerate(keys)}
+    unknown = [item for item in items if item not in place]
+    if unknown:
+        raise IdgrError(
+            f"does not know {len(unknown):,} of {len(items):,} items, the first of them {unknown[0]!r}",
+            "train it with --items and the items.jsonl that you give here",
+            where=folder,
+        )
+    return of_length_one(vectors_ID[np.array([place[item] for item in items])])
