@@ -35,13 +35,13 @@ def train_sasrec(
     valid: Annotated[
         str | None, typer.Option("--valid", help="valid.jsonl; its HR and NDCG choose the epoch that is kept.")
     ] = None,
-    width: Annotated[int, typer.Option("--width", help="Width of the item vectors.")] = 128,
+    width: Annotated[int, typer.Option("--width", help="Width of the item vectors.")] = 64,
     layers: Annotated[int, typer.Option("--layers", help="Layers of the Transformer.")] = 2,
     heads: Annotated[int, typer.Option("--heads", help="Attention heads; they divide the width.")] = 2,
     max_history: Annotated[int, typer.Option("--max-history", help="Newest history items that are read.")] = 50,
     dropout: Annotated[float, typer.Option("--dropout", help="Dropout.")] = 0.5,
-    epochs: Annotated[int, typer.Option("--epochs", help="Passes over the training sequences.")] = 30,
-    lr: Annotated[float, typer.Option("--lr", help="Highest learning rate.")] = 2e-3,
+    epochs: Annotated[int, typer.Option("--epochs", help="Passes over the training sequences.")] = 60,
+    lr: Annotated[float, typer.Option("--lr", help="Highest learning rate.")] = 1e-3,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Sequences a batch at most.")] = 1024,
     max_tokens_per_batch: MaxTokensPerBatch = 1024,
     accumulate: Annotated[int, typer.Option("--accumulate", help="Batches a step.")] = 1,
@@ -49,7 +49,7 @@ def train_sasrec(
         str, typer.Option("--schedule", help="Learning rate after the warm-up: linear, cosine or constant.")
     ] = "linear",
     warmup: Annotated[float, typer.Option("--warmup", help="Share of the steps in which the rate rises.")] = 0.05,
-    weight_decay: Annotated[float, typer.Option("--weight-decay", help="AdamW's weight decay.")] = 0.05,
+    weight_decay: Annotated[float, typer.Option("--weight-decay", help="AdamW's weight decay.")] = 0.01,
     clip: Annotated[float, typer.Option("--clip", help="Largest norm of a gradient.")] = 1.0,
     epoch_instances: Annotated[
         int, typer.Option("--epoch-instances", help="Sequences drawn for each epoch; 0 for all.")

@@ -47,7 +47,7 @@ class SasrecConfig:
     """
 
     n_items: int
-    width: int = 128
+    width: int = 64
     layers: int = 2
     heads: int = 2
     max_history: int = 50
