@@ -113,10 +113,7 @@ def test_ablation(path: str, tmp_path: Path) -> None:
         "user-only": ("history", "none"),
         "item-only": ("none", "shown"),
     }
-    before = trained(out)
-    assert {name.split("/")[0] for name in before} == {"gen", "table5", "table6"}
-    recipe(path, "ablation", *words, "--tables", "5", "--stage", "2", "--stop-stage", "3")
-    assert trained(out) == before
+    assert {name.split("/")[0] for name in trained(out)} == {"gen", "table5", "table6"}
 
 
 def test_foundation(path: str, tmp_path: Path) -> None:
