@@ -14,7 +14,7 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/../common.sh"
 data=
 seeds="0 1 2"
 epochs=25
-sasrec_epochs=30
+sasrec_epochs=60
 candidates=50   # of each recommender, for the blend
 out=runs/accuracy
 
@@ -52,8 +52,8 @@ for seed in "${chosen[@]}"; do
   fi
 
   if begin 3 "seed $seed: train a SASRec"; then
-    idgr train-sasrec "$data/train.jsonl" --items "$data/items.jsonl" --valid "$data/valid.jsonl" --width 128 \
-      --lr 2e-3 --weight-decay 0.05 --epochs "$sasrec_epochs" --valid-users 5000 --precision auto --seed "$seed" \
+    idgr train-sasrec "$data/train.jsonl" --items "$data/items.jsonl" --valid "$data/valid.jsonl" --width 64 \
+      --lr 1e-3 --weight-decay 0.01 --epochs "$sasrec_epochs" --valid-users 5000 --precision auto --seed "$seed" \
       -o "$run/sasrec/rec"
   fi
 

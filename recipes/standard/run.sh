@@ -51,11 +51,11 @@ case $size in # how long each model is trained
   small)
     rec=(--arch causal --epochs 6 --epoch-instances 10000 --valid-users 2000 --max-history 50 --lr 2e-3 --dropout 0.2
       --weight-decay 0.05 --precision auto)
-    sasrec=(--width 128 --lr 2e-3 --weight-decay 0.05 --epochs 30 --valid-users 5000 --precision auto)
+    sasrec=(--width 64 --lr 1e-3 --weight-decay 0.01 --epochs 60 --valid-users 5000 --precision auto)
     ;;
   paper)
     rec=(--model t5-small --epochs 30 --precision auto)
-    sasrec=(--width 128 --lr 2e-3 --weight-decay 0.05 --epochs 100 --valid-users 5000 --precision auto)
+    sasrec=(--width 64 --lr 1e-3 --weight-decay 0.01 --epochs 60 --valid-users 5000 --precision auto)
     ;;
   *) die "--size $size: choose smoke, small or paper" ;;
 esac
