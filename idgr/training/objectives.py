@@ -57,6 +57,13 @@ def full_loss(hidden_BTD: Tensor, head_VD: Tensor, labels_BT: Tensor) -> tuple[T
     return F.cross_entropy(logits_PV.float(), labels_P, reduction="sum"), len(labels_P)
 
 
+def target_tokens(trie: Trie) -> Ints:
+    """[I, L] the tokens of each item's ID with EOS, filled up with `IGNORED`."""
+    paths = trie.paths()
+    tokens_IL: Ints = np.where(paths >= 0, trie.token[paths], IGNORED).astype(np.int64)
+    return tokens_IL
+
+
 @dataclass(frozen=True)
 class Branches:
     """The points on each item's path through the prefix tree where there is a choice.

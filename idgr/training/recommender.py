@@ -33,6 +33,7 @@ from idgr.training.objectives import (
     decoder_states,
     find_branches,
     full_loss,
+    target_tokens,
     trie_loss,
 )
 from idgr.training.options import LoopOptions
@@ -229,7 +230,7 @@ def instance_loss(
         embed: given a batch's prompts and their tokens [B, S], what the encoder reads, [B, S, D]; None for the
             model's own embeddings of the tokens.
     """
-    tokens_IL = _target_tokens(trie)
+    tokens_IL = target_tokens(trie)
     branches = find_branches(trie) if objective == "trie" else None
     lengths = (tokens_IL != IGNORED).sum(axis=1) if branches is None else branches.decoder_lengths()
 
@@ -251,13 +252,6 @@ def instance_loss(
         return trie_loss(hidden_BTD, head_VD, branch_targets(branches, targets, model.device), n_instances=len(batch))
 
     return loss_of
-
-
-def _target_tokens(trie: Trie) -> Ints:
-    """[I, L] the tokens of each item's ID with EOS, filled up with `IGNORED`."""
-    paths = trie.paths()
-    tokens_IL: Ints = np.where(paths >= 0, trie.token[paths], IGNORED).astype(np.int64)
-    return tokens_IL
 
 
 def prompt_costs(instances: Instances, renderer: PromptRenderer) -> Ints:

@@ -19,8 +19,16 @@ import torch
 from torch import Tensor
 
 from idgr.decoding.trie import Trie
-from idgr.models.llama import item_slots
-from idgr.training.objectives import IGNORED, branch_targets, find_branches, full_loss, ranges, trie_loss
+from idgr.models.llama import item_slots, places
+from idgr.training.objectives import (
+    IGNORED,
+    branch_targets,
+    find_branches,
+    full_loss,
+    ranges,
+    target_tokens,
+    trie_loss,
+)
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
@@ -71,7 +79,8 @@ def make_windows(sequences: Sequence[Sequence[int]], max_history: int) -> Window
 
 def window_costs(windows: Windows, trie: Trie) -> Ints:
     """[N] the tokens of each window."""
-    lengths = np.concatenate([[0], np.cumsum(_blocks(trie)[1][windows.items])])
+    lengths_I = (target_tokens(trie) != IGNORED).sum(axis=1)  # an EOS stands before an ID as it does behind a target's
+    lengths = np.concatenate([[0], np.cumsum(lengths_I[windows.items])])
     costs: Ints = lengths[windows.end] - lengths[windows.begin]
     return costs
 
@@ -80,7 +89,11 @@ def window_loss(
     model: LlamaForCausalLM, trie: Trie, windows: Windows, objective: str
 ) -> Callable[[Ints, int], tuple[Tensor, int]]:
     """The summed loss of windows in an epoch, as the loop wants it: the terms are those of `instance_loss`."""
-    blocks_IL, lengths_I = _blocks(trie)
+    labels_IL = target_tokens(trie)
+    lengths_I = (labels_IL != IGNORED).sum(axis=1)
+    # An item is read as an EOS and its ID: its labels, one place later.
+    blocks_IL = np.roll(labels_IL, 1, axis=1)
+    blocks_IL[:, 0] = trie.eos
     branches = find_branches(trie) if objective == "trie" else None
     slots, device = item_slots(model), model.device
 
@@ -95,14 +108,11 @@ def window_loss(
         before_W = (total_N - length_N)[window_first]
         offset_N = total_N - length_N - before_W[window_N]
         width = int((offset_N + length_N).max())
-        blocks_NL = blocks_IL[items_N]
-        there = blocks_NL >= 0
-        item, column = np.nonzero(there)
+        item, column = np.nonzero(labels_IL[items_N] != IGNORED)
         row, along = window_N[item], offset_N[item] + column
         tokens_WS = np.full((len(batch), width), model.config.pad_token_id, dtype=np.int64)
-        tokens_WS[row, along] = blocks_NL[there]
-        place_WS = np.zeros_like(tokens_WS)
-        place_WS[row, along] = (place_N - begin[window_N])[item] * slots + column if slots else along
+        tokens_WS[row, along] = blocks_IL[items_N[item], column]
+        place_WS = places(tokens_WS, trie.eos, slots)
 
         hidden_WSD = model.model(
             input_ids=torch.from_numpy(tokens_WS).to(device),
@@ -115,7 +125,7 @@ def window_loss(
         if branches is None:
             labels_WS = np.full_like(tokens_WS, IGNORED)
             ours = wanted_N[item]
-            labels_WS[row[ours], along[ours]] = _next_tokens(blocks_NL, trie.eos)[there][ours]
+            labels_WS[row[ours], along[ours]] = labels_IL[items_N[item], column][ours]
             return full_loss(hidden_WSD, head_VD, torch.from_numpy(labels_WS).to(device))
         targets = branch_targets(branches, items_N[wanted_N], device)
         window_M, offset_M = (
@@ -125,17 +135,3 @@ def window_loss(
         return trie_loss(hidden_WSD, head_VD, targets, n_instances=int(wanted_N.sum()))
 
     return loss_of
-
-
-def _blocks(trie: Trie) -> tuple[Ints, Ints]:
-    """[I, L] an EOS and the tokens of each item's ID, filled up with -1, and their numbers [I]."""
-    paths = trie.paths()
-    tokens_IL = np.where(paths >= 0, trie.token[paths], -1).astype(np.int64)
-    tokens_IL[:, 1:], tokens_IL[:, 0] = np.where(tokens_IL[:, :-1] == trie.eos, -1, tokens_IL[:, :-1]), trie.eos
-    return tokens_IL, (tokens_IL >= 0).sum(axis=1)
-
-
-def _next_tokens(blocks_NL: Ints, eos: int) -> Ints:
-    """[N, L] what follows each token of a block: the next one, and EOS behind the last."""
-    following: Ints = np.concatenate([blocks_NL[:, 1:], np.full((len(blocks_NL), 1), -1)], axis=1)
-    return np.where(following < 0, eos, following)
