@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from idgr.cli.catalogue import read_catalogue
-from idgr.cli.training_options import UNSHAPING, CheckpointMinutes, Compile, Ema, MaxTokensPerBatch, Overwrite, Track
+from idgr.cli.training_options import (
+    UNSHAPING,
+    CheckpointMinutes,
+    Compile,
+    Device,
+    Ema,
+    Lr,
+    MaxTokensPerBatch,
+    Overwrite,
+    Seed,
+    Track,
+)
 from idgr.errors import IdgrError, UsageError
 
 if TYPE_CHECKING:
@@ -36,7 +47,7 @@ def init_gen(
     max_text_tokens: Annotated[int, typer.Option("--max-text-tokens", help="Tokens of a text that are read.")] = 256,
     held_out: Annotated[float, typer.Option("--held-out", help="Share of pairs that only measures the loss.")] = 0.05,
     epochs: Annotated[int, typer.Option("--epochs", help="Passes over the pairs.")] = 5,
-    lr: Annotated[float, typer.Option("--lr", help="Highest learning rate.")] = 1e-3,
+    lr: Lr = 1e-3,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Pairs a batch.")] = 16,
     max_tokens_per_batch: MaxTokensPerBatch = 0,
     precision: Annotated[
@@ -44,8 +55,8 @@ def init_gen(
     ] = "fp32",
     ema: Ema = 0.0,
     compile: Compile = False,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
-    seed: Annotated[int, typer.Option("--seed", help="Seed of all that is random.")] = 0,
+    device: Device = "auto",
+    seed: Seed = 0,
     checkpoint_minutes: CheckpointMinutes = 10.0,
     track: Track = None,
     overwrite: Overwrite = False,

@@ -7,7 +7,22 @@ from typing import Annotated, Any
 
 import typer
 
-from idgr.cli.training_options import UNSHAPING, CheckpointMinutes, Compile, Ema, MaxTokensPerBatch, Overwrite, Track
+from idgr.cli.training_options import (
+    UNSHAPING,
+    Accumulate,
+    CheckpointMinutes,
+    Clip,
+    Compile,
+    Device,
+    Ema,
+    MaxTokensPerBatch,
+    Overwrite,
+    Schedule,
+    Seed,
+    Track,
+    Warmup,
+    WeightDecay,
+)
 from idgr.errors import IdgrError, UsageError
 
 PAPER_LR = 1e-8
@@ -42,13 +57,11 @@ def train_gen(
     paper: Annotated[bool, typer.Option("--paper", help="The paper's learning rate, 1e-8.")] = False,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Instances a batch.")] = 12,
     max_tokens_per_batch: MaxTokensPerBatch = 0,
-    accumulate: Annotated[int, typer.Option("--accumulate", help="Batches a step.")] = 1,
-    schedule: Annotated[
-        str, typer.Option("--schedule", help="Learning rate after the warm-up: linear, cosine or constant.")
-    ] = "linear",
-    warmup: Annotated[float, typer.Option("--warmup", help="Share of the steps in which the rate rises.")] = 0.05,
-    weight_decay: Annotated[float, typer.Option("--weight-decay", help="AdamW's weight decay.")] = 0.01,
-    clip: Annotated[float, typer.Option("--clip", help="Largest norm of a gradient.")] = 1.0,
+    accumulate: Accumulate = 1,
+    schedule: Schedule = "linear",
+    warmup: Warmup = 0.05,
+    weight_decay: WeightDecay = 0.01,
+    clip: Clip = 1.0,
     dropout: Annotated[float | None, typer.Option("--dropout", help="Dropout; the model's own if not given.")] = None,
     epoch_instances: Annotated[
         int, typer.Option("--epoch-instances", help="Instances drawn for each epoch; 0 for all.")
@@ -59,8 +72,8 @@ def train_gen(
     ] = "fp32",
     ema: Ema = 0.0,
     compile: Compile = False,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
-    seed: Annotated[int, typer.Option("--seed", help="Seed of all that is random.")] = 0,
+    device: Device = "auto",
+    seed: Seed = 0,
     checkpoint_minutes: CheckpointMinutes = 10.0,
     track: Track = None,
     overwrite: Overwrite = False,

@@ -10,13 +10,23 @@ import typer
 
 from idgr.cli.training_options import (
     UNSHAPING,
+    Accumulate,
     CheckpointMinutes,
+    Clip,
     Compile,
+    Device,
     DryRun,
     Ema,
+    Lr,
     MaxTokensPerBatch,
     Overwrite,
+    Patience,
+    Precision,
+    Schedule,
+    Seed,
     Track,
+    Warmup,
+    WeightDecay,
 )
 from idgr.errors import IdgrError, UsageError
 
@@ -75,34 +85,28 @@ def train_rec(
     gen: Annotated[str | None, typer.Option("--gen", help="For --user-ids: the ID generator.")] = None,
     items: Annotated[str | None, typer.Option("--items", help="For --user-ids: items.jsonl.")] = None,
     epochs: Annotated[int, typer.Option("--epochs", help="Passes over the training instances.")] = 10,
-    lr: Annotated[float, typer.Option("--lr", help="Highest learning rate.")] = 1e-3,
+    lr: Lr = 1e-3,
     batch_size: Annotated[
         int, typer.Option("--batch-size", help="Instances a batch; with --arch causal, sequences.")
     ] = 64,
     max_tokens_per_batch: MaxTokensPerBatch = 0,
-    accumulate: Annotated[int, typer.Option("--accumulate", help="Batches a step.")] = 1,
-    schedule: Annotated[
-        str, typer.Option("--schedule", help="Learning rate after the warm-up: linear, cosine or constant.")
-    ] = "linear",
-    warmup: Annotated[float, typer.Option("--warmup", help="Share of the steps in which the rate rises.")] = 0.05,
-    weight_decay: Annotated[float, typer.Option("--weight-decay", help="AdamW's weight decay.")] = 0.01,
-    clip: Annotated[float, typer.Option("--clip", help="Largest norm of a gradient.")] = 1.0,
+    accumulate: Accumulate = 1,
+    schedule: Schedule = "linear",
+    warmup: Warmup = 0.05,
+    weight_decay: WeightDecay = 0.01,
+    clip: Clip = 1.0,
     dropout: Annotated[float | None, typer.Option("--dropout", help="Dropout; the model's own if not given.")] = None,
     epoch_instances: Annotated[
         int, typer.Option("--epoch-instances", help="Instances drawn for each epoch; 0 for all.")
     ] = 0,
     valid_users: Annotated[int, typer.Option("--valid-users", help="Users to validate on; 0 for all.")] = 2000,
     valid_beams: Annotated[int, typer.Option("--valid-beams", help="Beams of the search on validation.")] = 20,
-    patience: Annotated[
-        int, typer.Option("--patience", help="Stop after so many epochs without a better NDCG@10; 0 for never.")
-    ] = 0,
-    precision: Annotated[
-        str, typer.Option("--precision", help="fp32, bf16 (products of matrices only), or auto: what is quicker here.")
-    ] = "fp32",
+    patience: Patience = 0,
+    precision: Precision = "fp32",
     ema: Ema = 0.0,
     compile: Compile = False,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
-    seed: Annotated[int, typer.Option("--seed", help="Seed of all that is random.")] = 0,
+    device: Device = "auto",
+    seed: Seed = 0,
     checkpoint_minutes: CheckpointMinutes = 10.0,
     track: Track = None,
     overwrite: Overwrite = False,

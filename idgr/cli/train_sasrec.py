@@ -9,13 +9,23 @@ import typer
 
 from idgr.cli.training_options import (
     UNSHAPING,
+    Accumulate,
     CheckpointMinutes,
+    Clip,
     Compile,
+    Device,
     DryRun,
     Ema,
+    Lr,
     MaxTokensPerBatch,
     Overwrite,
+    Patience,
+    Precision,
+    Schedule,
+    Seed,
     Track,
+    Warmup,
+    WeightDecay,
 )
 from idgr.errors import IdgrError, UsageError
 
@@ -41,30 +51,24 @@ def train_sasrec(
     max_history: Annotated[int, typer.Option("--max-history", help="Newest history items that are read.")] = 50,
     dropout: Annotated[float, typer.Option("--dropout", help="Dropout.")] = 0.5,
     epochs: Annotated[int, typer.Option("--epochs", help="Passes over the training sequences.")] = 60,
-    lr: Annotated[float, typer.Option("--lr", help="Highest learning rate.")] = 1e-3,
+    lr: Lr = 1e-3,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Sequences a batch at most.")] = 1024,
     max_tokens_per_batch: MaxTokensPerBatch = 1024,
-    accumulate: Annotated[int, typer.Option("--accumulate", help="Batches a step.")] = 1,
-    schedule: Annotated[
-        str, typer.Option("--schedule", help="Learning rate after the warm-up: linear, cosine or constant.")
-    ] = "linear",
-    warmup: Annotated[float, typer.Option("--warmup", help="Share of the steps in which the rate rises.")] = 0.05,
-    weight_decay: Annotated[float, typer.Option("--weight-decay", help="AdamW's weight decay.")] = 0.01,
-    clip: Annotated[float, typer.Option("--clip", help="Largest norm of a gradient.")] = 1.0,
+    accumulate: Accumulate = 1,
+    schedule: Schedule = "linear",
+    warmup: Warmup = 0.05,
+    weight_decay: WeightDecay = 0.01,
+    clip: Clip = 1.0,
     epoch_instances: Annotated[
         int, typer.Option("--epoch-instances", help="Sequences drawn for each epoch; 0 for all.")
     ] = 0,
     valid_users: Annotated[int, typer.Option("--valid-users", help="Users to validate on; 0 for all.")] = 0,
-    patience: Annotated[
-        int, typer.Option("--patience", help="Stop after so many epochs without a better NDCG@10; 0 for never.")
-    ] = 0,
-    precision: Annotated[
-        str, typer.Option("--precision", help="fp32, bf16 (products of matrices only), or auto: what is quicker here.")
-    ] = "fp32",
+    patience: Patience = 0,
+    precision: Precision = "fp32",
     ema: Ema = 0.0,
     compile: Compile = False,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
-    seed: Annotated[int, typer.Option("--seed", help="Seed of all that is random.")] = 0,
+    device: Device = "auto",
+    seed: Seed = 0,
     checkpoint_minutes: CheckpointMinutes = 10.0,
     track: Track = None,
     overwrite: Overwrite = False,
