@@ -2,7 +2,7 @@
 
 Legend: B instances, S prompt tokens, T target tokens, D width, V vocabulary, I items, N nodes of the tree, L tokens of
 the longest ID with EOS, P branch points of the targets in a batch, Q those that are not the root, R children of the
-root, M children of the other branch points.
+root, M children of the other branch points, W those of them at wide nodes, C children of wide nodes.
 Knows tokens, not text.
 """
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
 
 IGNORED = -100
+# Pairs of a branch point and a child at one node from which a product of matrices pays; measured on a CPU.
+_WIDE = 64
 
 Ints = npt.NDArray[np.int64]
 
@@ -119,46 +121,62 @@ def find_branches(trie: Trie) -> Branches:
 class BranchTargets:
     """The branch points of a batch of target items: first the root, once an instance, if it is one; then all others.
 
+    Of the others, first come those at wide nodes, node by node, since the branch points at one node share its children.
+    A node is wide where its branch points and children make many pairs.
+
     Attributes:
+        points_of, children_of: of each wide node, how many branch points stand there and how many children it has.
         instance: [P] the row of the batch.
         position: [P] the decoder position whose state decides.
         chosen_root: [B] which of the root's children leads to the target; none where the root is no branch point.
         root: [R] the tokens of the root's children.
-        chosen: [P - B] the place in [M] of the child that leads to the target.
+        chosen: [Q] the place in [M] of the child that leads to the target.
         point: [M] the branch point of each child, counted from the first that is not the root, ascending.
-        token: [M] the child's token.
+        wide: [C] the tokens of the children of wide nodes, node by node.
+        narrow: [M - W] the token of each further child.
     """
 
+    points_of: list[int]
+    children_of: list[int]
     instance: Tensor
     position: Tensor
     chosen_root: Tensor
     root: Tensor
     chosen: Tensor
     point: Tensor
-    token: Tensor
+    wide: Tensor
+    narrow: Tensor
 
 
 def branch_targets(branches: Branches, items: Ints, device: torch.device) -> BranchTargets:
     """Gather the branch points of `items` [B], with all their children."""
     rows, instance = ranges(branches.start[items], branches.start[items + 1] - branches.start[items])
     at_root = (branches.position[rows] == 0) & bool(len(branches.root))
-    roots, rest = rows[at_root], rows[~at_root]
-    counts = branches.count[rest]
-    children, point = ranges(branches.first[rest], counts)
-    begins = np.cumsum(counts) - counts
+    roots, rest = np.flatnonzero(at_root), np.flatnonzero(~at_root)
+    _, node, points_of = np.unique(branches.first[rows[rest]], return_inverse=True, return_counts=True)
+    is_narrow = points_of[node] * branches.count[rows[rest]] < _WIDE
+    rest = rest[np.lexsort([node, is_narrow])]
+    order, others = np.concatenate([roots, rest]), rows[rest]
+    first, counts = branches.first[others], branches.count[others]
+    children, point = ranges(first, counts)
+    wide, begins, points_of = np.unique(first[: np.count_nonzero(~is_narrow)], return_index=True, return_counts=True)
+    children_of = counts[begins]
     return BranchTargets(
+        points_of.tolist(),
+        children_of.tolist(),
         *(
             torch.from_numpy(values).to(device)
             for values in (
-                np.concatenate([instance[at_root], instance[~at_root]]),
-                branches.position[np.concatenate([roots, rest])],
-                branches.chosen[roots],
+                instance[order],
+                branches.position[rows[order]],
+                branches.chosen[rows[roots]],
                 branches.root,
-                begins + branches.chosen[rest],
+                np.cumsum(counts) - counts + branches.chosen[others],
                 point,
-                branches.token[children],
+                branches.token[ranges(wide, children_of)[0]],
+                branches.token[children[int(points_of @ children_of) :]],
             )
-        )
+        ),
     )
 
 
@@ -173,8 +191,8 @@ def trie_loss(hidden_BTD: Tensor, head_VD: Tensor, targets: BranchTargets, n_ins
     """The summed cost of the targets, -log P(item), under a softmax over the valid children of each node.
 
     A node with one child costs nothing, so a target's probability is the product over its branch points: a
-    hierarchical softmax over items, whose probabilities sum to one. All targets share the root, whose many children
-    are one product of matrices; at the others a product for each child is all there is to do.
+    hierarchical softmax over items, whose probabilities sum to one. The branch points at the root, and those at each
+    wide node, are one product of matrices, states by children; elsewhere a product for each child costs less.
 
     Args:
         hidden_BTD: the decoder's states; positions behind the last branch point may be missing.
@@ -189,9 +207,18 @@ def trie_loss(hidden_BTD: Tensor, head_VD: Tensor, targets: BranchTargets, n_ins
     n_roots = len(targets.chosen_root)
     logits_BR = F.linear(hidden_PD[:n_roots], F.embedding(targets.root, head_VD)).float()
     cost = F.cross_entropy(logits_BR, targets.chosen_root, reduction="sum") if n_roots else logits_BR.sum()
-    hidden_QD, n_points = hidden_PD[n_roots:], len(targets.chosen)
-    pairs_MD = hidden_QD.index_select(0, targets.point) * F.embedding(targets.token, head_VD)
-    logits_M = pairs_MD.float().sum(-1)
+    hidden_QD = hidden_PD[n_roots:]
+    n_points, n_wide = len(targets.chosen), sum(targets.points_of)
+    states_QD, children_CD = hidden_QD, F.embedding(targets.wide, head_VD)
+    if torch.is_autocast_enabled(head_VD.device.type):  # once, and not node by node
+        dtype = torch.get_autocast_dtype(head_VD.device.type)
+        states_QD, children_CD = states_QD.to(dtype), children_CD.to(dtype)
+    states = states_QD[:n_wide].split(targets.points_of)  # type: ignore[no-untyped-call]
+    children = children_CD.split(targets.children_of)  # type: ignore[no-untyped-call]
+    blocks = [(some @ theirs.T).flatten().float() for some, theirs in zip(states, children, strict=True)]
+    n_blocks = sum(map(len, blocks))
+    pairs = hidden_QD.index_select(0, targets.point[n_blocks:]) * F.embedding(targets.narrow, head_VD)
+    logits_M = torch.cat([*blocks, pairs.float().sum(-1)])
     with torch.no_grad():
         highest_Q = logits_M.new_full((n_points,), -torch.inf)
         highest_Q = highest_Q.scatter_reduce(0, targets.point, logits_M, "amax")
