@@ -78,6 +78,8 @@ def gen_ids(
         list[str] | None, typer.Option("--assign", metavar="GLOB", help="Assign IDs from the shards' candidates.")
     ] = None,
     train: scheme_options.Train = None,
+    words: scheme_options.Words = 3,
+    shared_words: scheme_options.SharedWords = 1,
     clusters: scheme_options.Clusters = 20,
     leaf_size: scheme_options.LeafSize = 100,
     category_field: scheme_options.CategoryField = "categories",
@@ -94,6 +96,8 @@ def gen_ids(
     """Give every item a unique ID: a textual one (Algorithm 1), or one of another scheme.
 
     Example: idgr gen-ids data/beauty/items.jsonl --model gen/ -o ids.jsonl
+
+    Example: idgr gen-ids data/beauty/items.jsonl --scheme shared --train data/beauty/train.jsonl -o ids.jsonl
 
     Example: idgr gen-ids data/beauty/items.jsonl --scheme dual --item-vectors sasrec/ -o ids.jsonl
 

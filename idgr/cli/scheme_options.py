@@ -15,19 +15,26 @@ if TYPE_CHECKING:
     from idgr.ids.schemes.choice import SchemeOptions
 
 Trees = Literal["semantic-tree", "behavior-tree", "dual"]
-Name = Literal["textual", "sequential", "collaborative", "category", "title", "random", "semantic", Trees]
+Name = Literal["textual", "shared", "sequential", "collaborative", "category", "title", "random", "semantic", Trees]
 TEXTUAL: Name = "textual"
 
 Scheme = Annotated[
     Name,
-    typer.Option("--scheme", help="What IDs are made of; textual is Algorithm 1 or, by --model, the keyphrase rule."),
+    typer.Option(
+        "--scheme",
+        help="What IDs are made of; textual is Algorithm 1 or, by --model, the keyphrase rule; shared too is of words.",
+    ),
 ]
 Seed = Annotated[
     int, typer.Option("--seed", min=0, help="Of what is random in a scheme; category, title and textual have nothing.")
 ]
 Train = Annotated[
     str | None,
-    typer.Option("--train", help="train.jsonl, which sequential and collaborative IDs are made of."),
+    typer.Option("--train", help="train.jsonl, which shared, sequential and collaborative IDs are made of."),
+]
+Words = Annotated[int, typer.Option("--words", help="shared: words of an ID, all of the item's own text.")]
+SharedWords = Annotated[
+    int, typer.Option("--shared-words", help="shared: first so many that it has in common with what is bought with it.")
 ]
 Clusters = Annotated[int, typer.Option("--clusters", help="collaborative: parts that a cluster is divided into.")]
 LeafSize = Annotated[int, typer.Option("--leaf-size", help="collaborative: items of a cluster that is left whole.")]
@@ -66,6 +73,7 @@ ItemVectors = Annotated[
 
 _EVERY = {"items", "output", "scheme", "seed", "rec-tokenizer"}
 _READ_BY: dict[str, set[str]] = {
+    "shared": {"train", "words", "shared-words", "empty-text"},
     "sequential": {"train"},
     "collaborative": {"train", "clusters", "leaf-size"},
     "category": {"category-field", "category-depth", "empty-text"},

@@ -13,7 +13,7 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from idgr.ids.assignment import assign
 from idgr.ids.schemes.fields import FIELD_NAME
@@ -104,29 +104,35 @@ def _pieces(word: str) -> Iterator[str]:
 
 def _phrases(words: list[str], frequency: Counter[str], n_texts: int) -> list[str]:
     """Phrases from the most telling words, in the order of preference."""
-    first: dict[str, int] = {}
-    spelling: dict[str, str] = {}
-    for place, word in enumerate(words):
-        folded = fold(word)
-        if folded not in first:
-            first[folded], spelling[folded] = place, word
-    ranked = heapq.nsmallest(
-        WORDS + _SWAPS,
-        ((-_weight(spelling[word], place, frequency, n_texts), place, word) for word, place in first.items()),
-    )
-    if not ranked:
+    best = most_telling(words, frequency, n_texts, WORDS + _SWAPS)
+    if not best:
         return []
-    best = [word for _, _, word in ranked]
 
-    def phrase(chosen: list[str]) -> str:
-        return " ".join(spelling[word] for word in sorted(chosen, key=first.__getitem__))
+    def phrase(chosen: list[tuple[int, str]]) -> str:
+        return " ".join(word for _, word in sorted(chosen))
 
     choices = [best[:count] for count in range(min(WORDS, len(best)), min(MOST_WORDS, len(best)) + 1)]
     choices += [[*best[: WORDS - 1], other] for other in best[WORDS:]]
     return list(dict.fromkeys(phrase(chosen) for chosen in choices))
 
 
-def _weight(word: str, place: int, frequency: Counter[str], n_texts: int) -> float:
+def most_telling(words: Sequence[str], frequency: Mapping[str, int], n_texts: int, count: int) -> list[tuple[int, str]]:
+    """The `count` words of a text that tell most, each once whatever its case, as its first place and spelling.
+
+    Args:
+        words: all words of the text, in order.
+        frequency: of so many of the `n_texts` texts each word is a part.
+    """
+    first: dict[str, tuple[int, str]] = {}
+    for place, word in enumerate(words):
+        first.setdefault(fold(word), (place, word))
+    ranked = heapq.nsmallest(
+        count, ((-_weight(word, place, frequency, n_texts), place, word) for place, word in first.values())
+    )
+    return [(place, word) for _, place, word in ranked]
+
+
+def _weight(word: str, place: int, frequency: Mapping[str, int], n_texts: int) -> float:
     weight = math.log((1 + n_texts) / frequency[word])
     if frequency[word] == 1:
         weight *= 0.6

@@ -17,7 +17,7 @@ from idgr.ids.schemes.choice import OF_SEQUENCES, OF_USE
 from idgr.ids.schemes.sequential import sequential_ids
 
 FROM_TEXT = "IDs are made from item text alone"
-QUICK = ("sequential", "category", "title", "random")
+QUICK = ("shared", "sequential", "category", "title", "random")
 
 
 @pytest.fixture(scope="module")

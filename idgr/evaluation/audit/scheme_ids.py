@@ -23,7 +23,7 @@ from idgr.ids.schemes.choice import OF_SEQUENCES, OF_TEXT, OF_USE, SCHEMES, Sche
 
 FROM_TRAINING = "IDs are made from items and training sequences alone"
 ORDER = "the order of IDs does not follow held-out items"
-_MADE_AGAIN = {"sequential", "category", "title", "random"}  # in a moment, and without further packages
+_MADE_AGAIN = {"shared", "sequential", "category", "title", "random"}  # in a moment, and without further packages
 _DEVIATIONS = 3.3  # so many standard deviations from the half that chance gives; 11 pairs can reach it
 _NUMBER = re.compile(r"([^\W\d]*[ _-]?)(\d[\d ]{0,40})")
 

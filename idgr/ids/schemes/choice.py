@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from idgr.ids.schemes.vector_tree import Floats32
 
 TREES = ("semantic-tree", "behavior-tree", "dual")
-SCHEMES = ("sequential", "collaborative", "category", "title", "random", "semantic", *TREES)
-OF_SEQUENCES = ("sequential", "collaborative")
-OF_TEXT = ("category", "title", "semantic", "semantic-tree", "dual")
+SCHEMES = ("shared", "sequential", "collaborative", "category", "title", "random", "semantic", *TREES)
+OF_SEQUENCES = ("shared", "sequential", "collaborative")
+OF_TEXT = ("shared", "category", "title", "semantic", "semantic-tree", "dual")
 OF_USE = ("behavior-tree", "dual")  # by the item vectors of a model that was trained on sequences
 
 
@@ -31,6 +31,7 @@ class SchemeOptions:
     """The options of all schemes by their names on the command line; each scheme reads its own.
 
     Attributes:
+        words, shared_words: of `shared`.
         clusters, leaf_size: of `collaborative`.
         category_field, category_depth: of `category`.
         title_field, title_words: of `title`.
@@ -42,6 +43,8 @@ class SchemeOptions:
 
     scheme: str
     seed: int = 0
+    words: int = 3
+    shared_words: int = 1
     clusters: int = 20
     leaf_size: int = 100
     category_field: str = "categories"
@@ -57,7 +60,18 @@ class SchemeOptions:
     def __post_init__(self) -> None:
         if self.scheme not in SCHEMES:
             raise UsageError(f"--scheme {self.scheme}", f"choose textual, {', '.join(SCHEMES)}")
-        least = {"clusters": 2, "leaf_size": 1, "category_depth": 1, "title_words": 1, "levels": 1, "codebook": 1}
+        if self.shared_words > self.words:
+            raise UsageError(f"--shared-words {self.shared_words}", f"give at most that of --words, {self.words}")
+        least = {
+            "words": 1,
+            "shared_words": 0,
+            "clusters": 2,
+            "leaf_size": 1,
+            "category_depth": 1,
+            "title_words": 1,
+            "levels": 1,
+            "codebook": 1,
+        }
         for name, bound in {**least, "seed": 0}.items():
             if getattr(self, name) < bound:
                 option = f"--{name.replace('_', '-')}"
@@ -82,6 +96,15 @@ def scheme_ids(items: Sequence[Item], sequences: Iterable[Sequence[str]], option
     keys = [item.item_id for item in items]
     texts = [item.text or item.item_id.lower() for item in items]
     match options.scheme:
+        case "shared":
+            from idgr.ids.schemes.shared_words import shared_word_ids
+
+            order, _ = training_order(keys, sequences, options.seed)
+            place, text_of = {key: number for number, key in enumerate(order)}, dict(zip(keys, texts, strict=True))
+            rows = [[place[key] for key in row] for row in sequences]
+            said = [text_of[key] for key in order]
+            made = dict(zip(order, shared_word_ids(said, rows, options.words, options.shared_words), strict=True))
+            return [made[key] for key in keys]
         case "sequential":
             return sequential_ids(keys, sequences, options.seed)
         case "collaborative":

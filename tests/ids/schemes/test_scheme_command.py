@@ -119,8 +119,11 @@ def test_sequential_ids_reach_training_and_recommendations(
         (["--scheme", "random", "--clusters", "3"], "for collaborative"),
         (
             ["--scheme", "random", "--empty-text", "key"],
-            "for category and title and semantic and semantic-tree and dual",
+            "for shared and category and title and semantic and semantic-tree and dual",
         ),
+        (["--scheme", "shared"], "--scheme shared without --train"),
+        (["--scheme", "shared", "--train", "t", "--words", "1", "--shared-words", "2"], "--shared-words 2"),
+        (["--scheme", "title", "--words", "4"], "it is for shared"),
         (["--scheme", "dual"], "--scheme dual without --item-vectors"),
         (["--scheme", "semantic-tree", "--item-vectors", "s"], "it is for behavior-tree and dual"),
         (["--scheme", "semantic", "--branches", "3"], "it is for semantic-tree and behavior-tree and dual"),

@@ -1,0 +1,115 @@
+"""IDs whose first words an item shares with what is bought with it, and whose further words tell it apart.
+
+So a prefix tree's first levels are collaborative, though every word is one of the item's own text: what a history asks
+for is decided first, and which of the items it is last. Knows texts and sequences of item numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from idgr.ids.assignment import assign
+from idgr.ids.keyphrase import most_telling, words_of
+from idgr.ids.spelling import fold
+
+WINDOW = 5  # places of a sequence within which two items count as bought together
+_COMMON = 5  # texts that a word must be part of to be shared
+_PRIOR = 4.0  # purchases' weight that the word's own frequency counts as
+_SWAPS = 8  # further words that may take the place of the last one
+
+Ints = npt.NDArray[np.int64]
+
+
+def shared_word_ids(texts: Sequence[str], sequences: Sequence[Sequence[int]], n_words: int, n_shared: int) -> list[str]:
+    """An ID for each item of `n_words` words: up to `n_shared` shared ones, best first, then the most telling ones.
+
+    A word is shared as far as the items that are bought with an item have it too, more than items on the whole do:
+    p log(p / q), of its share p among them, each counted by how near it was bought, and its share q among all texts.
+    An item whose words none of them has begins with its telling words (`idgr.ids.keyphrase`).
+
+    Args:
+        texts: the items' plain texts, `key: value; key: value`.
+        sequences: of places in `texts`, oldest first.
+    """
+    words = [list(words_of(text)) for text in texts]
+    frequency = Counter(word for row in words for word in set(row))
+    telling = [most_telling(row, frequency, len(texts), len(row)) for row in words]
+    common = {word: column for column, word in enumerate(word for word, n in frequency.items() if n >= _COMMON)}
+    shared = _shared(telling, common, frequency, sequences, n_shared)
+
+    def propose(wanted: list[tuple[int, int]]) -> list[list[str]]:
+        return [_phrases(shared[place], [word for _, word in telling[place]], n_words) for place, _ in wanted]
+
+    return [chosen.text for chosen in assign(range(len(texts)), propose, 1, lambda ids: [True] * len(ids))]
+
+
+def _phrases(shared: list[str], telling: list[str], n_words: int) -> list[str]:
+    """Phrases in the order of preference: another last word where the phrase is taken, then more words."""
+    taken = set(map(fold, shared))
+    rest = [word for word in telling if fold(word) not in taken]
+    room = n_words - len(shared)
+    phrases = [[*shared, *rest[:room]]]
+    if room and len(rest) > room:
+        phrases += [[*shared, *rest[: room - 1], other] for other in rest[room : room + _SWAPS]]
+    phrases += [[*shared, *rest[:count]] for count in range(room + 1, min(len(rest), room + _SWAPS) + 1)]
+    return list(dict.fromkeys(" ".join(phrase) for phrase in phrases if phrase))
+
+
+def _shared(
+    telling: list[list[tuple[int, str]]],
+    common: dict[str, int],
+    frequency: Counter[str],
+    sequences: Sequence[Sequence[int]],
+    n_shared: int,
+) -> list[list[str]]:
+    """The shared words of each item, best first."""
+    from scipy.sparse import csr_array
+
+    n_items = len(telling)
+    columns = [[common[word] for _, word in row if word in common] for row in telling]
+    starts = np.cumsum([0, *map(len, columns)])
+    flat = np.fromiter((column for row in columns for column in row), dtype=np.int64, count=int(starts[-1]))
+    has: Any = csr_array((np.ones(len(flat)), flat, starts), shape=(n_items, len(common)))
+    near: Any = csr_array(_near(sequences), shape=(n_items, n_items))
+    near = near + near.T
+    total = near.sum(axis=1)
+    found: Any = (near @ has).multiply(has).tocsr()
+    names = list(common)
+    rows = []
+    for item, row in enumerate(telling):
+        part = slice(found.indptr[item], found.indptr[item + 1])
+        weight = dict(
+            zip((names[column] for column in found.indices[part].tolist()), found.data[part].tolist(), strict=True)
+        )
+        ranked = sorted(
+            (-_surprise(word, weight[word], total[item], frequency[word] / n_items), place, word)
+            for place, word in row
+            if word in weight
+        )
+        rows.append([word for score, _, word in ranked[:n_shared] if score < 0])
+    return rows
+
+
+def _surprise(word: str, weight: float, total: float, usual: float) -> float:
+    share = (weight + _PRIOR * usual) / (total + _PRIOR)
+    surprise = share * math.log(share / usual)
+    return surprise * 0.3 if len(word) == 1 or any(character.isdigit() for character in word) else surprise
+
+
+def _near(sequences: Sequence[Sequence[int]]) -> tuple[npt.NDArray[np.float64], tuple[Ints, Ints]]:
+    """Pairs of different items of a sequence at most `WINDOW` places apart, each with 1 by its distance."""
+    items = np.fromiter((item for row in sequences for item in row), dtype=np.int64)
+    owner = np.repeat(np.arange(len(sequences)), [len(row) for row in sequences])
+    before, after, weight = [], [], []
+    for distance in range(1, WINDOW + 1):
+        pair = (owner[distance:] == owner[:-distance]) & (items[distance:] != items[:-distance])
+        before.append(items[:-distance][pair])
+        after.append(items[distance:][pair])
+        weight.append(np.full(np.count_nonzero(pair), 1 / distance))
+    return np.concatenate(weight), (np.concatenate(before), np.concatenate(after))
