@@ -96,6 +96,9 @@ def train_rec(
     weight_decay: WeightDecay = 0.01,
     clip: Clip = 1.0,
     dropout: Annotated[float | None, typer.Option("--dropout", help="Dropout; the model's own if not given.")] = None,
+    reorder: Annotated[
+        float, typer.Option("--reorder", help="With --arch causal: places by which an item is moved, anew each epoch.")
+    ] = 0.0,
     epoch_instances: Annotated[
         int, typer.Option("--epoch-instances", help="Instances drawn for each epoch; 0 for all.")
     ] = 0,
@@ -126,6 +129,8 @@ def train_rec(
         raise UsageError("--history none without --user-ids leaves prompts empty", "add --user-ids history")
     if arch == "causal" and (templates is not None or user_ids != "none"):
         raise UsageError("--arch causal has no prompts", "leave --templates and --user-ids out")
+    if arch != "causal" and reorder:
+        raise UsageError("--reorder is for --arch causal", "leave it out")
     if max_history < 1:
         raise UsageError(f"--max-history {max_history}", "give a number of at least 1")
     if vocab_size is not None and vocab_size < 1:
@@ -144,7 +149,7 @@ def train_rec(
     from idgr.training.recommender import RecommenderOptions, id_tokens, train_recommender
     from idgr.training.stage import is_finished, open_stage
 
-    options = RecommenderOptions(objective, valid_users, valid_beams, patience)
+    options = RecommenderOptions(objective, valid_users, valid_beams, patience, reorder)
     loop = LoopOptions(
         epochs=epochs,
         lr=lr,

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from idgr.errors import IdgrError, faulty_line
 from idgr.formats.jsonl import Lines
+from idgr.prompts.draws import draws
 
 HISTORY_SLOT = "{history}"
 _PACKAGED = "templates.txt"
@@ -90,17 +91,7 @@ def template_words(templates: Sequence[str]) -> list[str]:
 def draw_templates(n_templates: int, seed: int, epoch: int, instances: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """The template of each training instance in an epoch, a number from 0 to `n_templates` - 1.
 
-    A counter-based draw: it depends on seed, epoch and the instance's number alone, so batch size, order and
-    number of processes change nothing.
+    It depends on seed, epoch and the instance's number alone, so batch size, order and number of processes change
+    nothing.
     """
-    state = _mix(_mix(_mix(np.uint64(seed)) ^ np.uint64(epoch)) ^ instances.astype(np.uint64))
-    return (state % np.uint64(n_templates)).astype(np.int64)
-
-
-def _mix(state: npt.NDArray[np.uint64] | np.uint64) -> npt.NDArray[np.uint64]:
-    """One step of splitmix64 (Steele, Lea and Flood 2014)."""
-    with np.errstate(over="ignore"):
-        mixed = np.asarray(state, dtype=np.uint64) + np.uint64(0x9E3779B97F4A7C15)
-        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return mixed ^ (mixed >> np.uint64(31))
+    return (draws(seed, epoch, instances) % np.uint64(n_templates)).astype(np.int64)

@@ -7,6 +7,7 @@ weights of the best epoch are kept. Knows items as numbers; files and the comman
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -60,12 +61,14 @@ class RecommenderOptions:
         valid_users: how many users to validate on, drawn once; 0 for all.
         valid_beams: the beams of the validation's search.
         patience: epochs without a better NDCG@10 after which training ends; 0 for never.
+        reorder: of a causal model: how far items of a training sequence are moved (`idgr.training.sequences`).
     """
 
     objective: str = "full"
     valid_users: int = 2000
     valid_beams: int = 20
     patience: int = 0
+    reorder: float = 0.0
 
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
@@ -73,6 +76,8 @@ class RecommenderOptions:
         for name in ("valid_users", "patience"):
             if getattr(self, name) < 0:
                 raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}", "give a number of at least 0")
+        if not 0 <= self.reorder < math.inf:
+            raise UsageError(f"--reorder {self.reorder}", "give a number of at least 0")
         if self.valid_beams < _VALID_K:
             raise UsageError(f"--valid-beams {self.valid_beams}", f"give at least {_VALID_K}, for HR@{_VALID_K}")
 
@@ -176,7 +181,7 @@ def recommender_work(
         return Work(
             "train-rec",
             window_costs(windows, trie),
-            window_loss(model, trie, windows, options.objective),
+            window_loss(model, trie, windows, options.objective, reorder=options.reorder, seed=seed),
             sizes=windows.end - windows.first,
             names=sequence_names(windows.sequence, names),
             measure=measure,

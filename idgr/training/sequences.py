@@ -20,6 +20,7 @@ from torch import Tensor
 
 from idgr.decoding.trie import Trie
 from idgr.models.llama import item_slots, places
+from idgr.prompts.draws import draws
 from idgr.training.objectives import (
     IGNORED,
     branch_targets,
@@ -85,10 +86,29 @@ def window_costs(windows: Windows, trie: Trie) -> Ints:
     return costs
 
 
+def reordered(place_N: Ints, window_N: Ints, reach: float, seed: int, epoch: int) -> Ints:
+    """[N] the places of windows' items, those near each other in an order that each epoch draws anew.
+
+    An item is moved later by up to `reach` places, so that two items of a window change places with a chance that falls
+    with their distance. What is bought in one order is often as well bought in the other, and so trains both.
+
+    Args:
+        place_N: ascending within each window.
+        window_N: the number of each item's window, ascending.
+    """
+    share_N = (draws(seed, epoch, place_N) >> np.uint64(11)).astype(np.float64) / 2**53
+    order: Ints = np.lexsort([place_N + reach * share_N, window_N])
+    return place_N[order]
+
+
 def window_loss(
-    model: LlamaForCausalLM, trie: Trie, windows: Windows, objective: str
+    model: LlamaForCausalLM, trie: Trie, windows: Windows, objective: str, *, reorder: float = 0.0, seed: int = 0
 ) -> Callable[[Ints, int], tuple[Tensor, int]]:
-    """The summed loss of windows in an epoch, as the loop wants it: the terms are those of `instance_loss`."""
+    """The summed loss of windows in an epoch, as the loop wants it: the terms are those of `instance_loss`.
+
+    Args:
+        reorder: the reach of `reordered`; 0 for the order of the sequences. `seed` is that of the draws.
+    """
     labels_IL = target_tokens(trie)
     lengths_I = (labels_IL != IGNORED).sum(axis=1)
     # An item is read as an EOS and its ID: its labels, one place later.
@@ -100,7 +120,8 @@ def window_loss(
     def loss_of(batch: Ints, epoch: int) -> tuple[Tensor, int]:
         begin, end = windows.begin[batch], windows.end[batch]
         place_N, window_N = ranges(begin, end - begin)
-        items_N = windows.items[place_N]
+        moved_N = reordered(place_N, window_N, reorder, seed, epoch) if reorder else place_N
+        items_N = windows.items[moved_N]
         length_N = lengths_I[items_N]
         # Where each item begins among the tokens of its window.
         total_N = np.cumsum(length_N)

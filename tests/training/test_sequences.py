@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from idgr.models.llama import fit_item_slots
 from idgr.models.tokenizer import train_tokenizer
 from idgr.training.dropout import dropout_rate
 from idgr.training.recommender import id_tokens
-from idgr.training.sequences import make_windows, window_costs, window_loss
+from idgr.training.sequences import make_windows, reordered, window_costs, window_loss
 
 from ..decoding.oracle import DictionaryTrie, NextToken
 from .conftest import TEXTUAL_IDS
@@ -41,6 +42,37 @@ def test_every_item_but_the_first_is_a_target_once(sequences: list[list[int]], m
     wanted = [(n, place) for n, row in enumerate(sequences) for place in range(starts[n] + 1, starts[n] + len(row))]
     assert seen == wanted
     assert windows.items.tolist() == [item for row in sequences for item in row]
+
+
+def test_reordering_moves_items_within_their_window_by_their_distance() -> None:
+    place_N = np.arange(20_000)
+    window_N = place_N // 4
+    moved = reordered(place_N, window_N, 2.0, seed=0, epoch=1).reshape(-1, 4)
+    assert (np.sort(moved, axis=1) == place_N.reshape(-1, 4)).all()
+    before = [np.argmax(moved % 4 == item, axis=1) for item in range(4)]
+    # Two places apart by d change them with the chance that one uniform number is above another by d / 2.
+    swapped = [float(np.mean(before[0] > before[item])) for item in range(1, 4)]
+    assert swapped[0] == pytest.approx(1 / 8, abs=0.02)
+    assert swapped[1:] == [0.0, 0.0]
+    assert (reordered(place_N, window_N, 2.0, seed=0, epoch=2) != moved.ravel()).any()
+    parts = [reordered(part, part // 4, 2.0, seed=0, epoch=1) for part in np.split(place_N, [400, 4_000])]
+    assert (np.concatenate(parts) == moved.ravel()).all(), "whatever else is in the batch"
+
+
+def test_the_loss_of_reordered_windows_is_that_of_windows_in_that_order() -> None:
+    tokenizer = train_tokenizer(TEXTUAL_IDS, 400)
+    model = new_causal_backbone(SHAPE, tokenizer, seed=3).model.eval()
+    rows = id_tokens(tokenizer, TEXTUAL_IDS)
+    fit_item_slots(model, rows, new=True)
+    trie = build_trie(rows, EOS)
+    windows = make_windows([[0, 3, 1, 8, 2], [5, 7, 6]], 5)
+    place_N = np.arange(8)
+    order = reordered(place_N, np.repeat([0, 1], [5, 3]), 9.0, seed=4, epoch=2)
+    assert (order != place_N).any()
+    batch = np.arange(2)
+    found, n = window_loss(model, trie, windows, "trie", reorder=9.0, seed=4)(batch, 2)
+    wanted, m = window_loss(model, trie, replace(windows, items=windows.items[order]), "trie")(batch, 2)
+    assert (found.item(), n) == (wanted.item(), m)
 
 
 @pytest.mark.parametrize("objective", ["full", "trie"])
