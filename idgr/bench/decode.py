@@ -251,6 +251,7 @@ def _records(
     for name, done in runs.items():
         record = _record(bench, name, done) | {"batch_size": batches[name.split(",")[0]]}
         record["ratio"] = round(_time_ratio(peer, done), 2)
+        record["cpu_ratio"] = round(_cpu_ratio(peer, done), 2)
         if name == "idgr, full":
             record |= _agreement(done[0].result.rankings, peer[0].result.rankings)
             # Against the same passes without tree and beams, which is more than the tree alone costs; and, from end to
@@ -266,6 +267,12 @@ def _time_ratio(done: list[Measurement], others: list[Measurement]) -> float:
     return float(median(ratios))
 
 
+def _cpu_ratio(done: list[Measurement], others: list[Measurement]) -> float:
+    """As `_time_ratio`, of the seconds that processors worked, which a busy machine disturbs least."""
+    ratios = [a.result.cpu_seconds / b.result.cpu_seconds for a, b in zip(done, others, strict=True)]
+    return float(median(ratios))
+
+
 def _record(bench: DecodeBench, name: str, done: list[Measurement]) -> dict[str, Any]:
     users = len(bench.histories)
     results: list[Done] = [run.result for run in done]
@@ -278,6 +285,7 @@ def _record(bench: DecodeBench, name: str, done: list[Measurement]) -> dict[str,
         "peak_mib": round(max(run.peak_mib for run in done)),
         "device_mib": round(max(run.device_mib for run in results)),
         "seconds": [round(sum(run.seconds), 3) for run in results],
+        "cpu_seconds": [round(run.cpu_seconds, 3) for run in results],
     }
     if results[0].evaluated:
         record["tokens_per_user"] = round(results[0].evaluated / users, 1)

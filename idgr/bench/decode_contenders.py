@@ -65,12 +65,14 @@ class Done:
     Attributes:
         rankings: of each user; empty from searches without constraint.
         seconds: of all users; with `Task.one_by_one`, of each.
+        cpu_seconds: of all users, of all threads.
         evaluated: the tokens that went through the decoder; 0 where not counted.
         device_mib: the peak of a GPU's memory.
     """
 
     rankings: list[Ranking]
     seconds: list[float]
+    cpu_seconds: float
     evaluated: int
     device_mib: float
 
@@ -356,16 +358,17 @@ def _run(
     everyone = list(range(len(task.prompts)))
     answer(everyone[: task.batch_size])
     before = counting.evaluated if counting is not None else 0
-    rankings, seconds = [], []
+    rankings, seconds, worked = [], [], time.process_time()
     for users in [[user] for user in everyone] if task.one_by_one else [everyone]:
         _wait(device)
         started = time.perf_counter()
         rankings += answer(users)
         _wait(device)
         seconds.append(time.perf_counter() - started)
+    cpu_seconds = time.process_time() - worked
     evaluated = counting.evaluated - before if counting is not None else 0
     peak = torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else 0.0
-    return Done(rankings, seconds, evaluated, peak)
+    return Done(rankings, seconds, cpu_seconds, evaluated, peak)
 
 
 def _wait(device: torch.device) -> None:

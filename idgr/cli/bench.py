@@ -203,7 +203,7 @@ def decode_command(
     shape: Annotated[
         str | None,
         typer.Option(
-            "--shape", help="Preset of random weights, nano or nano-causal if not given; small is T5-small's."
+            "--shape", help="Preset of random weights; nano or nano-causal if not given, small is T5-small's."
         ),
     ] = None,
     tokenizer: Annotated[
