@@ -25,8 +25,19 @@ from idgr.decoding.beam import Ranking, SearchOptions
 from idgr.decoding.trie import build_trie, save_trie
 from idgr.errors import IdgrError
 from idgr.evaluation.metrics import hit_rate, ndcg, target_ranks
-from idgr.models.backbone import PRESETS, load_backbone, new_backbone, save_backbone
+from idgr.models.backbone import (
+    CAUSAL_PRESETS,
+    PRESETS,
+    Backbone,
+    load_backbone,
+    load_causal_backbone,
+    new_backbone,
+    new_causal_backbone,
+    save_backbone,
+)
+from idgr.models.llama import item_slots
 from idgr.models.tokenizer import encode, load_tokenizer, train_tokenizer
+from idgr.prompts.histories import HistoryRenderer
 from idgr.prompts.rendering import PromptRenderer
 from idgr.prompts.templates import load_templates, template_words
 
@@ -35,6 +46,8 @@ PEER_BATCHES = (1, 4, 16)
 # A score may differ by so much between two ways of adding up the same numbers.
 TOLERANCE = 1e-4
 _CUTOFF = 10
+# What a prompt shows at most, as train-rec has it.
+_MAX_HISTORY, _MAX_PROMPT_TOKENS = 20, 512
 
 
 @dataclass(frozen=True)
@@ -45,6 +58,7 @@ class DecodeBench:
         ids: the textual IDs.
         histories: of the users who are answered, as places in `ids`.
         targets: what each of them took next: None if not known, -1 if it has no ID.
+        arch: "t5", or "causal" for a Llama.
         rec: a recommender's folder; None makes one of random weights.
         tokenizer: of such weights; None learns one from the IDs.
         shape: the preset of such weights.
@@ -59,6 +73,7 @@ class DecodeBench:
     ids: list[str]
     histories: list[list[int]]
     targets: list[int | None]
+    arch: str
     rec: str | None
     tokenizer: str | None
     shape: str
@@ -81,9 +96,12 @@ def bench_against_peer(bench: DecodeBench, *, one_by_one: bool = False) -> Itera
 
     Args:
         one_by_one: one user at a time, for the time that each of them waits.
+
+    Raises:
+        IdgrError: `rec` is a causal model with places for items, of which `generate` does not know.
     """
     with tempfile.TemporaryDirectory(prefix="idgr-bench-") as folder:
-        task = replace(_task(bench, folder, None), one_by_one=one_by_one)
+        task = replace(_task(bench, folder, None, beside_peer=True), one_by_one=one_by_one)
         ours = replace(task, batch_size=1) if one_by_one else task
         peer = replace(task, batch_size=1 if one_by_one else _best_batch(task))
         trie = replace(ours, options=replace(bench.options, normalize="trie"))
@@ -147,23 +165,20 @@ def bench_against_exact(bench: DecodeBench) -> Iterator[dict[str, Any]]:
             yield record
 
 
-def _task(bench: DecodeBench, folder: str, n_items: int | None) -> Task:
+def _task(bench: DecodeBench, folder: str, n_items: int | None, *, beside_peer: bool = False) -> Task:
     """Write the model and the tree into `folder`, and render the users' prompts.
 
     Args:
         n_items: so many made-up IDs with histories of them; None for those given.
+        beside_peer: whether `transformers` has to answer as well.
     """
-    templates = load_templates()
-    if bench.rec is not None:
-        backbone = load_backbone(bench.rec)
-    else:
-        texts = [*bench.ids, *template_words(templates)]
-        vocabulary = (
-            load_tokenizer(bench.tokenizer)
-            if bench.tokenizer
-            else train_tokenizer(texts, PRESETS[bench.shape].vocab_size)
+    backbone = _backbone(bench)
+    if beside_peer and bench.arch == "causal" and item_slots(backbone.model):
+        raise IdgrError(
+            f"begins items {item_slots(backbone.model)} places apart, which {PEER} does not know",
+            "leave --rec out for random weights without such places, or measure idgr alone by --items or --against",
+            where=bench.rec,
         )
-        backbone = new_backbone(PRESETS[bench.shape], vocabulary, bench.seed)
     save_backbone(backbone, folder)
     rows = encode(backbone.tokenizer, bench.ids)
     histories = bench.histories
@@ -176,9 +191,14 @@ def _task(bench: DecodeBench, folder: str, n_items: int | None) -> Task:
     build_seconds = time.perf_counter() - started
     trie_file = str(Path(folder, "ids.trie"))
     save_trie(trie, trie_file, "")
-    renderer = PromptRenderer(backbone.tokenizer, templates[:1], rows)
+    renderer: PromptRenderer | HistoryRenderer
+    if bench.arch == "causal":
+        renderer = HistoryRenderer(backbone.tokenizer.eos_token_id, rows, _MAX_HISTORY, _MAX_PROMPT_TOKENS)
+    else:
+        renderer = PromptRenderer(backbone.tokenizer, load_templates()[:1], rows, _MAX_HISTORY, _MAX_PROMPT_TOKENS)
     return Task(
         folder=folder,
+        causal=bench.arch == "causal",
         trie_file=trie_file,
         prompts=[renderer.render(history, 0).tokens for history in histories],
         excluded=[sorted(set(history)) for history in histories],
@@ -188,6 +208,19 @@ def _task(bench: DecodeBench, folder: str, n_items: int | None) -> Task:
         dtype=bench.dtype,
         build_seconds=build_seconds,
     )
+
+
+def _backbone(bench: DecodeBench) -> Backbone:
+    """The recommender that is given, or one of random weights; a causal one counts its places through."""
+    if bench.rec is not None:
+        return load_causal_backbone(bench.rec) if bench.arch == "causal" else load_backbone(bench.rec)
+    causal = CAUSAL_PRESETS[bench.shape] if bench.arch == "causal" else None
+    preset = causal or PRESETS[bench.shape]
+    texts = bench.ids if causal else [*bench.ids, *template_words(load_templates())]
+    words = load_tokenizer(bench.tokenizer) if bench.tokenizer else train_tokenizer(texts, preset.vocab_size)
+    if causal:
+        return new_causal_backbone(causal, words, bench.seed)
+    return new_backbone(PRESETS[bench.shape], words, bench.seed)
 
 
 def _best_batch(task: Task) -> int:
@@ -218,6 +251,7 @@ def _records(
     for name, done in runs.items():
         record = _record(bench, name, done) | {"batch_size": batches[name.split(",")[0]]}
         record["ratio"] = round(_time_ratio(peer, done), 2)
+        record["cpu_ratio"] = round(_cpu_ratio(peer, done), 2)
         if name == "idgr, full":
             record |= _agreement(done[0].result.rankings, peer[0].result.rankings)
             # Against the same passes without tree and beams, which is more than the tree alone costs; and, from end to
@@ -233,6 +267,12 @@ def _time_ratio(done: list[Measurement], others: list[Measurement]) -> float:
     return float(median(ratios))
 
 
+def _cpu_ratio(done: list[Measurement], others: list[Measurement]) -> float:
+    """As `_time_ratio`, of the seconds that processors worked, which a busy machine disturbs least."""
+    ratios = [a.result.cpu_seconds / b.result.cpu_seconds for a, b in zip(done, others, strict=True)]
+    return float(median(ratios))
+
+
 def _record(bench: DecodeBench, name: str, done: list[Measurement]) -> dict[str, Any]:
     users = len(bench.histories)
     results: list[Done] = [run.result for run in done]
@@ -245,6 +285,7 @@ def _record(bench: DecodeBench, name: str, done: list[Measurement]) -> dict[str,
         "peak_mib": round(max(run.peak_mib for run in done)),
         "device_mib": round(max(run.device_mib for run in results)),
         "seconds": [round(sum(run.seconds), 3) for run in results],
+        "cpu_seconds": [round(run.cpu_seconds, 3) for run in results],
     }
     if results[0].evaluated:
         record["tokens_per_user"] = round(results[0].evaluated / users, 1)

@@ -20,7 +20,7 @@ from idgr.decoding.exact import ExactSearch
 from idgr.decoding.memory import Memory
 from idgr.decoding.trie import Trie, load_trie
 from idgr.errors import IdgrError
-from idgr.models.backbone import load_backbone
+from idgr.models.backbone import load_backbone, load_causal_backbone
 from idgr.training.device import pick_device
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class Task:
 
     Attributes:
         folder: of the model.
+        causal: whether it is a Llama, whose prompts and answers are one sequence, or a T5.
         trie_file: the IDs, as `save_trie` wrote them with an empty fingerprint.
         prompts: the tokens that each user's history is shown as.
         excluded: the items of each user's history.
@@ -45,6 +46,7 @@ class Task:
     """
 
     folder: str
+    causal: bool
     trie_file: str
     prompts: list[list[int]]
     excluded: list[list[int]]
@@ -63,12 +65,14 @@ class Done:
     Attributes:
         rankings: of each user; empty from searches without constraint.
         seconds: of all users; with `Task.one_by_one`, of each.
+        cpu_seconds: of all users, of all threads.
         evaluated: the tokens that went through the decoder; 0 where not counted.
         device_mib: the peak of a GPU's memory.
     """
 
     rankings: list[Ranking]
     seconds: list[float]
+    cpu_seconds: float
     evaluated: int
     device_mib: float
 
@@ -251,53 +255,60 @@ def _transformers(
             node = node.setdefault(token, {})
     generator: Any = model
     pad = generator.config.pad_token_id
+    pad = trie.eos if pad is None else pad
+    # An answer stands behind the start token of a decoder, or behind the prompt and the EOS that asks for an item.
+    asked = [[*prompt, trie.eos] for prompt in task.prompts] if task.causal else task.prompts
 
-    def allowed_in(users: Sequence[int]) -> Callable[[int, torch.Tensor], list[int]]:
+    def allowed_in(users: Sequence[int], begin: int) -> Callable[[int, torch.Tensor], list[int]]:
         barred: list[dict[int, Any]] = [
             _without(root, [ids[item] for item in task.excluded[user]], trie.eos) for user in users
         ]
 
         def allowed(user: int, tokens: torch.Tensor) -> list[int]:
             node = barred[user]
-            for token in tokens.tolist()[1:]:
+            for token in tokens[begin:].tolist():
                 node = node.get(token, {})
             return list(node) or [pad]
 
         return allowed
 
     options = task.options
-    length: dict[str, Any] = {"max_new_tokens": trie.depth}
+    new_tokens: dict[str, Any] = {"max_new_tokens": trie.depth}
     if not constrained:
         steps = round(float(trie.lengths.mean()))
-        length = {"max_new_tokens": steps, "min_new_tokens": steps}
+        new_tokens = {"max_new_tokens": steps, "min_new_tokens": steps}
 
     def batch(users: Sequence[int]) -> list[Ranking]:
-        longest = max(len(task.prompts[user]) for user in users)
-        prompts = torch.full((len(users), longest), pad)
+        longest = max(len(asked[user]) for user in users)
+        begin = longest if task.causal else 1
+        prompts, mask = torch.full((len(users), longest), pad), torch.zeros(len(users), longest, dtype=torch.long)
         for row, user in enumerate(users):
-            prompts[row, : len(task.prompts[user])] = torch.tensor(task.prompts[user])
-        prompts = prompts.to(model.device)
+            length = len(asked[user])
+            place = slice(longest - length, longest) if task.causal else slice(length)
+            prompts[row, place], mask[row, place] = torch.tensor(asked[user]), 1
         found = generator.generate(
-            input_ids=prompts,
-            attention_mask=(prompts != pad).long(),
+            input_ids=prompts.to(model.device),
+            attention_mask=mask.to(model.device),
+            pad_token_id=pad,
+            eos_token_id=trie.eos,
             num_beams=options.beams,
             num_return_sequences=options.k,
             do_sample=False,
             length_penalty=options.length_penalty,
             early_stopping="never",
-            prefix_allowed_tokens_fn=allowed_in(users) if constrained else None,
+            prefix_allowed_tokens_fn=allowed_in(users, begin) if constrained else None,
             return_dict_in_generate=True,
             output_scores=True,
-            **length,
+            **new_tokens,
         )
         if not constrained:
             return []
         rankings = []
-        rows, scores = found.sequences.tolist(), found.sequences_scores.tolist()
+        rows, scores = found.sequences[:, begin:].tolist(), found.sequences_scores.tolist()
         for first in range(0, len(rows), options.k):
             items: dict[int, float] = {}
             for row, score in zip(rows[first : first + options.k], scores[first : first + options.k], strict=True):
-                path = tuple(row[1 : row.index(trie.eos)]) if trie.eos in row else ()
+                path = tuple(row[: row.index(trie.eos)]) if trie.eos in row else ()
                 # Where there are fewer items than beams, generate fills up with repetitions at minus a billion.
                 if path in item_of and score > -1e8:
                     items.setdefault(item_of[path], score)
@@ -338,7 +349,7 @@ def _run(
     prepare: Callable[[T5ForConditionalGeneration, Trie], tuple[Answer, BeamSearch | FreeSearch | Passes | None]],
 ) -> Done:
     device = pick_device(task.device)
-    model = load_backbone(task.folder).model
+    model = (load_causal_backbone if task.causal else load_backbone)(task.folder).model
     model.to(device=device, dtype=torch.bfloat16 if task.dtype == "bf16" else torch.float32).eval()
     trie = load_trie(task.trie_file, "")
     if trie is None:
@@ -347,16 +358,17 @@ def _run(
     everyone = list(range(len(task.prompts)))
     answer(everyone[: task.batch_size])
     before = counting.evaluated if counting is not None else 0
-    rankings, seconds = [], []
+    rankings, seconds, worked = [], [], time.process_time()
     for users in [[user] for user in everyone] if task.one_by_one else [everyone]:
         _wait(device)
         started = time.perf_counter()
         rankings += answer(users)
         _wait(device)
         seconds.append(time.perf_counter() - started)
+    cpu_seconds = time.process_time() - worked
     evaluated = counting.evaluated - before if counting is not None else 0
     peak = torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else 0.0
-    return Done(rankings, seconds, evaluated, peak)
+    return Done(rankings, seconds, cpu_seconds, evaluated, peak)
 
 
 def _wait(device: torch.device) -> None:

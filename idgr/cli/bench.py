@@ -196,10 +196,16 @@ def decode_command(
     users: Annotated[
         int, typer.Option("--users", min=1, help="Users who are answered, drawn from the histories.")
     ] = 32,
+    arch: Annotated[Literal["t5", "causal"], typer.Option("--arch", help="T5, or a causal Llama.")] = "t5",
     rec: Annotated[
         str | None, typer.Option("--rec", help="A recommender's folder; random weights if not given.")
     ] = None,
-    shape: Annotated[str, typer.Option("--shape", help="Preset of random weights: small is T5-small's.")] = "nano",
+    shape: Annotated[
+        str | None,
+        typer.Option(
+            "--shape", help="Preset of random weights; nano or nano-causal if not given, small is T5-small's."
+        ),
+    ] = None,
     tokenizer: Annotated[
         str | None, typer.Option("--tokenizer", help="Tokenizer of random weights; one of the IDs if not given.")
     ] = None,
@@ -228,10 +234,12 @@ def decode_command(
 
     Example: idgr bench decode --ids ids.jsonl --histories data/beauty/test.jsonl --shape small --users 32
     """
-    from idgr.models.backbone import PRESETS
+    from idgr.models.backbone import CAUSAL_PRESETS, PRESETS
 
-    if shape not in PRESETS:
-        raise UsageError(f"--shape {shape}", f"choose {' or '.join(PRESETS)}")
+    shapes = list(CAUSAL_PRESETS if arch == "causal" else PRESETS)
+    shape = shape or shapes[0]
+    if shape not in shapes:
+        raise UsageError(f"--shape {shape} with --arch {arch}", f"choose {' or '.join(shapes)}")
     if rec is not None and tokenizer is not None:
         raise UsageError("--tokenizer given with --rec, which has its own", "leave one of them out")
     if sum([items is not None, latency, against is not None]) > 1:
@@ -254,6 +262,7 @@ def decode_command(
         ids=texts,
         histories=shown,
         targets=targets,
+        arch=arch,
         rec=rec,
         tokenizer=tokenizer,
         shape=shape,

@@ -6,17 +6,22 @@ from typing import Annotated
 
 import typer
 
+from idgr.errors import IdgrError
 from idgr.formats.jsonl import STDOUT, write_jsonl
 from idgr.formats.records import read_ids, read_items
 from idgr.formats.run_info import RunInfo
 from idgr.progress import log
 
-app = typer.Typer(help="Look at IDs: what changed between two rounds.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    help="Look at IDs: what changed between two rounds, how pure prefixes are.",
+    no_args_is_help=True,
+    add_completion=False,
+)
 
 
 @app.callback()
 def _ids() -> None:
-    """Look at IDs: what changed between two rounds.
+    """Look at IDs: what changed between two rounds, how pure prefixes are.
 
     Example: idgr ids diff runs/beauty/round-1/ids.jsonl runs/beauty/round-2/ids.jsonl --items data/beauty/items.jsonl
     """
@@ -59,6 +64,41 @@ def diff_command(
             table.add_row(*(_cell(row[name]) for name in ("item_id", "before", "after", "text")))
         console.print(table)
     log(f"ids diff: {len(rows)} changes, {changed_share(old, new):.1%} of {len(new)} items have another ID")
+
+
+@app.command("purity")
+def purity_command(
+    ids: Annotated[str, typer.Argument(metavar="IDS", help="ids.jsonl.")],
+    items: Annotated[str, typer.Option("--items", help="items.jsonl, whose texts list categories.")],
+    category_field: Annotated[
+        str, typer.Option("--category-field", help="The field of the text that lists categories, widest first.")
+    ] = "categories",
+    category_depth: Annotated[
+        int, typer.Option("--category-depth", min=1, help="So many of them tell categories apart.")
+    ] = 2,
+    draws: Annotated[int, typer.Option("--draws", min=1, help="Random assignments to compare with.")] = 5,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the random assignments.")] = 0,
+    output: Annotated[str, typer.Option("-o", "--output", help="A line per level, from no words on.")] = STDOUT,
+) -> None:
+    """Show how alike the items are that share first words of an ID: the entropy of their categories, beside chance.
+
+    Example: idgr ids purity ids.jsonl --items data/beauty/items.jsonl --category-depth 2
+    """
+    from idgr.ids.purity import purities
+    from idgr.ids.schemes.category import category_paths
+
+    options = {"category-field": category_field, "category-depth": category_depth, "draws": draws}
+    run = RunInfo("ids purity", options, {"ids": ids, "items": items}, seed=seed)
+    texts = {item.item_id: item.text for item in read_items(items)}
+    known = read_ids(ids)
+    strange = next((record.item_id for record in known if record.item_id not in texts), None)
+    if strange is not None:
+        raise IdgrError(f"has no item {strange!r}, of which {ids} has an ID", "give the items of the IDs", where=items)
+    of = category_paths([texts[record.item_id] for record in known], category_field, category_depth)
+    found = purities([record.id for record in known], of, draws=draws, seed=seed)
+    write_jsonl(output, (one.row() for one in found))
+    run.write(output)
+    log(f"ids purity: {len(known)} items, {len(set(of))} categories")
 
 
 def _cell(text: str | None, width: int = 60) -> str:

@@ -19,11 +19,22 @@ from idgr.bench.decode_contenders import FreeSearch, Task
 from idgr.bench.decode_inputs import draw, made_up_histories, readable_ids
 from idgr.bench.processes import Measurement
 from idgr.bench.synthetic_ids import synthetic_ids
+from idgr.cli.main import run
 from idgr.decoding.beam import BeamSearch, SearchOptions
 from idgr.decoding.decoder import Decoder
 from idgr.decoding.trie import build_trie
+from idgr.errors import IdgrError
 from idgr.formats.records import ItemId
-from idgr.models.backbone import PRESETS, Preset, load_backbone, new_backbone
+from idgr.models.backbone import (
+    CAUSAL_PRESETS,
+    PRESETS,
+    CausalPreset,
+    Preset,
+    load_backbone,
+    new_backbone,
+    new_causal_backbone,
+    save_backbone,
+)
 from idgr.models.tokenizer import train_tokenizer
 
 IDS = [
@@ -35,6 +46,7 @@ IDS = [
 def bench(monkeypatch: pytest.MonkeyPatch) -> DecodeBench:
     """A benchmark on a tiny model, whose contenders run in this process."""
     monkeypatch.setitem(PRESETS, "tiny", Preset(16, 32, 1, 2, 8, 400))
+    monkeypatch.setitem(CAUSAL_PRESETS, "tiny", CausalPreset(16, 32, 2, 2, 400))
 
     def measure(make: Callable[[], Callable[[Task], Any]], task: Task) -> Measurement:
         started = time.perf_counter()
@@ -45,6 +57,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> DecodeBench:
         ids=IDS,
         histories=[[0, 3], [5], [7, 8, 9, 1]],
         targets=[2, 4, 6],
+        arch="t5",
         rec=None,
         tokenizer=None,
         shape="tiny",
@@ -57,7 +70,12 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> DecodeBench:
     )
 
 
-def test_idgr_and_transformers_agree(bench: DecodeBench) -> None:
+both = pytest.mark.parametrize("arch", ["t5", "causal"])
+
+
+@both
+def test_idgr_and_transformers_agree(bench: DecodeBench, arch: str) -> None:
+    bench = replace(bench, arch=arch)
     records = {record["contender"]: record for record in bench_against_peer(bench)}
     assert set(records) == {
         "transformers",
@@ -70,11 +88,38 @@ def test_idgr_and_transformers_agree(bench: DecodeBench) -> None:
     ours = records["idgr, full"]
     assert ours["same_lists_as_transformers"] == 1.0
     assert ours["largest_score_gap"] < 1e-4
-    assert records["transformers"]["ratio"] == 1.0
+    assert records["transformers"]["ratio"] == records["transformers"]["cpu_ratio"] == 1.0
     assert records["idgr, trie"]["tokens_per_user"] < ours["tokens_per_user"]
     assert records["idgr, passes of full"]["tokens_per_user"] == ours["tokens_per_user"]
     assert ours["time_ratio_to_unconstrained"] > 0
-    assert all(len(record["seconds"]) == bench.repeats for record in records.values())
+    assert all(len(record["seconds"]) == len(record["cpu_seconds"]) == bench.repeats for record in records.values())
+
+
+def test_a_peer_that_does_not_know_the_places_of_items_is_not_asked(bench: DecodeBench, tmp_path: Path) -> None:
+    backbone = new_causal_backbone(CAUSAL_PRESETS["tiny"], train_tokenizer(IDS, 400), seed=0)
+    backbone.model.config.item_slots = 9
+    save_backbone(backbone, tmp_path)
+    saved = replace(bench, arch="causal", rec=str(tmp_path))
+    with pytest.raises(IdgrError, match="items 9 places apart, which transformers does not know"):
+        next(bench_against_peer(saved))
+    (record,) = bench_catalogues(saved, [20])
+    assert record["items"] == 20
+
+
+@both
+def test_the_peer_answers_together_what_it_answers_alone(bench: DecodeBench, arch: str, tmp_path: Path) -> None:
+    """Padding, on the left of a causal model's prompts, says nothing, and a history of no items is a prompt too."""
+    task = decode._task(replace(bench, arch=arch, histories=[[0, 3], [], [7, 8, 9, 1]]), str(tmp_path), None)
+    answer = contenders.transformers_constrained()
+    together, alone = (answer(replace(task, batch_size=size)).rankings for size in (3, 1))
+    assert [ranking.items for ranking in together] == [ranking.items for ranking in alone]
+    for one, other in zip(together, alone, strict=True):
+        np.testing.assert_allclose(one.scores, other.scores, atol=1e-4)
+
+
+def test_a_shape_is_of_its_architecture(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["bench", "decode", "--arch", "causal", "--shape", "nano"]) == 2
+    assert "--shape nano with --arch causal; choose nano-causal" in capsys.readouterr().err
 
 
 def test_latency_is_that_of_single_users(bench: DecodeBench) -> None:

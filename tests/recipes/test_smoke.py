@@ -69,7 +69,7 @@ def check(figures: dict[str, float], file: Path, n_users: int) -> None:
 def trained(out: Path) -> dict[str, bytes]:
     """The records of all that training made: each tells when it was made."""
     records = {str(file.relative_to(out)): file.read_bytes() for file in out.rglob("run.json")}
-    commands = ("init-gen", "train-gen", "train-rec", "train-sasrec")
+    commands = ("init-gen", "train-gen", "train-rec", "train-sasrec", "train-adapter")
     return {name: record for name, record in records.items() if json.loads(record)["command"] in commands}
 
 
@@ -133,4 +133,35 @@ def test_foundation(path: str, tmp_path: Path) -> None:
     assert "demo-3" not in (out / "data" / "train.jsonl").read_text()
     before = trained(out)
     recipe(path, "foundation", "--size", "smoke", "--out", str(out), "--stage", "4", "--stop-stage", "5")
+    assert trained(out) == before
+
+
+def test_llm_bs(path: str, tmp_path: Path) -> None:
+    """Table 4's last two rows, on IDs of both sources; a row without an index tree beside them."""
+    out = tmp_path / "out"
+    words = ("--dataset", "demo", "--size", "smoke", "--rows", "dual-gct dual-gct-aat textual", "--out", str(out))
+    done = recipe(path, "llm-bs", *words)
+    rows = ["dual-gct", "dual-gct-aat", "textual", "sasrec", "markov", "popularity"]
+    (table,) = tables(done.stdout)
+    assert list(table) == rows
+    for row in rows:
+        check(table[row], out / row / "metrics.json", 240)
+    verdicts = [line for line in done.stdout.splitlines() if re.match(r"OK|FAIL", line)]
+    assert {line.split()[0] for line in verdicts} == {"OK"}
+    assert len(json.loads((out / "significance.json").read_bytes())["comparisons"]) == 2 * (len(rows) - 1)
+    assert len(json.loads((out / "significance-adapter.json").read_bytes())["comparisons"]) == 2
+    assert sorted(file.name for file in (out / "ids").glob("*.jsonl")) == [
+        *("dual-purity.jsonl", "dual.jsonl", "textual-purity.jsonl", "textual.jsonl")
+    ]
+    base, *purity = (json.loads(line) for line in (out / "ids" / "dual-purity.jsonl").read_text().splitlines())
+    assert purity[0]["entropy_bits"] < purity[0]["chance_bits"] < base["entropy_bits"]
+    adapted = json.loads((out / "dual-gct-aat" / "recs.jsonl.run.json").read_bytes())
+    assert adapted["inputs"]["adapter"]["path"] == str(out / "dual-gct-aat" / "adapter")
+    options = json.loads((out / "dual-gct" / "rec" / "run.json").read_bytes())["options"]
+    assert (options["word_tokens"], options["contrast_semantic"], options["contrast_behavior"]) == (True, 0.1, 0.1)
+    before = trained(out)
+    assert sorted(before) == [
+        *("dual-gct-aat/adapter/run.json", "dual-gct/rec/run.json", "sasrec/rec/run.json", "textual/rec/run.json")
+    ]
+    recipe(path, "llm-bs", *words, "--stage", "2", "--stop-stage", "5")
     assert trained(out) == before

@@ -31,13 +31,18 @@ def category_ids(texts: Sequence[str], field: str, depth: int) -> list[str]:
     Raises:
         IdgrError: no item has such a field.
     """
+    paths = category_paths(texts, field, depth)
+    numbers = among_equals(fold(path) for path in paths)
+    return [f"{path} {number + 1}" for path, number in zip(paths, numbers, strict=True)]
+
+
+def category_paths(texts: Sequence[str], field: str, depth: int) -> list[str]:
+    """The words of the first `depth` categories of each item; arguments and errors are those of `category_ids`."""
     name = field.strip().lower()
     values = [read_fields(text).get(name) for text in texts]
     if all(value is None for value in values):
         raise IdgrError(f"no item has a field {field!r}", "name the field of the categories with --category-field")
-    paths = [_path(value or "", depth) for value in values]
-    numbers = among_equals(fold(path) for path in paths)
-    return [f"{path} {number + 1}" for path, number in zip(paths, numbers, strict=True)]
+    return [_path(value or "", depth) for value in values]
 
 
 def _path(value: str, depth: int) -> str:
