@@ -112,7 +112,7 @@ def _phrases(words: list[str], frequency: Counter[str], n_texts: int) -> list[st
             first[folded], spelling[folded] = place, word
     ranked = heapq.nsmallest(
         WORDS + _SWAPS,
-        ((-_weight(spelling[word], place, frequency, n_texts), place, word) for word, place in first.items()),
+        ((-telling(spelling[word], place, frequency, n_texts), place, word) for word, place in first.items()),
     )
     if not ranked:
         return []
@@ -126,7 +126,13 @@ def _phrases(words: list[str], frequency: Counter[str], n_texts: int) -> list[st
     return list(dict.fromkeys(phrase(chosen) for chosen in choices))
 
 
-def _weight(word: str, place: int, frequency: Counter[str], n_texts: int) -> float:
+def telling(word: str, place: int, frequency: Counter[str], n_texts: int) -> float:
+    """How well a word tells its text from others, by the rule of this module.
+
+    Args:
+        place: how many words of the text stand before it.
+        frequency: in how many texts each word stands.
+    """
     weight = math.log((1 + n_texts) / frequency[word])
     if frequency[word] == 1:
         weight *= 0.6
