@@ -81,20 +81,21 @@ class Contrast:
         summary_WD = self.summary.embedding_D.to(embedded_WSD.dtype).expand(len(end_W), -1)
         return embedded_WSD.index_put(place_W, summary_WD)
 
-    def cost(self, hidden_WD: Tensor, last_W: Ints) -> Tensor:
-        """The sum of λ · InfoNCE over the kinds of vectors, the mean of windows.
+    def cost(self, hidden_WD: Tensor, last_W: Ints, terms: int) -> Tensor:
+        """The sum over the kinds of vectors of λ · the mean InfoNCE, as often as the loss has terms.
 
         Args:
             hidden_WD: the states of `<con>`.
             last_W: the number of the item that each window ends with.
+            terms: those of the generation's loss, which the loop will divide by.
         """
         total = hidden_WD.new_zeros((), dtype=torch.float32)
         items_W = torch.from_numpy(last_W).to(hidden_WD.device)
         for name, weight in self.weights.items():
             projected_WE = self.summary.projectors[name](hidden_WD)
             cost = info_nce(projected_WE.float(), self.vectors_IE[name][items_W], items_W)
-            self.found[name] = figure(cost)
-            total = total + weight * cost
+            self.found[name] = figure(terms * cost, terms)
+            total = total + weight * terms * cost
         return total
 
 

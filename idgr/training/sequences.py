@@ -151,7 +151,7 @@ def window_loss(
             return loss, terms
         contrast.found["generation"] = figure(loss, terms)
         hidden_WD = hidden_WSD[torch.arange(len(batch), device=device), behind_W]
-        return loss + terms * contrast.cost(hidden_WD, items_N[last_W]), terms
+        return loss + contrast.cost(hidden_WD, items_N[last_W], terms), terms
 
     return loss_of
 
