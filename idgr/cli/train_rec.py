@@ -8,6 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from idgr.cli.causal_options import (
+    CausalOptions,
+    ContrastBehavior,
+    ContrastSemantic,
+    ItemVectors,
+    Preference,
+    Reconstruction,
+    TextVectors,
+    contrast_of,
+    tasks_of,
+)
 from idgr.cli.training_options import (
     UNSHAPING,
     Accumulate,
@@ -37,8 +48,10 @@ if TYPE_CHECKING:
     from idgr.models.backbone import Backbone
     from idgr.prompts.histories import HistoryRenderer
     from idgr.prompts.rendering import PromptRenderer
+    from idgr.training.contrast import Contrast
     from idgr.training.options import LoopOptions
     from idgr.training.recommender import RecommenderOptions
+    from idgr.training.tasks import TaskOptions
 
 # Users who are ranked for in a dry run, to tell how long validation takes.
 _TRIED_USERS = 48
@@ -83,7 +96,16 @@ def train_rec(
         Literal["shown", "none"], typer.Option("--history", help="none: the user's ID stands for the history.")
     ] = "shown",
     gen: Annotated[str | None, typer.Option("--gen", help="For --user-ids: the ID generator.")] = None,
-    items: Annotated[str | None, typer.Option("--items", help="For --user-ids: items.jsonl.")] = None,
+    items: Annotated[
+        str | None,
+        typer.Option("--items", help="items.jsonl, for what reads texts: --user-ids, tasks, --contrast-semantic."),
+    ] = None,
+    reconstruction: Reconstruction = 0.0,
+    preference: Preference = 0.0,
+    contrast_semantic: ContrastSemantic = 0.0,
+    contrast_behavior: ContrastBehavior = 0.0,
+    text_vectors: TextVectors = "tfidf",
+    item_vectors: ItemVectors = None,
     epochs: Annotated[int, typer.Option("--epochs", help="Passes over the training instances.")] = 10,
     lr: Lr = 1e-3,
     batch_size: Annotated[
@@ -131,6 +153,10 @@ def train_rec(
         raise UsageError("--arch causal has no prompts", "leave --templates and --user-ids out")
     if arch != "causal" and reorder:
         raise UsageError("--reorder is for --arch causal", "leave it out")
+    causal = CausalOptions(
+        reconstruction, preference, contrast_semantic, contrast_behavior, items, text_vectors, item_vectors
+    )
+    causal.check(arch)
     if max_history < 1:
         raise UsageError(f"--max-history {max_history}", "give a number of at least 1")
     if vocab_size is not None and vocab_size < 1:
@@ -181,7 +207,7 @@ def train_rec(
         arch=arch,
     )
     paths = {"train": train, "ids": ids, "valid": valid, "tokenizer": tokenizer, "templates": templates}
-    paths |= {"gen": gen, "items": items}
+    paths |= {"gen": gen, "items": items, **causal.folders()}
     shaping = {name: value for name, value in given.items() if name not in {*paths, *UNSHAPING}}
     run = RunInfo("train-rec", shaping, {**paths, "model": model if Path(model).is_dir() else None}, seed)
 
@@ -201,15 +227,17 @@ def train_rec(
             else []
         )
         texts = [record.id for record in known]
+        tasks = tasks_of(causal, list(number))
         backbone = resolve_model(
             model,
             arch=arch,
             tokenizer=tokenizer,
-            texts=lambda: [*texts, *template_words(wordings)],
+            texts=lambda: [*texts, *template_words(wordings), *tasks.words()],
             vocab_size=vocab_size,
             seed=seed,
         )
-        named = user_ids_of(facts, gen, items, list(number), backbone.tokenizer, where)
+        told = None if causal.reads_items else items
+        named = user_ids_of(facts, gen, told, list(number), backbone.tokenizer, where)
         tokens = id_tokens(backbone.tokenizer, texts)
         renderer: PromptRenderer | HistoryRenderer
         if arch == "causal":
@@ -218,7 +246,9 @@ def train_rec(
         else:
             renderer = renderer_of(facts, backbone.tokenizer, tokens, named)
         backbone.model.to(where)
-        return _Prepared(known, [row.user_id for row in rows], sequences, users, backbone, renderer)
+        contrast = contrast_of(causal, backbone.model, list(number), seed)
+        names = [row.user_id for row in rows]
+        return _Prepared(known, names, sequences, users, backbone, renderer, tasks, contrast)
 
     if dry_run:
         _print_forecast(prepare(pick_device(device)), options, loop)
@@ -242,6 +272,8 @@ def train_rec(
             stage.tell,
             names=ready.names,
             host=stage.host,
+            tasks=ready.tasks,
+            contrast=ready.contrast,
         )
         if stage.folder is None:
             return
@@ -256,7 +288,10 @@ def train_rec(
 
 @dataclass(frozen=True)
 class _Prepared:
-    """What is trained, read and tokenized: IDs, the users' names, their training sequences, (history, target) pairs."""
+    """What is trained, read and tokenized: IDs, the users' names, their training sequences, (history, target) pairs.
+
+    With it, what a causal model is taught beside recommending.
+    """
 
     known: list[ItemId]
     names: list[str]
@@ -264,6 +299,8 @@ class _Prepared:
     valid: list[tuple[list[int], int]]
     backbone: Backbone
     renderer: PromptRenderer | HistoryRenderer
+    tasks: TaskOptions
+    contrast: Contrast | None
 
 
 def _print_forecast(given: _Prepared, options: RecommenderOptions, loop: LoopOptions) -> None:
@@ -274,13 +311,24 @@ def _print_forecast(given: _Prepared, options: RecommenderOptions, loop: LoopOpt
     import orjson
 
     from idgr.bench.processes import peak_mib
+    from idgr.training.contrast import beside
     from idgr.training.forecast import forecast
     from idgr.training.recommender import recommender_work
 
     n_users = len(given.valid) if not options.valid_users else min(options.valid_users, len(given.valid))
     tried = replace(options, valid_users=_TRIED_USERS)
-    work = recommender_work(given.backbone, given.renderer, given.sequences, given.valid, tried, loop.seed)
-    found = forecast(given.backbone.model, work, loop)
+    work = recommender_work(
+        given.backbone,
+        given.renderer,
+        given.sequences,
+        given.valid,
+        tried,
+        loop.seed,
+        tasks=given.tasks,
+        contrast=given.contrast,
+    )
+    with beside(given.backbone.model, given.contrast):
+        found = forecast(given.backbone.model, work, loop)
     seconds = 0.0
     if work.measure is not None:
         started = monotonic()

@@ -56,13 +56,19 @@ def user_ids_of(
         raise IdgrError(
             "is not the generator that made the user IDs of the training", "give that, or --force", where=gen
         )
+    texts = item_texts(items, keys)
+    backbone = load_backbone(gen)
+    generator = Backbone(backbone.model.to(device).eval(), backbone.tokenizer)
+    return UserIds(generator, texts, tokenizer, GenerationOptions())
+
+
+def item_texts(items: str, keys: Sequence[str]) -> list[str]:
+    """The text of each item that is asked for, from `items.jsonl`. Raises `IdgrError` where it has no such item."""
     text_of = {item.item_id: item.text for item in read_items(items)}
     for key in keys:
         if key not in text_of:
             raise IdgrError(f"has no item {key!r}", "give the items that the IDs were made for", where=items)
-    backbone = load_backbone(gen)
-    generator = Backbone(backbone.model.to(device).eval(), backbone.tokenizer)
-    return UserIds(generator, [text_of[key] for key in keys], tokenizer, GenerationOptions())
+    return [text_of[key] for key in keys]
 
 
 def renderer_of(

@@ -127,12 +127,18 @@ def most_telling(words: Sequence[str], frequency: Mapping[str, int], n_texts: in
     for place, word in enumerate(words):
         first.setdefault(fold(word), (place, word))
     ranked = heapq.nsmallest(
-        count, ((-_weight(word, place, frequency, n_texts), place, word) for place, word in first.values())
+        count, ((-telling(word, place, frequency, n_texts), place, word) for place, word in first.values())
     )
     return [(place, word) for _, place, word in ranked]
 
 
-def _weight(word: str, place: int, frequency: Mapping[str, int], n_texts: int) -> float:
+def telling(word: str, place: int, frequency: Mapping[str, int], n_texts: int) -> float:
+    """How well a word tells its text from others, by the rule of this module.
+
+    Args:
+        place: how many words of the text stand before it.
+        frequency: in how many texts each word stands.
+    """
     weight = math.log((1 + n_texts) / frequency[word])
     if frequency[word] == 1:
         weight *= 0.6

@@ -130,16 +130,18 @@ def fit_item_slots(model: LlamaForCausalLM, ids: Sequence[Sequence[int]], *, new
 def places(tokens_BS: Ints, eos: int, slots: int) -> Ints:
     """[B, S] the place of each token of sequences in which every item stands behind an EOS.
 
+    What stands behind an EOS and is longer than an item, such as a text, takes the places of as many items as it needs.
+
     Args:
         slots: how many places apart items begin; 0 to count places through.
     """
     along_BS = np.arange(tokens_BS.shape[1])[None].repeat(len(tokens_BS), axis=0)
     if not slots:
         return along_BS
-    begins_BS = tokens_BS == eos
-    item_BS = np.maximum(begins_BS.cumsum(1) - 1, 0)
-    begin_BS = np.maximum.accumulate(np.where(begins_BS, along_BS, 0), axis=1)
-    found: Ints = item_BS * slots + along_BS - begin_BS
+    begin_BS = np.maximum.accumulate(np.where(tokens_BS == eos, along_BS, 0), axis=1)
+    within_BS = (along_BS - begin_BS) % slots
+    item_BS = (within_BS == 0).cumsum(1) - 1
+    found: Ints = item_BS * slots + within_BS
     return found
 
 

@@ -47,7 +47,7 @@ from idgr.training.soft_ids import (
     prompt_embeddings,
     straight_through,
 )
-from idgr.training.work import Host, Work
+from idgr.training.work import Host, Work, figure
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
@@ -160,7 +160,7 @@ def learn_ids(
         costs,
         loss_of,
         sizes=np.diff(begins),
-        figures={"divergence": lambda: soft.divergence.detach()} if options.anchor else {},
+        figures={"divergence": lambda: figure(soft.divergence)} if options.anchor else {},
         names=lambda batch: called(of_stretches(batch)),
     )
     try:

@@ -119,7 +119,8 @@ def _train_epoch(training: Training) -> None:
     device = training.model.device
     batches = epoch_batches(training.work.lengths, state.epoch, options)
     groups = [batches[i : i + options.accumulate] for i in range(0, len(batches), options.accumulate)]
-    sums = torch.tensor(state.sums or [0.0] * (1 + len(training.work.figures)), dtype=torch.float64, device=device)
+    empty = [0.0] * (1 + 2 * len(training.work.figures))
+    sums = torch.tensor(state.sums or empty, dtype=torch.float64, device=device)
     label = f"{training.work.label} epoch {state.epoch + 1}/{options.epochs}"
     done_before = f" from step {state.group + 1}" if state.group else ""
     clock = time.monotonic() - state.seconds
@@ -173,7 +174,8 @@ def _close_epoch(training: Training, on_epoch: Callable[[dict[str, Any]], object
         "seconds": round(state.seconds, 3),
         "instances_per_second": round(n / state.seconds, 1),
     }
-    record |= {name: value / len(batches) for name, value in zip(work.figures, figures, strict=True)}
+    means = [total / weight if weight else None for total, weight in zip(figures[::2], figures[1::2], strict=True)]
+    record |= dict(zip(work.figures, means, strict=True))
     with _averaged(training):
         if work.measure is not None:
             with keeper.interruptible() if keeper else nullcontext():

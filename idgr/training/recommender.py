@@ -26,6 +26,7 @@ from idgr.prompts.histories import HistoryRenderer
 from idgr.prompts.rendering import Prompt, PromptRenderer
 from idgr.prompts.templates import draw_templates
 from idgr.training.batches import decoder_inputs, pad_rows
+from idgr.training.contrast import Contrast, beside
 from idgr.training.distributed import Team
 from idgr.training.loop import run_epochs
 from idgr.training.objectives import (
@@ -39,6 +40,7 @@ from idgr.training.objectives import (
 )
 from idgr.training.options import LoopOptions
 from idgr.training.sequences import make_windows, window_costs, window_loss
+from idgr.training.tasks import TaskOptions, make_tasks, with_tasks
 from idgr.training.work import Host, Work
 
 if TYPE_CHECKING:
@@ -140,6 +142,8 @@ def train_recommender(
     *,
     names: Sequence[str] | None = None,
     host: Host | None = None,
+    tasks: TaskOptions | None = None,
+    contrast: Contrast | None = None,
 ) -> dict[str, Any]:
     """Train the backbone's model where it lies; at the end it has the weights of the best epoch, in evaluation mode.
 
@@ -150,13 +154,17 @@ def train_recommender(
         on_epoch: is given each epoch's record: that of the loop, with hr@10 and ndcg@10 on validation.
         names: what to call the user of each sequence in a message.
         host: where it runs; None for this process alone, without checkpoints.
+        tasks, contrast: of a causal model, what it is taught beside recommending, and what it is drawn towards.
 
     Returns:
         The record of the epoch whose weights were kept.
     """
     team = host.team if host else Team()
-    work = recommender_work(backbone, renderer, sequences, valid, options, loop.seed, names=names, team=team)
-    return run_epochs(backbone.model, work, loop, host, on_epoch)
+    work = recommender_work(
+        backbone, renderer, sequences, valid, options, loop.seed, names=names, team=team, tasks=tasks, contrast=contrast
+    )
+    with beside(backbone.model, contrast):
+        return run_epochs(backbone.model, work, loop, host, on_epoch)
 
 
 def recommender_work(
@@ -169,6 +177,8 @@ def recommender_work(
     *,
     names: Sequence[str] | None = None,
     team: Team | None = None,
+    tasks: TaskOptions | None = None,
+    contrast: Contrast | None = None,
 ) -> Work:
     """What the loop needs to train a recommender; the arguments are those of `train_recommender`."""
     model = backbone.model
@@ -178,16 +188,19 @@ def recommender_work(
     best_by = "ndcg@10" if valid else None
     if isinstance(renderer, HistoryRenderer):
         windows = make_windows(sequences, renderer.max_history)
-        return Work(
+        work = Work(
             "train-rec",
             window_costs(windows, trie),
-            window_loss(model, trie, windows, options.objective, reorder=options.reorder, seed=seed),
+            window_loss(model, trie, windows, options.objective, contrast, reorder=options.reorder, seed=seed),
             sizes=windows.end - windows.first,
+            figures=contrast.figures() if contrast else {},
             names=sequence_names(windows.sequence, names),
             measure=measure,
             best_by=best_by,
             patience=options.patience,
         )
+        taught = make_tasks(backbone, trie, windows, options.objective, tasks or TaskOptions(), seed)
+        return with_tasks(work, taught)
     instances = make_instances(sequences, renderer.max_history)
     return Work(
         "train-rec",

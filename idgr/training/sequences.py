@@ -23,6 +23,8 @@ from idgr.models.llama import item_slots, places
 from idgr.prompts.draws import draws
 from idgr.training.objectives import (
     IGNORED,
+    Branches,
+    BranchTargets,
     branch_targets,
     find_branches,
     full_loss,
@@ -30,9 +32,12 @@ from idgr.training.objectives import (
     target_tokens,
     trie_loss,
 )
+from idgr.training.work import figure
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
+
+    from idgr.training.contrast import Contrast
 
 Ints = npt.NDArray[np.int64]
 
@@ -102,11 +107,19 @@ def reordered(place_N: Ints, window_N: Ints, reach: float, seed: int, epoch: int
 
 
 def window_loss(
-    model: LlamaForCausalLM, trie: Trie, windows: Windows, objective: str, *, reorder: float = 0.0, seed: int = 0
+    model: LlamaForCausalLM,
+    trie: Trie,
+    windows: Windows,
+    objective: str,
+    contrast: Contrast | None = None,
+    *,
+    reorder: float = 0.0,
+    seed: int = 0,
 ) -> Callable[[Ints, int], tuple[Tensor, int]]:
     """The summed loss of windows in an epoch, as the loop wants it: the terms are those of `instance_loss`.
 
     Args:
+        contrast: what is added to the mean over the terms, for each batch.
         reorder: the reach of `reordered`; 0 for the order of the sequences. `seed` is that of the draws.
     """
     labels_IL = target_tokens(trie)
@@ -131,12 +144,20 @@ def window_loss(
         width = int((offset_N + length_N).max())
         item, column = np.nonzero(labels_IL[items_N] != IGNORED)
         row, along = window_N[item], offset_N[item] + column
+        width += contrast is not None
         tokens_WS = np.full((len(batch), width), model.config.pad_token_id, dtype=np.int64)
         tokens_WS[row, along] = blocks_IL[items_N[item], column]
+        last_W = window_first + end - begin - 1
+        end_W = (offset_N + length_N)[last_W]
+        if contrast is not None:
+            tokens_WS[np.arange(len(batch)), end_W] = trie.eos
         place_WS = places(tokens_WS, trie.eos, slots)
+        read_WS = torch.from_numpy(tokens_WS).to(device)
+        behind_W = torch.from_numpy(end_W).to(device)
 
         hidden_WSD = model.model(
-            input_ids=torch.from_numpy(tokens_WS).to(device),
+            input_ids=read_WS if contrast is None else None,
+            inputs_embeds=None if contrast is None else contrast.embed(model, read_WS, behind_W),
             position_ids=torch.from_numpy(place_WS).to(device),
             attention_mask=torch.ones(tokens_WS.shape, dtype=torch.long, device=device),
             use_cache=False,
@@ -147,12 +168,21 @@ def window_loss(
             labels_WS = np.full_like(tokens_WS, IGNORED)
             ours = wanted_N[item]
             labels_WS[row[ours], along[ours]] = labels_IL[items_N[item], column][ours]
-            return full_loss(hidden_WSD, head_VD, torch.from_numpy(labels_WS).to(device))
-        targets = branch_targets(branches, items_N[wanted_N], device)
-        window_M, offset_M = (
-            torch.from_numpy(values[wanted_N]).to(device)[targets.instance] for values in (window_N, offset_N)
-        )
-        targets = replace(targets, instance=window_M, position=offset_M + targets.position)
-        return trie_loss(hidden_WSD, head_VD, targets, n_instances=int(wanted_N.sum()))
+            loss, terms = full_loss(hidden_WSD, head_VD, torch.from_numpy(labels_WS).to(device))
+        else:
+            targets = item_targets(branches, items_N[wanted_N], window_N[wanted_N], offset_N[wanted_N], device)
+            loss, terms = trie_loss(hidden_WSD, head_VD, targets, n_instances=int(wanted_N.sum()))
+        if contrast is None:
+            return loss, terms
+        contrast.found["generation"] = figure(loss, terms)
+        hidden_WD = hidden_WSD[torch.arange(len(batch), device=device), behind_W]
+        return loss + contrast.cost(hidden_WD, items_N[last_W], terms), terms
 
     return loss_of
+
+
+def item_targets(branches: Branches, items_M: Ints, row_M: Ints, offset_M: Ints, device: torch.device) -> BranchTargets:
+    """The branch points of targets that stand in sequences, each behind an EOS at a row and a place in it."""
+    targets = branch_targets(branches, items_M, device)
+    row, offset = (torch.from_numpy(values).to(device)[targets.instance] for values in (row_M, offset_M))
+    return replace(targets, instance=row, position=offset + targets.position)

@@ -35,7 +35,7 @@ class State:
         epoch: the epoch gone through now, from 0.
         group: the steps taken in it.
         step: the steps taken in all.
-        sums: the loss and the figures, summed over the epoch so far.
+        sums: the loss, and the figures with their weights, summed over the epoch so far.
         terms: the number of terms in that loss.
         seconds: how long the epoch has taken so far.
         records: those of the epochs that are over.
@@ -98,7 +98,7 @@ class Step:
     Attributes:
         number: from 0, through all epochs.
         batches: what it follows from.
-        sums: [1 + F] the summed loss, and the figures of the work, of all processes together.
+        sums: [1 + 2 F] the summed loss, and the work's figures with their weights, of all processes together.
         terms: the number of terms in that loss.
         stop: the signal that has asked any process to stop, or 0.
         rate: the learning rate.
@@ -140,7 +140,7 @@ def _backward(training: Training, group: list[Ints], first: int) -> tuple[Tensor
     """This process's share of the loss and its gradient, batch by batch."""
     state, options, work, team = training.state, training.options, training.work, training.host.team
     device = training.model.device
-    sums = torch.zeros(1 + len(work.figures), dtype=torch.float64, device=device)
+    sums = torch.zeros(1 + 2 * len(work.figures), dtype=torch.float64, device=device)
     terms = 0
     for number, batch in enumerate(group, first):
         # A seed for each batch: what is dropped depends on nothing that went before.
@@ -155,8 +155,8 @@ def _backward(training: Training, group: list[Ints], first: int) -> tuple[Tensor
             loss.backward()  # type: ignore[no-untyped-call]
             share = len(piece) / len(batch)
             sums[0] += loss.detach()
-            for place, figure in enumerate(work.figures.values(), 1):
-                sums[place] += share * figure()
+            for place, figure in zip(range(1, len(sums), 2), work.figures.values(), strict=True):
+                sums[place : place + 2] += share * figure()
             terms += n_terms
     return sums, terms
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from idgr.training.checkpoint import Keeper
@@ -37,7 +38,8 @@ class Work:
         loss_of: given instance numbers and the epoch, from 0, the summed loss (with a gradient) and the number of
             terms in the sum. A step follows the mean over all terms of its batches.
         sizes: [N] what an instance counts as in the record, where it stands for several; None for 1 each.
-        figures: by name, what else the last call of `loss_of` found; the mean over batches enters the record.
+        figures: by name, what else the last call of `loss_of` found, as a sum and its weight, [2]; the mean by weight
+            enters the record, None where there is no weight.
         names: given instance numbers, what to call them in a message: such as their users.
         measure: what is found out after each epoch, with the model in evaluation mode; it enters the record.
         best_by: the name in the record whose highest value tells the best epoch; None for the last epoch.
@@ -53,6 +55,11 @@ class Work:
     measure: Callable[[], dict[str, float]] | None = None
     best_by: str | None = None
     patience: int = 0
+
+
+def figure(total: Tensor, weight: float = 1.0) -> Tensor:
+    """[2] a sum and its weight, as `Work.figures` gives them."""
+    return torch.stack([total.detach().float(), torch.tensor(weight, device=total.device)])
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ WITHOUT_A_PLACE = {
     ("cli/bench.py", "pandas, which idgr is compared with, is not installed"),
     ("evaluation/significance.py", "scipy, which does the statistics, is not installed"),
     ("evaluation/report/plots.py", "{}, which a report needs, is not installed"),
-    ("ids/schemes/libraries.py", "--scheme {} needs {}, which is not installed"),
+    ("ids/schemes/libraries.py", "{} needs {}, which is not installed"),
     ("training/tracking.py", "--track {} needs {}, which is not installed"),
 }  # fmt: skip
 

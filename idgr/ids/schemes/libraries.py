@@ -20,11 +20,16 @@ _NEEDED = {"shared": ("scipy",), "collaborative": ("scikit-learn",)} | dict.from
 def check_packages(scheme: str) -> None:
     """Raise `IdgrError` where a package that the scheme needs is not installed."""
     for package in _NEEDED.get(scheme, ()):
-        try:
-            version(package)
-        except PackageNotFoundError:
-            todo = "pip install 'idgr[schemes]'"
-            raise IdgrError(f"--scheme {scheme} needs {package}, which is not installed", todo) from None
+        check_package(package, f"--scheme {scheme}")
+
+
+def check_package(package: str, option: str) -> None:
+    """Raise `IdgrError` where a package that an option needs is not installed."""
+    try:
+        version(package)
+    except PackageNotFoundError:
+        todo = "pip install 'idgr[schemes]'"
+        raise IdgrError(f"{option} needs {package}, which is not installed", todo) from None
 
 
 @contextmanager
