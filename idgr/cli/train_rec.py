@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from idgr.cli.recommender_training import Prepared, print_forecast, read_inputs
 from idgr.cli.training_options import (
     UNSHAPING,
     Accumulate,
@@ -28,20 +29,14 @@ from idgr.cli.training_options import (
     Warmup,
     WeightDecay,
 )
-from idgr.errors import IdgrError, UsageError
+from idgr.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
 
-    from idgr.formats.records import ItemId
-    from idgr.models.backbone import Backbone
     from idgr.prompts.histories import HistoryRenderer
     from idgr.prompts.rendering import PromptRenderer
-    from idgr.training.options import LoopOptions
-    from idgr.training.recommender import RecommenderOptions
-
-# Users who are ranked for in a dry run, to tell how long validation takes.
-_TRIED_USERS = 48
+    from idgr.training.work import Work
 
 
 def train_rec(
@@ -64,6 +59,18 @@ def train_rec(
     ] = None,
     vocab_size: Annotated[
         int | None, typer.Option("--vocab-size", help="Bound of the vocabulary that a preset learns.")
+    ] = None,
+    word_tokens: Annotated[
+        bool, typer.Option("--word-tokens", help="Every word of the IDs becomes one token, such as the index word aar.")
+    ] = False,
+    lora: Annotated[
+        int | None,
+        typer.Option(
+            "--lora",
+            min=1,
+            help="Train low-rank updates of this rank and the rows of new tokens only; "
+            "needs --arch causal and the extra `lora` of idgr.",
+        ),
     ] = None,
     objective: Annotated[
         str, typer.Option("--objective", help="Softmax over the vocabulary (full) or the valid children (trie).")
@@ -126,6 +133,8 @@ def train_rec(
         raise UsageError("--history none without --user-ids leaves prompts empty", "add --user-ids history")
     if arch == "causal" and (templates is not None or user_ids != "none"):
         raise UsageError("--arch causal has no prompts", "leave --templates and --user-ids out")
+    if lora is not None and arch != "causal":
+        raise UsageError("--lora is for --arch causal", "leave it out")
     if max_history < 1:
         raise UsageError(f"--max-history {max_history}", "give a number of at least 1")
     if vocab_size is not None and vocab_size < 1:
@@ -133,17 +142,23 @@ def train_rec(
 
     from idgr.evaluation.trained_prompts import causal_renderer_of, renderer_of, user_ids_of
     from idgr.formats.rec_folder import RecommenderFacts, read_seen_tokens, write_seen_tokens
-    from idgr.formats.records import ids_fingerprint, read_ids, read_queries, read_sequences
+    from idgr.formats.records import ids_fingerprint
     from idgr.formats.run_info import RunInfo, hash_input
-    from idgr.models.backbone import CAUSAL_PRESETS, resolve_model, save_backbone
+    from idgr.models.backbone import CAUSAL_PRESETS, PRESETS, resolve_model, save_backbone
     from idgr.models.llama import fit_item_slots
+    from idgr.models.lora import add_lora, check_lora, merge_lora
+    from idgr.models.word_tokens import add_word_tokens
     from idgr.progress import log
     from idgr.prompts.templates import load_templates, template_words
     from idgr.training.device import pick_device, uses_bf16
     from idgr.training.options import LoopOptions
-    from idgr.training.recommender import RecommenderOptions, id_tokens, train_recommender
+    from idgr.training.recommender import RecommenderOptions, id_tokens, recommender_work, train_recommender
     from idgr.training.stage import is_finished, open_stage
 
+    if lora is not None:
+        if model in CAUSAL_PRESETS:
+            raise UsageError(f"--lora with --model {model}, whose weights are random", "give --model a trained model")
+        check_lora("--lora")
     options = RecommenderOptions(objective, valid_users, valid_beams, patience)
     loop = LoopOptions(
         epochs=epochs,
@@ -180,22 +195,9 @@ def train_rec(
     shaping = {name: value for name, value in given.items() if name not in {*paths, *UNSHAPING}}
     run = RunInfo("train-rec", shaping, {**paths, "model": model if Path(model).is_dir() else None}, seed)
 
-    def prepare(where: torch.device) -> _Prepared:
-        known = read_ids(ids)
-        number = {record.item_id: i for i, record in enumerate(known)}
-        rows = list(read_sequences(train, number))
-        sequences = [[number[item] for item in row.items] for row in rows]
-        if max(map(len, sequences)) < 2:
-            raise IdgrError("no sequence has two items", "give longer training sequences", where=train)
-        users = (
-            [
-                ([number[item] for item in query.history], number[str(query.target)])
-                for query in read_queries(valid, number, need_target=True)
-            ]
-            if valid is not None
-            else []
-        )
-        texts = [record.id for record in known]
+    def prepare(where: torch.device) -> Prepared:
+        inputs = read_inputs(train, ids, valid)
+        texts = inputs.texts
         backbone = resolve_model(
             model,
             arch=arch,
@@ -204,19 +206,30 @@ def train_rec(
             vocab_size=vocab_size,
             seed=seed,
         )
-        named = user_ids_of(facts, gen, items, list(number), backbone.tokenizer, where)
+        fresh = model in {*PRESETS, *CAUSAL_PRESETS}
+        added = add_word_tokens(backbone, texts, seed=seed, new=fresh) if word_tokens else []
+        keys = [record.item_id for record in inputs.known]
+        named = user_ids_of(facts, gen, items, keys, backbone.tokenizer, where)
         tokens = id_tokens(backbone.tokenizer, texts)
         renderer: PromptRenderer | HistoryRenderer
         if arch == "causal":
-            fit_item_slots(backbone.model, tokens, new=model in CAUSAL_PRESETS)
+            fit_item_slots(backbone.model, tokens, new=fresh)
             renderer = causal_renderer_of(facts, backbone.tokenizer, tokens)
         else:
             renderer = renderer_of(facts, backbone.tokenizer, tokens, named)
+        if lora is not None:
+            add_lora(backbone.model, lora, seed=seed, tokens=added)
         backbone.model.to(where)
-        return _Prepared(known, [row.user_id for row in rows], sequences, users, backbone, renderer)
+        return Prepared(inputs, backbone, renderer)
 
     if dry_run:
-        _print_forecast(prepare(pick_device(device)), options, loop)
+        tried = prepare(pick_device(device))
+
+        def work_of(options: RecommenderOptions) -> Work:
+            data = tried.inputs
+            return recommender_work(tried.backbone, tried.renderer, data.sequences, data.valid, options, loop.seed)
+
+        print_forecast(tried, options, loop, work_of)
         return
     if is_finished(output, run, overwrite=overwrite):
         return
@@ -224,64 +237,28 @@ def train_rec(
         output, run, device, overwrite=overwrite, checkpoint_minutes=checkpoint_minutes, track=track
     ) as stage:
         ready = prepare(stage.device)
-        backbone, renderer, sequences = ready.backbone, ready.renderer, ready.sequences
-        if not ready.valid:
+        backbone, renderer, inputs = ready.backbone, ready.renderer, ready.inputs
+        if not inputs.valid:
             log("train-rec: no --valid, so the last epoch is kept, not the best")
         best = train_recommender(
             backbone,
             renderer,
-            sequences,
-            ready.valid,
+            inputs.sequences,
+            inputs.valid,
             options,
             loop,
             stage.tell,
-            names=ready.names,
+            names=inputs.names,
             host=stage.host,
         )
         if stage.folder is None:
             return
         log(f"train-rec: kept epoch {best['epoch']} of {loop.epochs}")
+        if lora is not None:
+            merge_lora(backbone.model)
         save_backbone(backbone, stage.folder)
-        seen = {token for row in sequences for item in row for token in renderer.id_tokens[item]}
+        seen = {token for row in inputs.sequences for item in row for token in renderer.id_tokens[item]}
         write_seen_tokens(stage.folder, seen | (read_seen_tokens(model) or set()))
-        run.facts |= asdict(facts) | {"ids_fingerprint": ids_fingerprint(ready.known), "kept": best}
+        run.facts |= asdict(facts) | {"ids_fingerprint": ids_fingerprint(inputs.known), "kept": best}
         run.facts["bf16"] = uses_bf16(precision, stage.device)
         run.write(output, stage.folder)
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """What is trained, read and tokenized: IDs, the users' names, their training sequences, (history, target) pairs."""
-
-    known: list[ItemId]
-    names: list[str]
-    sequences: list[list[int]]
-    valid: list[tuple[list[int], int]]
-    backbone: Backbone
-    renderer: PromptRenderer | HistoryRenderer
-
-
-def _print_forecast(given: _Prepared, options: RecommenderOptions, loop: LoopOptions) -> None:
-    """Print what the training would take, as JSON."""
-    from dataclasses import replace
-    from time import monotonic
-
-    import orjson
-
-    from idgr.bench.processes import peak_mib
-    from idgr.training.forecast import forecast
-    from idgr.training.recommender import recommender_work
-
-    n_users = len(given.valid) if not options.valid_users else min(options.valid_users, len(given.valid))
-    tried = replace(options, valid_users=_TRIED_USERS)
-    work = recommender_work(given.backbone, given.renderer, given.sequences, given.valid, tried, loop.seed)
-    found = forecast(given.backbone.model, work, loop)
-    seconds = 0.0
-    if work.measure is not None:
-        started = monotonic()
-        work.measure()
-        seconds = (monotonic() - started) * n_users / min(_TRIED_USERS, len(given.valid))
-    found["validation_seconds"] = round(seconds, 3)
-    found["total_seconds"] = round(loop.epochs * (found["seconds_per_epoch"] + seconds), 3)
-    found["peak_mib"] = round(peak_mib())
-    print(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
