@@ -10,7 +10,9 @@ Knows models and folders; what they are trained for, it does not.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,7 +57,7 @@ def add_lora(model: LlamaForCausalLM, rank: int, *, seed: int, tokens: Sequence[
         target_modules=list(PROJECTIONS),
         task_type=TaskType.CAUSAL_LM,
     )
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _quiet():
         torch.manual_seed(seed)
         inject_adapter_in_model(config, model)
     if not tokens:
@@ -132,9 +134,18 @@ def load_adapter(model: LlamaForCausalLM, folder: str | os.PathLike[str]) -> Non
     if not Path(folder, WEIGHTS).is_file():
         raise IdgrError(f"holds no {WEIGHTS}", "give a folder that `idgr train-adapter` wrote", where=folder)
     try:
-        PeftModel.from_pretrained(model, os.fspath(folder), torch_device=str(model.device))
+        with _quiet():
+            PeftModel.from_pretrained(model, os.fspath(folder), torch_device=str(model.device))
     except Exception as fault:  # peft, safetensors and torch each have their own for a folder that does not fit
         reason = (str(fault).strip() or type(fault).__name__).splitlines()[0].rstrip(".")
         todo = "give a folder that `idgr train-adapter` wrote"
         raise IdgrError(f"holds no usable adapter ({reason})", todo, where=folder) from fault
     merge_lora(model)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what peft and transformers have to settle between each other off standard error, which is for idgr's."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
