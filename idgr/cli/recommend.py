@@ -32,11 +32,11 @@ def recommend(
     ids: Annotated[
         str | None, typer.Option("--ids", help="The ids.jsonl that it was trained on; none for `train-sasrec`.")
     ] = None,
+    output: Annotated[str, typer.Option("-o", "--output", help="Where to write the recommendations.")] = STDOUT,
     adapter: Annotated[
         str | None,
         typer.Option("--adapter", help="An adapter of `idgr train-adapter`, of this --rec; off if not given."),
     ] = None,
-    output: Annotated[str, typer.Option("-o", "--output", help="Where to write the recommendations.")] = STDOUT,
     k: Annotated[int, typer.Option("-k", help="Items for each history.")] = 10,
     beams: Annotated[int, typer.Option("--beams", help="Prefixes that beam search follows.")] = 20,
     normalize: Annotated[
