@@ -17,12 +17,14 @@ from idgr.formats.records import Query, Recommendation, read_ids, read_sequences
 
 if TYPE_CHECKING:
     from idgr.evaluation.recommending import Recommender
+    from idgr.models.backbone import Backbone
     from idgr.prompts.histories import HistoryRenderer
     from idgr.prompts.rendering import PromptRenderer
 
 # The options of `recommend` that are about textual IDs, with what they are where they are not given.
 TEXTUAL_OPTIONS: dict[str, Any] = {
     "ids": None,
+    "adapter": None,
     "beams": 20,
     "normalize": None,
     "length-penalty": 0.0,
@@ -137,6 +139,8 @@ def _recommender(given: dict[str, Any]) -> Recommender:
 
     where = pick_device(given["device"])
     backbone = load_backbone(rec) if facts.arch == "t5" else load_causal_backbone(rec)
+    if given["adapter"] is not None:
+        _adapt(backbone, given["adapter"], rec)
     backbone.model.to(device=where, dtype=torch.bfloat16 if given["precision"] == "bf16" else torch.float32)
     fingerprint = catalogue_fingerprint(catalogue, backbone.tokenizer) if trie_file is not None else ""
     trie = load_trie(trie_file, fingerprint) if trie_file is not None and Path(trie_file).exists() else None
@@ -167,6 +171,18 @@ def _recommender(given: dict[str, Any]) -> Recommender:
         exact=exact,
         batch_size=given["batch-size"],
     )
+
+
+def _adapt(backbone: Backbone, adapter: str, rec: str) -> None:
+    """Merge an adapter into a recommender, in memory."""
+    from idgr.formats.adapter_folder import check_base
+    from idgr.models.lora import check_lora, load_adapter
+
+    if backbone.model.config.is_encoder_decoder:
+        raise UsageError(f"--adapter given, but {rec} is a T5, for which there are none", "leave --adapter out")
+    check_lora("--adapter")
+    check_base(adapter, rec)
+    load_adapter(backbone.model, adapter)
 
 
 def _shower(recommender: Recommender) -> Callable[[Query], dict[str, Any]]:

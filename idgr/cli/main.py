@@ -28,6 +28,7 @@ COMMANDS = {
     "init-gen": ("idgr.cli.init_gen", "init_gen"),
     "gen-ids": ("idgr.cli.gen_ids", "gen_ids"),
     "train-rec": ("idgr.cli.train_rec", "train_rec"),
+    "train-adapter": ("idgr.cli.train_adapter", "train_adapter"),
     "train-gen": ("idgr.cli.train_gen", "train_gen"),
     "alternate": ("idgr.cli.alternate", "alternate"),
     "train-sasrec": ("idgr.cli.train_sasrec", "train_sasrec"),

@@ -33,6 +33,10 @@ def recommend(
         str | None, typer.Option("--ids", help="The ids.jsonl that it was trained on; none for `train-sasrec`.")
     ] = None,
     output: Annotated[str, typer.Option("-o", "--output", help="Where to write the recommendations.")] = STDOUT,
+    adapter: Annotated[
+        str | None,
+        typer.Option("--adapter", help="An adapter of `idgr train-adapter`, of this --rec; off if not given."),
+    ] = None,
     k: Annotated[int, typer.Option("-k", help="Items for each history.")] = 10,
     beams: Annotated[int, typer.Option("--beams", help="Prefixes that beam search follows.")] = 20,
     normalize: Annotated[
@@ -82,6 +86,7 @@ def recommend(
         "histories": histories,
         "rec": rec,
         "ids": ids,
+        "adapter": adapter,
         "allow": allow,
         "train": train,
         "gen": gen,
@@ -162,9 +167,10 @@ def _check_conflicts(
         return
     if inputs["train"] is None:
         raise UsageError(f"--baseline {baseline} needs --train", "give train.jsonl")
-    asks = [given[name] for name in ("rec", "prompts", "trie", "gen", "items")]
+    asks = [given[name] for name in ("rec", "adapter", "prompts", "trie", "gen", "items")]
     if any(value is not None for value in asks):
-        raise UsageError("--baseline asks no model", "leave --rec, --prompts, --trie, --gen and --items out")
+        todo = "leave --rec, --adapter, --prompts, --trie, --gen and --items out"
+        raise UsageError("--baseline asks no model", todo)
 
 
 def _blocks(stream: Iterable[Query], size: int) -> Iterator[list[Query]]:

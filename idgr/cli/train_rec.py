@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -19,6 +19,7 @@ from idgr.cli.causal_options import (
     contrast_of,
     tasks_of,
 )
+from idgr.cli.recommender_training import Prepared, print_forecast, read_inputs
 from idgr.cli.training_options import (
     UNSHAPING,
     Accumulate,
@@ -39,22 +40,14 @@ from idgr.cli.training_options import (
     Warmup,
     WeightDecay,
 )
-from idgr.errors import IdgrError, UsageError
+from idgr.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
 
-    from idgr.formats.records import ItemId
-    from idgr.models.backbone import Backbone
     from idgr.prompts.histories import HistoryRenderer
     from idgr.prompts.rendering import PromptRenderer
-    from idgr.training.contrast import Contrast
-    from idgr.training.options import LoopOptions
-    from idgr.training.recommender import RecommenderOptions
-    from idgr.training.tasks import TaskOptions
-
-# Users who are ranked for in a dry run, to tell how long validation takes.
-_TRIED_USERS = 48
+    from idgr.training.work import Work
 
 
 def train_rec(
@@ -77,6 +70,18 @@ def train_rec(
     ] = None,
     vocab_size: Annotated[
         int | None, typer.Option("--vocab-size", help="Bound of the vocabulary that a preset learns.")
+    ] = None,
+    word_tokens: Annotated[
+        bool, typer.Option("--word-tokens", help="Every word of the IDs becomes one token, such as the index word aar.")
+    ] = False,
+    lora: Annotated[
+        int | None,
+        typer.Option(
+            "--lora",
+            min=1,
+            help="Train low-rank updates of this rank and the rows of new tokens only; "
+            "needs --arch causal and the extra `lora` of idgr.",
+        ),
     ] = None,
     objective: Annotated[
         str, typer.Option("--objective", help="Softmax over the vocabulary (full) or the valid children (trie).")
@@ -157,6 +162,8 @@ def train_rec(
         reconstruction, preference, contrast_semantic, contrast_behavior, items, text_vectors, item_vectors
     )
     causal.check(arch)
+    if lora is not None and arch != "causal":
+        raise UsageError("--lora is for --arch causal", "leave it out")
     if max_history < 1:
         raise UsageError(f"--max-history {max_history}", "give a number of at least 1")
     if vocab_size is not None and vocab_size < 1:
@@ -164,17 +171,23 @@ def train_rec(
 
     from idgr.evaluation.trained_prompts import causal_renderer_of, renderer_of, user_ids_of
     from idgr.formats.rec_folder import RecommenderFacts, read_seen_tokens, write_seen_tokens
-    from idgr.formats.records import ids_fingerprint, read_ids, read_queries, read_sequences
+    from idgr.formats.records import ids_fingerprint
     from idgr.formats.run_info import RunInfo, hash_input
-    from idgr.models.backbone import CAUSAL_PRESETS, resolve_model, save_backbone
+    from idgr.models.backbone import CAUSAL_PRESETS, PRESETS, resolve_model, save_backbone
     from idgr.models.llama import fit_item_slots
+    from idgr.models.lora import add_lora, check_lora, merge_lora
+    from idgr.models.word_tokens import add_word_tokens
     from idgr.progress import log
     from idgr.prompts.templates import load_templates, template_words
     from idgr.training.device import pick_device, uses_bf16
     from idgr.training.options import LoopOptions
-    from idgr.training.recommender import RecommenderOptions, id_tokens, train_recommender
+    from idgr.training.recommender import RecommenderOptions, id_tokens, recommender_work, train_recommender
     from idgr.training.stage import is_finished, open_stage
 
+    if lora is not None:
+        if model in CAUSAL_PRESETS:
+            raise UsageError(f"--lora with --model {model}, whose weights are random", "give --model a trained model")
+        check_lora("--lora")
     options = RecommenderOptions(objective, valid_users, valid_beams, patience, reorder)
     loop = LoopOptions(
         epochs=epochs,
@@ -211,23 +224,10 @@ def train_rec(
     shaping = {name: value for name, value in given.items() if name not in {*paths, *UNSHAPING}}
     run = RunInfo("train-rec", shaping, {**paths, "model": model if Path(model).is_dir() else None}, seed)
 
-    def prepare(where: torch.device) -> _Prepared:
-        known = read_ids(ids)
-        number = {record.item_id: i for i, record in enumerate(known)}
-        rows = list(read_sequences(train, number))
-        sequences = [[number[item] for item in row.items] for row in rows]
-        if max(map(len, sequences)) < 2:
-            raise IdgrError("no sequence has two items", "give longer training sequences", where=train)
-        users = (
-            [
-                ([number[item] for item in query.history], number[str(query.target)])
-                for query in read_queries(valid, number, need_target=True)
-            ]
-            if valid is not None
-            else []
-        )
-        texts = [record.id for record in known]
-        tasks = tasks_of(causal, list(number))
+    def prepare(where: torch.device) -> Prepared:
+        inputs = read_inputs(train, ids, valid)
+        texts = inputs.texts
+        tasks = tasks_of(causal, inputs.keys)
         backbone = resolve_model(
             model,
             arch=arch,
@@ -236,22 +236,38 @@ def train_rec(
             vocab_size=vocab_size,
             seed=seed,
         )
+        fresh = model in {*PRESETS, *CAUSAL_PRESETS}
+        added = add_word_tokens(backbone, texts, seed=seed, new=fresh) if word_tokens else []
         told = None if causal.reads_items else items
-        named = user_ids_of(facts, gen, told, list(number), backbone.tokenizer, where)
+        named = user_ids_of(facts, gen, told, inputs.keys, backbone.tokenizer, where)
         tokens = id_tokens(backbone.tokenizer, texts)
         renderer: PromptRenderer | HistoryRenderer
         if arch == "causal":
-            fit_item_slots(backbone.model, tokens, new=model in CAUSAL_PRESETS)
+            fit_item_slots(backbone.model, tokens, new=fresh)
             renderer = causal_renderer_of(facts, backbone.tokenizer, tokens)
         else:
             renderer = renderer_of(facts, backbone.tokenizer, tokens, named)
+        if lora is not None:
+            add_lora(backbone.model, lora, seed=seed, tokens=added)
         backbone.model.to(where)
-        contrast = contrast_of(causal, backbone.model, list(number), seed)
-        names = [row.user_id for row in rows]
-        return _Prepared(known, names, sequences, users, backbone, renderer, tasks, contrast)
+        return Prepared(inputs, backbone, renderer, tasks, contrast_of(causal, backbone.model, inputs.keys, seed))
 
     if dry_run:
-        _print_forecast(prepare(pick_device(device)), options, loop)
+        tried = prepare(pick_device(device))
+
+        def work_of(options: RecommenderOptions) -> Work:
+            return recommender_work(
+                tried.backbone,
+                tried.renderer,
+                tried.inputs.sequences,
+                tried.inputs.valid,
+                options,
+                loop.seed,
+                tasks=tried.tasks,
+                contrast=tried.contrast,
+            )
+
+        print_forecast(tried, options, loop, work_of)
         return
     if is_finished(output, run, overwrite=overwrite):
         return
@@ -259,18 +275,18 @@ def train_rec(
         output, run, device, overwrite=overwrite, checkpoint_minutes=checkpoint_minutes, track=track
     ) as stage:
         ready = prepare(stage.device)
-        backbone, renderer, sequences = ready.backbone, ready.renderer, ready.sequences
-        if not ready.valid:
+        backbone, renderer, inputs = ready.backbone, ready.renderer, ready.inputs
+        if not inputs.valid:
             log("train-rec: no --valid, so the last epoch is kept, not the best")
         best = train_recommender(
             backbone,
             renderer,
-            sequences,
-            ready.valid,
+            inputs.sequences,
+            inputs.valid,
             options,
             loop,
             stage.tell,
-            names=ready.names,
+            names=inputs.names,
             host=stage.host,
             tasks=ready.tasks,
             contrast=ready.contrast,
@@ -278,63 +294,11 @@ def train_rec(
         if stage.folder is None:
             return
         log(f"train-rec: kept epoch {best['epoch']} of {loop.epochs}")
+        if lora is not None:
+            merge_lora(backbone.model)
         save_backbone(backbone, stage.folder)
-        seen = {token for row in sequences for item in row for token in renderer.id_tokens[item]}
+        seen = {token for row in inputs.sequences for item in row for token in renderer.id_tokens[item]}
         write_seen_tokens(stage.folder, seen | (read_seen_tokens(model) or set()))
-        run.facts |= asdict(facts) | {"ids_fingerprint": ids_fingerprint(ready.known), "kept": best}
+        run.facts |= asdict(facts) | {"ids_fingerprint": ids_fingerprint(inputs.known), "kept": best}
         run.facts["bf16"] = uses_bf16(precision, stage.device)
         run.write(output, stage.folder)
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """What is trained, read and tokenized: IDs, the users' names, their training sequences, (history, target) pairs.
-
-    With it, what a causal model is taught beside recommending.
-    """
-
-    known: list[ItemId]
-    names: list[str]
-    sequences: list[list[int]]
-    valid: list[tuple[list[int], int]]
-    backbone: Backbone
-    renderer: PromptRenderer | HistoryRenderer
-    tasks: TaskOptions
-    contrast: Contrast | None
-
-
-def _print_forecast(given: _Prepared, options: RecommenderOptions, loop: LoopOptions) -> None:
-    """Print what the training would take, as JSON."""
-    from dataclasses import replace
-    from time import monotonic
-
-    import orjson
-
-    from idgr.bench.processes import peak_mib
-    from idgr.training.contrast import beside
-    from idgr.training.forecast import forecast
-    from idgr.training.recommender import recommender_work
-
-    n_users = len(given.valid) if not options.valid_users else min(options.valid_users, len(given.valid))
-    tried = replace(options, valid_users=_TRIED_USERS)
-    work = recommender_work(
-        given.backbone,
-        given.renderer,
-        given.sequences,
-        given.valid,
-        tried,
-        loop.seed,
-        tasks=given.tasks,
-        contrast=given.contrast,
-    )
-    with beside(given.backbone.model, given.contrast):
-        found = forecast(given.backbone.model, work, loop)
-    seconds = 0.0
-    if work.measure is not None:
-        started = monotonic()
-        work.measure()
-        seconds = (monotonic() - started) * n_users / min(_TRIED_USERS, len(given.valid))
-    found["validation_seconds"] = round(seconds, 3)
-    found["total_seconds"] = round(loop.epochs * (found["seconds_per_epoch"] + seconds), 3)
-    found["peak_mib"] = round(peak_mib())
-    print(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())

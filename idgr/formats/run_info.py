@@ -24,7 +24,7 @@ from idgr.formats.jsonl import STDIN, is_stream, write_json
 RUN_FILE = "run.json"
 _PACKAGES = (
     *("torch", "transformers", "tokenizers", "sentencepiece", "numpy", "polars", "accelerate", "safetensors"),
-    *("scikit-learn", "scipy", "faiss-cpu"),
+    *("scikit-learn", "scipy", "faiss-cpu", "peft"),
 )
 
 

@@ -73,11 +73,11 @@ class Llama:
 
 
 def read_weights(model: LlamaForCausalLM, dtype: torch.dtype) -> Llama:
-    """The weights of `model` in `dtype`."""
+    """The weights of `model` in `dtype`, with low-rank updates that are at work in it."""
     config = model.config
 
     def weight(*modules: Any) -> Tensor:
-        joined = [module.weight.detach().to(dtype) for module in modules]
+        joined = [whole_weight(module).to(dtype) for module in modules]
         return joined[0] if len(joined) == 1 else torch.cat(joined)
 
     layers = [
@@ -104,6 +104,16 @@ def read_weights(model: LlamaForCausalLM, dtype: torch.dtype) -> Llama:
         eos=config.eos_token_id,
         item_slots=item_slots(model),
     )
+
+
+def whole_weight(module: Any) -> Tensor:
+    """A layer's weight, with the low-rank updates that peft may have put around it: W + B A times their scale."""
+    weight: Tensor = module.weight.detach()
+    if not hasattr(module, "get_delta_weight") or module.merged or module.disable_adapters:
+        return weight
+    for name in module.active_adapters:
+        weight = weight + module.get_delta_weight(name).detach().to(weight.dtype)
+    return weight
 
 
 def item_slots(model: LlamaForCausalLM) -> int:

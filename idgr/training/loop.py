@@ -85,7 +85,7 @@ def as_in_training(model: Learner, options: LoopOptions) -> Iterator[None]:
 def _resume(training: Training, on_epoch: Callable[[dict[str, Any]], object] | None) -> None:
     """Go on from a checkpoint, if there is one."""
     keeper, label = training.host.keeper, training.work.label
-    found = keeper.read(training.weights) if keeper else None
+    found = keeper.read(training.learning) if keeper else None
     steps = training.host.team.gather([-1 if found is None else found.state["step"]])
     if len({step for (step,) in steps}) > 1:
         raise IdgrError(

@@ -62,8 +62,8 @@ class Training:
         self.bf16 = uses_bf16(options.precision, model.device)
         self.state = State()
         self.steps = first_steps(work.lengths, options)
-        self.weights = dict(model.named_parameters())
-        self.learning = {name: weight for name, weight in self.weights.items() if weight.requires_grad}
+        # Weights that do not learn follow from the inputs, and are in no checkpoint.
+        self.learning = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
         self.optimizer = _adamw(list(self.learning.values()), options)
         self.average = {name: weight.detach().clone() for name, weight in self.learning.items()} if options.ema else {}
         self.kept: dict[str, Tensor] = {}
@@ -75,12 +75,12 @@ class Training:
             for name, weight in self.learning.items()
             for key, value in self.optimizer.state[weight].items()
         }
-        groups = {"weights": self.weights, "optimizer": moments, "average": self.average, "kept": self.kept}
+        groups = {"weights": self.learning, "optimizer": moments, "average": self.average, "kept": self.kept}
         return Snapshot(asdict(self.state), {name: tensors for name, tensors in groups.items() if tensors})
 
     def restore(self, snapshot: Snapshot) -> None:
         self.state = State(**{field.name: snapshot.state[field.name] for field in fields(State)})
-        copy_into(self.weights, snapshot.tensors["weights"])
+        copy_into(self.learning, snapshot.tensors["weights"])
         if self.average:
             copy_into(self.average, snapshot.tensors["average"])
         # Clones lie where PyTorch puts them: products of matrices may round by how their arguments are aligned.

@@ -54,6 +54,7 @@ WITHOUT_A_PLACE = {
     ("evaluation/significance.py", "scipy, which does the statistics, is not installed"),
     ("evaluation/report/plots.py", "{}, which a report needs, is not installed"),
     ("ids/schemes/libraries.py", "{} needs {}, which is not installed"),
+    ("models/lora.py", "{} needs peft, which is not installed"),
     ("training/tracking.py", "--track {} needs {}, which is not installed"),
 }  # fmt: skip
 

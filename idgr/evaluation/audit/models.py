@@ -12,8 +12,8 @@ TRAINED = "the model has read nothing held out"
 CHOSEN = "the checkpoint was chosen on validation"
 BEST = "the final round is the best on validation"
 USER_IDS = "user IDs are made from the shown history alone"
-_TRAINING = ("init-gen", "train-gen", "train-rec", "train-sasrec")
-_CHOOSING = ("train-rec", "train-sasrec")  # by valid.jsonl
+_TRAINING = ("init-gen", "train-gen", "train-rec", "train-adapter", "train-sasrec")
+_CHOOSING = ("train-rec", "train-adapter", "train-sasrec")  # by valid.jsonl
 
 
 def model_checks(findings: Findings) -> list[Check]:

@@ -115,7 +115,8 @@ def _row(lists: Output | None, findings: Findings) -> str:
     kind = "generated" if source is None else str(source.option("scheme") or "textual")
     if source is not None and source.option("model") == "keyphrase" and kind == "textual":
         kind = "keyphrase"
-    return f"{model.option('arch') or 't5'} with {kind} IDs, seed {model.option('seed')}"
+    adapted = " and an adapter" if lists.named("adapter") else ""
+    return f"{model.option('arch') or 't5'} with {kind} IDs{adapted}, seed {model.option('seed')}"
 
 
 def _made(digest: str | None, outputs: list[Output], findings: Findings) -> Output | None:

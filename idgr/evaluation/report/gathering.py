@@ -26,7 +26,10 @@ from idgr.progress import log
 
 TRAININGS = ("init-gen", "train-gen", "train-rec")
 # Records tell the second of the start; of commands that were begun in the same one, this is the order.
-_FLOW = ("prep", "init-gen", "gen-ids", "train-rec", "train-gen", "alternate", "recommend", "eval", "zeroshot")
+_FLOW = (
+    *("prep", "init-gen", "gen-ids", "train-rec", "train-adapter", "train-gen", "alternate"),
+    *("recommend", "eval", "zeroshot"),
+)
 
 
 @dataclass(frozen=True)
