@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from idgr.cli.gen_ids import gen_ids
-from idgr.cli.train_gen import train_gen
+from idgr.cli.recommender_defaults import Paper, defaults
+from idgr.cli.train_gen import PAPER_LR, train_gen
 from idgr.cli.train_rec import train_rec
 from idgr.errors import IdgrError, UsageError
 from idgr.formats.jsonl import STDOUT
@@ -57,7 +58,10 @@ def alternate(
     rec_epoch_instances: Annotated[
         int, typer.Option("--rec-epoch-instances", help="Instances drawn for each of its epochs; 0 for all.")
     ] = 0,
-    objective: Annotated[str, typer.Option("--objective", help="The recommender's: full or trie.")] = "full",
+    paper: Paper = False,
+    objective: Annotated[
+        str | None, typer.Option("--objective", help="The recommender's: trie, the default, or full.")
+    ] = None,
     templates: Annotated[str | None, typer.Option("--templates", help="Prompt templates; else idgr's ten.")] = None,
     max_history: Annotated[int, typer.Option("--max-history", help="Newest history items that are shown.")] = 20,
     max_prompt_tokens: Annotated[int, typer.Option("--max-prompt-tokens", help="Length of a prompt.")] = 512,
@@ -82,6 +86,8 @@ def alternate(
 
     Example: idgr alternate data/beauty/ --gen gen/ --rec nano --rounds 3 -o runs/beauty/
     """
+    objective = objective or defaults("t5", paper=paper).objective
+    gen_lr = PAPER_LR if paper and gen_lr is None else gen_lr
     given = dict(locals())
     if output == STDOUT:
         raise UsageError("-o - cannot hold a run", "give the name of a folder to -o")
@@ -148,7 +154,7 @@ def alternate(
         check_one_vocabulary(load_tokenizer(gen), load_tokenizer(rec), gen, rec)
     inputs: dict[str, str | None] = {name: str(Path(data) / f"{name}.jsonl") for name in ("items", "train", "valid")}
     inputs |= {"gen": gen, "rec": rec if rec not in PRESETS else None, "templates": templates}
-    left_out = {*inputs, "data", "output", "device", "dry_run", "overwrite"}
+    left_out = {*inputs, "data", "output", "device", "paper", "dry_run", "overwrite"}
     options = {name: value for name, value in given.items() if name not in left_out} | {"rec": rec}
     info = RunInfo("alternate", options, {**inputs}, seed)
     with _held(folder):

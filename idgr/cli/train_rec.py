@@ -19,6 +19,7 @@ from idgr.cli.causal_options import (
     contrast_of,
     tasks_of,
 )
+from idgr.cli.recommender_defaults import Paper, defaults
 from idgr.cli.recommender_training import Prepared, print_forecast, read_inputs
 from idgr.cli.training_options import (
     UNSHAPING,
@@ -29,7 +30,6 @@ from idgr.cli.training_options import (
     Device,
     DryRun,
     Ema,
-    Lr,
     MaxTokensPerBatch,
     Overwrite,
     Patience,
@@ -38,7 +38,6 @@ from idgr.cli.training_options import (
     Seed,
     Track,
     Warmup,
-    WeightDecay,
 )
 from idgr.errors import UsageError
 
@@ -83,13 +82,17 @@ def train_rec(
             "needs --arch causal and the extra `lora` of idgr.",
         ),
     ] = None,
+    paper: Paper = False,
     objective: Annotated[
-        str, typer.Option("--objective", help="Softmax over the vocabulary (full) or the valid children (trie).")
-    ] = "full",
+        str | None,
+        typer.Option("--objective", help="Softmax over the valid children (trie, the default) or all tokens (full)."),
+    ] = None,
     templates: Annotated[
         str | None, typer.Option("--templates", help="Prompt templates, one a line, with {history}; else idgr's ten.")
     ] = None,
-    max_history: Annotated[int, typer.Option("--max-history", help="Newest history items that are shown.")] = 20,
+    max_history: Annotated[
+        int | None, typer.Option("--max-history", help="Newest history items that are shown: 20; causal 50.")
+    ] = None,
     max_prompt_tokens: Annotated[
         int, typer.Option("--max-prompt-tokens", help="Length of a prompt; the oldest items go.")
     ] = 512,
@@ -111,8 +114,10 @@ def train_rec(
     contrast_behavior: ContrastBehavior = 0.0,
     text_vectors: TextVectors = "tfidf",
     item_vectors: ItemVectors = None,
-    epochs: Annotated[int, typer.Option("--epochs", help="Passes over the training instances.")] = 10,
-    lr: Lr = 1e-3,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", help="Passes over the training instances: 10; causal 12.")
+    ] = None,
+    lr: Annotated[float | None, typer.Option("--lr", help="Highest learning rate: 1e-3; causal 2e-3.")] = None,
     batch_size: Annotated[
         int, typer.Option("--batch-size", help="Instances a batch; with --arch causal, sequences.")
     ] = 64,
@@ -120,12 +125,16 @@ def train_rec(
     accumulate: Accumulate = 1,
     schedule: Schedule = "linear",
     warmup: Warmup = 0.05,
-    weight_decay: WeightDecay = 0.01,
+    weight_decay: Annotated[
+        float | None, typer.Option("--weight-decay", help="AdamW's weight decay: .01; causal .05.")
+    ] = None,
     clip: Clip = 1.0,
-    dropout: Annotated[float | None, typer.Option("--dropout", help="Dropout; the model's own if not given.")] = None,
+    dropout: Annotated[
+        float | None, typer.Option("--dropout", help="Dropout; if not given, the model's own, with a causal one .2.")
+    ] = None,
     reorder: Annotated[
-        float, typer.Option("--reorder", help="With --arch causal: places by which an item is moved, anew each epoch.")
-    ] = 0.0,
+        float | None, typer.Option("--reorder", help="causal: places by which an item is moved, anew each epoch.")
+    ] = None,
     epoch_instances: Annotated[
         int, typer.Option("--epoch-instances", help="Instances drawn for each epoch; 0 for all.")
     ] = 0,
@@ -147,6 +156,16 @@ def train_rec(
     Example: idgr train-rec data/beauty/train.jsonl --ids ids.jsonl --valid data/beauty/valid.jsonl -o rec/
     """
     model = model or {"t5": "nano", "causal": "nano-causal"}[arch]
+    if arch != "causal" and reorder:
+        raise UsageError("--reorder is for --arch causal", "leave it out")
+    usual = defaults(arch, paper=paper)
+    objective = objective or usual.objective
+    max_history = usual.max_history if max_history is None else max_history
+    epochs = usual.epochs if epochs is None else epochs
+    lr = usual.lr if lr is None else lr
+    weight_decay = usual.weight_decay if weight_decay is None else weight_decay
+    dropout = usual.dropout if dropout is None else dropout
+    reorder = usual.reorder if reorder is None else reorder
     given = dict(locals())
     if output == "-":
         raise UsageError("-o - cannot hold a model folder", "give the name of a folder to -o")
@@ -156,8 +175,6 @@ def train_rec(
         raise UsageError("--history none without --user-ids leaves prompts empty", "add --user-ids history")
     if arch == "causal" and (templates is not None or user_ids != "none"):
         raise UsageError("--arch causal has no prompts", "leave --templates and --user-ids out")
-    if arch != "causal" and reorder:
-        raise UsageError("--reorder is for --arch causal", "leave it out")
     causal = CausalOptions(
         reconstruction, preference, contrast_semantic, contrast_behavior, items, text_vectors, item_vectors
     )
@@ -221,7 +238,7 @@ def train_rec(
     )
     paths = {"train": train, "ids": ids, "valid": valid, "tokenizer": tokenizer, "templates": templates}
     paths |= {"gen": gen, "items": items, **causal.folders()}
-    shaping = {name: value for name, value in given.items() if name not in {*paths, *UNSHAPING}}
+    shaping = {name: value for name, value in given.items() if name not in {*paths, *UNSHAPING, "usual", "paper"}}
     run = RunInfo("train-rec", shaping, {**paths, "model": model if Path(model).is_dir() else None}, seed)
 
     def prepare(where: torch.device) -> Prepared:

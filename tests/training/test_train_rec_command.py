@@ -166,3 +166,30 @@ def test_a_folder_that_is_not_idgrs_is_left_alone(
     assert train_rec(data, data / "rec", model=small_folder) == 1
     assert "is not empty and was not written by idgr" in capfd.readouterr().err
     assert [path.name for path in (data / "rec").iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize(
+    ("given", "settled"),
+    [
+        ([], {"objective": "trie", "max_history": 20, "lr": 1e-3}),
+        (["--paper"], {"objective": "full", "max_history": 20, "lr": 1e-3}),
+        (["--paper", "--objective", "trie", "--lr", "0.01"], {"objective": "trie", "lr": 0.01}),
+    ],
+)
+def test_the_settings_where_none_are_given(
+    given: list[str], settled: dict[str, object], data: Path, small_folder: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "rec"
+    assert train_rec(data, output, *given, model=small_folder, valid=False) == 0
+    record = orjson.loads((output / "run.json").read_bytes())
+    assert {name: record["options"][name] for name in settled} == settled
+    assert record["objective"] == settled["objective"]
+    assert "paper" not in record["options"], "the same training, however it is asked for, is the same stage"
+
+
+def test_the_paper_s_settings_are_a_t5_s(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["train-rec", str(data / "train.jsonl"), "--ids", str(data / "ids.jsonl"), "-o", str(data / "rec")]
+    assert run([*command, "--paper", "--arch", "causal"]) == 2
+    assert "the paper trains a T5" in capsys.readouterr().err
+    assert run([*command, "--reorder", "2"]) == 2
+    assert "--reorder is for --arch causal" in capsys.readouterr().err
