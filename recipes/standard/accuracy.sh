@@ -48,7 +48,7 @@ for seed in "${chosen[@]}"; do
 
   if begin 2 "seed $seed: train the recommender"; then
     idgr train-rec "$data/train.jsonl" --ids "$out/ids.jsonl" --valid "$data/valid.jsonl" --arch causal \
-      --epochs "$epochs" --valid-users 5000 --precision auto --seed "$seed" -o "$run/textual/rec"
+      --epochs "$epochs" --precision auto --seed "$seed" -o "$run/textual/rec"
   fi
 
   if begin 3 "seed $seed: train a SASRec"; then
