@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from idgr.cli.main import run
+
 ROOT = Path(__file__).parents[2]
 BASH = shutil.which("bash")
 pytestmark = pytest.mark.skipif(BASH is None, reason="bash is not there")
@@ -30,11 +32,11 @@ def path(tmp_path: Path) -> str:
     return f"{tmp_path}/bin:{os.environ['PATH']}"
 
 
-def recipe(path: str, name: str, *words: str) -> subprocess.CompletedProcess[str]:
+def recipe(path: str, name: str, *words: str, script: str = "run.sh") -> subprocess.CompletedProcess[str]:
     assert BASH is not None
     environment = {"PATH": path, "PYTHONPATH": str(ROOT), "IDGR_INSTALLED": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [BASH, ROOT / "recipes" / name / "run.sh", *words],
+        [BASH, ROOT / "recipes" / name / script, *words],
         capture_output=True,
         text=True,
         check=False,
@@ -94,6 +96,26 @@ def test_standard(path: str, tmp_path: Path) -> None:
     assert trained(out) == before
 
 
+def test_accuracy(path: str, tmp_path: Path) -> None:
+    """The table over seeds: each row's figures are those of its users."""
+    data, out = tmp_path / "data", tmp_path / "out"
+    assert run(["prep", "demo", "--items", "120", "--users", "240", "-o", str(data)]) == 0
+    short = ("--seeds", "3", "--epochs", "1", "--sasrec-epochs", "1", "--out", str(out))
+    done = recipe(path, "standard", "--data", str(data), *short, script="accuracy.sh")
+    head, _, *rows = [line for line in done.stdout.splitlines() if line.startswith("|")]
+    assert head.startswith("| 1 seeds | HR@5 | NDCG@5 | HR@10 | NDCG@10 |")
+    shown = {cells[0]: cells[1:-1] for cells in ([cell.strip() for cell in row.strip("|").split("|")] for row in rows)}
+    places = {name: out / "seed-3" / name for name in ("textual", "sasrec", "blend")}
+    places |= {name: out / name for name in ("markov", "popularity")}
+    assert list(shown) == list(places)
+    for name, place in places.items():
+        metrics = json.loads((place / "metrics.json").read_bytes())
+        assert shown[name] == [f"{metrics[metric]:.4f}" for metric in METRICS]
+    settings = json.loads((out / "seed-3" / "textual" / "rec" / "run.json").read_bytes())["options"]
+    assert (settings["objective"], settings["seed"]) == ("trie", 3)
+    assert len(json.loads((out / "seed-3" / "significance.json").read_bytes())["comparisons"]) == 2 * 3
+
+
 def test_ablation(path: str, tmp_path: Path) -> None:
     """Tables 5 and 6."""
     out = tmp_path / "out"
@@ -137,11 +159,11 @@ def test_foundation(path: str, tmp_path: Path) -> None:
 
 
 def test_llm_bs(path: str, tmp_path: Path) -> None:
-    """Table 4's last two rows, on IDs of both sources; a row without an index tree beside them."""
+    """Table 4's last two rows, on IDs of both sources."""
     out = tmp_path / "out"
-    words = ("--dataset", "demo", "--size", "smoke", "--rows", "dual-gct dual-gct-aat textual", "--out", str(out))
+    words = ("--dataset", "demo", "--size", "smoke", "--rows", "dual-gct dual-gct-aat", "--out", str(out))
     done = recipe(path, "llm-bs", *words)
-    rows = ["dual-gct", "dual-gct-aat", "textual", "sasrec", "markov", "popularity"]
+    rows = ["dual-gct", "dual-gct-aat", "sasrec", "markov", "popularity"]
     (table,) = tables(done.stdout)
     assert list(table) == rows
     for row in rows:
@@ -150,9 +172,7 @@ def test_llm_bs(path: str, tmp_path: Path) -> None:
     assert {line.split()[0] for line in verdicts} == {"OK"}
     assert len(json.loads((out / "significance.json").read_bytes())["comparisons"]) == 2 * (len(rows) - 1)
     assert len(json.loads((out / "significance-adapter.json").read_bytes())["comparisons"]) == 2
-    assert sorted(file.name for file in (out / "ids").glob("*.jsonl")) == [
-        *("dual-purity.jsonl", "dual.jsonl", "textual-purity.jsonl", "textual.jsonl")
-    ]
+    assert sorted(file.name for file in (out / "ids").glob("*.jsonl")) == ["dual-purity.jsonl", "dual.jsonl"]
     base, *purity = (json.loads(line) for line in (out / "ids" / "dual-purity.jsonl").read_text().splitlines())
     assert purity[0]["entropy_bits"] < purity[0]["chance_bits"] < base["entropy_bits"]
     adapted = json.loads((out / "dual-gct-aat" / "recs.jsonl.run.json").read_bytes())
@@ -160,8 +180,6 @@ def test_llm_bs(path: str, tmp_path: Path) -> None:
     options = json.loads((out / "dual-gct" / "rec" / "run.json").read_bytes())["options"]
     assert (options["word_tokens"], options["contrast_semantic"], options["contrast_behavior"]) == (True, 0.1, 0.1)
     before = trained(out)
-    assert sorted(before) == [
-        *("dual-gct-aat/adapter/run.json", "dual-gct/rec/run.json", "sasrec/rec/run.json", "textual/rec/run.json")
-    ]
+    assert sorted(before) == ["dual-gct-aat/adapter/run.json", "dual-gct/rec/run.json", "sasrec/rec/run.json"]
     recipe(path, "llm-bs", *words, "--stage", "2", "--stop-stage", "5")
     assert trained(out) == before
