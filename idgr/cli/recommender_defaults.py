@@ -33,7 +33,7 @@ class Defaults:
 
 
 T5 = Defaults("trie", max_history=20, epochs=10, lr=1e-3, weight_decay=0.01, dropout=None, reorder=0.0)
-CAUSAL = Defaults("trie", max_history=50, epochs=12, lr=2e-3, weight_decay=0.05, dropout=0.2, reorder=0.0)
+CAUSAL = Defaults("trie", max_history=50, epochs=8, lr=2e-3, weight_decay=0.05, dropout=0.2, reorder=0.0)
 PAPER = Defaults("full", max_history=20, epochs=10, lr=1e-3, weight_decay=0.01, dropout=None, reorder=0.0)
 
 

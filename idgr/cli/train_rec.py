@@ -115,7 +115,7 @@ def train_rec(
     text_vectors: TextVectors = "tfidf",
     item_vectors: ItemVectors = None,
     epochs: Annotated[
-        int | None, typer.Option("--epochs", help="Passes over the training instances: 10; causal 12.")
+        int | None, typer.Option("--epochs", help="Passes over the training instances: 10; causal 8.")
     ] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Highest learning rate: 1e-3; causal 2e-3.")] = None,
     batch_size: Annotated[

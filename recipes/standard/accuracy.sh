@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # How accurate textual IDs can be beside the strongest rivals on one split: a causal model whose IDs begin with a word that
 # items bought together share, a SASRec with the full cross-entropy, their blend with a weight chosen on validation,
-# Markov and popularity, for several seeds. The textual recommender's settings are the defaults of `idgr train-rec`.
+# Markov and popularity, for several seeds. The textual recommender also learns the items' texts; the rest of its settings
+# are the defaults of `idgr train-rec`.
 # Every choice is made on validation; test is scored once a row and seed.
 #
 # Reads: the folder --data, made by `idgr prep`. Writes: the folder --out.
-# Usage: recipes/standard/accuracy.sh --data DIR [--seeds "0 1 2"] [--epochs N] [--sasrec-epochs N] [--out DIR]
-#     [--stage N] [--stop-stage N]
+# Usage: recipes/standard/accuracy.sh --data DIR [--seeds "0 1 2"] [--epochs N] [--reconstruction RATIO]
+#     [--sasrec-epochs N] [--candidates K] [--weight-users N] [--out DIR] [--stage N] [--stop-stage N]
 #   stages: 1 IDs, Markov and popularity, 2 textual recommender, 3 SASRec, 4 recommend and blend, 5 eval and compare, 6 the table
 set -euo pipefail
 
@@ -14,12 +15,14 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/../common.sh"
 
 data=
 seeds="0 1 2"
-epochs=12
+epochs=6
 sasrec_epochs=60
-candidates=30   # of each recommender, for the blend
+reconstruction=0.5
+candidates=20     # of each recommender, for the blend
+weight_users=5000 # of validation, on whom its weight is chosen
 out=runs/accuracy
 
-options=(data seeds epochs sasrec_epochs candidates out)
+options=(data seeds epochs reconstruction sasrec_epochs candidates weight_users out)
 parse_options "$@"
 [[ -n $data ]] || die "--data is missing: name a folder that idgr prep wrote"
 [[ -f $data/items.jsonl ]] || die "$data has no items.jsonl; name a folder that idgr prep wrote"
@@ -48,7 +51,8 @@ for seed in "${chosen[@]}"; do
 
   if begin 2 "seed $seed: train the recommender"; then
     idgr train-rec "$data/train.jsonl" --ids "$out/ids.jsonl" --valid "$data/valid.jsonl" --arch causal \
-      --epochs "$epochs" --precision auto --seed "$seed" -o "$run/textual/rec"
+      --reconstruction "$reconstruction" --items "$data/items.jsonl" --epochs "$epochs" --precision auto \
+      --seed "$seed" -o "$run/textual/rec"
   fi
 
   if begin 3 "seed $seed: train a SASRec"; then
@@ -58,13 +62,16 @@ for seed in "${chosen[@]}"; do
   fi
 
   if begin 4 "seed $seed: recommend, and blend by the weight that is best on validation"; then
+    python "$root/recipes/sample.py" "$data/valid.jsonl" "$weight_users" "$seed" > "$run/valid.jsonl"
     for part in valid test; do
-      idgr recommend "$data/$part.jsonl" --rec "$run/textual/rec" --ids "$out/ids.jsonl" -k "$candidates" \
+      users=$data/test.jsonl
+      [[ $part == test ]] || users=$run/valid.jsonl
+      idgr recommend "$users" --rec "$run/textual/rec" --ids "$out/ids.jsonl" -k "$candidates" \
         --beams "$candidates" -o "$run/textual/$part.jsonl"
-      idgr recommend "$data/$part.jsonl" --rec "$run/sasrec/rec" -k "$candidates" --batch-size 256 \
+      idgr recommend "$users" --rec "$run/sasrec/rec" -k "$candidates" --batch-size 256 \
         -o "$run/sasrec/$part.jsonl"
     done
-    idgr blend "$run"/{textual,sasrec}/valid.jsonl --truth "$data/valid.jsonl" -o "$run/blend/weight.json"
+    idgr blend "$run"/{textual,sasrec}/valid.jsonl --truth "$run/valid.jsonl" -o "$run/blend/weight.json"
     idgr blend "$run"/{textual,sasrec}/test.jsonl --weight "$run/blend/weight.json" -o "$run/blend/test.jsonl"
   fi
 
