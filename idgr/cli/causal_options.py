@@ -40,9 +40,7 @@ TextVectors = Annotated[
 ]
 ItemVectors = Annotated[
     str | None,
-    typer.Option(
-        "--item-vectors", help="For --contrast-behavior: folder of a SASRec or two-tower, trained on train.jsonl only."
-    ),
+    typer.Option("--item-vectors", help="For --contrast-behavior: folder of a SASRec or two-tower of train.jsonl."),
 ]
 
 _TFIDF = "tfidf"
@@ -84,7 +82,7 @@ class CausalOptions:
         if self.contrast_behavior and self.item_vectors is None:
             raise UsageError(
                 "--contrast-behavior without --item-vectors",
-                "give the folder of an `idgr train-sasrec` or `train-two-tower`",
+                "give a folder of `idgr train-sasrec`",
             )
         if self.item_vectors is not None and not self.contrast_behavior:
             raise UsageError("--item-vectors without --contrast-behavior", "give it a weight, or leave them out")

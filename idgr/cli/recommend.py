@@ -28,9 +28,7 @@ def recommend(
     ],
     rec: Annotated[
         str | None,
-        typer.Option(
-            "--rec", help="The recommender, a folder of `idgr train-rec`, `train-sasrec` or `train-two-tower`."
-        ),
+        typer.Option("--rec", help="A folder of `idgr train-rec`, `train-sasrec` or `train-two-tower`."),
     ] = None,
     ids: Annotated[
         str | None, typer.Option("--ids", help="The ids.jsonl that it was trained on; none for a model of items.")

@@ -68,9 +68,7 @@ Branches = Annotated[
 ]
 ItemVectors = Annotated[
     str | None,
-    typer.Option(
-        "--item-vectors", help="behavior-tree, dual: folder of a SASRec or two-tower, trained on train.jsonl only."
-    ),
+    typer.Option("--item-vectors", help="behavior-tree, dual: folder of a SASRec or two-tower of train.jsonl."),
 ]
 
 _EVERY = {"items", "output", "scheme", "seed", "rec-tokenizer"}
@@ -110,7 +108,7 @@ def shaping(scheme: str, given: Mapping[str, Any], usual: Mapping[str, Any]) -> 
     if "item-vectors" in read and given["item-vectors"] is None:
         raise UsageError(
             f"--scheme {scheme} without --item-vectors",
-            "give the folder of an `idgr train-sasrec` or `idgr train-two-tower`",
+            "give a folder of `idgr train-sasrec`",
         )
     if given["items"] == given["train"] == STDIN:
         raise UsageError("standard input (-) given for items and --train", "give `-` once")

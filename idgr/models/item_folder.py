@@ -1,4 +1,4 @@
-"""The folder of a model that knows items as numbers: `config.json`, `model.safetensors`, and `items.json` with their keys.
+"""The folder of a model that knows items as numbers: `config.json`, `model.safetensors`, `items.json`.
 
 Knows how the three hold together; what kind of model it is, and what its weights do, it does not.
 """

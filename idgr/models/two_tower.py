@@ -10,7 +10,7 @@ items of the candidate's kind speak louder. An item's score is the product of it
 DIN knows no order; here the unit also reads how far back an item lies. Items are known by number alone, without texts,
 and as keys only in the folder; training and ranking are not known here.
 
-Shape letters: B histories, L places, C candidates, D width, H units of the attention, I items.
+Shape letters: B histories, L places, C candidates, D width, H units of the attention, N = B·L, I items.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class TwoTowerConfig:
 
     n_items: int
     width: int = 64
-    units: int = 16
+    units: int = 8
     max_history: int = 20
     dropout_rate: float = 0.3
 
@@ -95,8 +95,10 @@ class TwoTower(nn.Module):
     def _score(self, history_BLD: Tensor, placed_BLD: Tensor, candidates_CD: Tensor) -> Tensor:
         # R (h' ⊙ c) + Q c is linear in c, so for all pairs it is one product of matrices.
         pair_BLHD = placed_BLD[:, :, None] * self.by_product + self.by_candidate
-        hidden_BLHC = pair_BLHD @ candidates_CD.T + self.by_history(placed_BLD)[..., None]
-        weights_BLC = (self.weigh.weight @ hidden_BLHC.relu()).squeeze(2) + self.weigh.bias
+        hidden_BLHC = (pair_BLHD @ candidates_CD.T).add_(self.by_history(placed_BLD)[..., None]).relu_()
+        # With a matrix for each place, since one for all would be multiplied with a transposed copy of all that.
+        v_N1H = self.weigh.weight.expand(placed_BLD.shape[0] * placed_BLD.shape[1], -1, -1)
+        weights_BLC = (v_N1H @ hidden_BLHC.flatten(0, 1)).view(*placed_BLD.shape[:2], -1) + self.weigh.bias
         # Σ a · (V h · c) = (Σ a · V h) · c, without a user vector for each pair of history and candidate.
         related_BLC = self.values(history_BLD) @ candidates_CD.T
         return (weights_BLC * related_BLC).sum(1) + candidates_CD @ self.everyone
