@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -55,7 +56,7 @@ def run_item_training(
     given: dict[str, Any],
     new_model: Callable[[int], ItemModel],
     work_of: WorkOf,
-    save: Callable[[Any, Sequence[str], str], None],
+    save: Callable[[Any, Sequence[str], Path], None],
 ) -> None:
     """Train and save a model, or tell what that would take.
 

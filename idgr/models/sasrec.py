@@ -98,7 +98,8 @@ class Sasrec(nn.Module):
     def catalogue_scores(self, items_BL: Tensor, lengths_B: Tensor) -> Tensor:
         """The score of every item to come next after each history, [B, I]; histories as `pad_histories` gives them."""
         newest_BD = self(items_BL)[torch.arange(len(items_BL), device=self.device), lengths_B - 1]
-        return newest_BD @ self.item_vectors().T
+        scores_BI: Tensor = newest_BD @ self.item_vectors().T
+        return scores_BI
 
 
 class _Layer(nn.Module):

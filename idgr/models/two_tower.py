@@ -101,13 +101,14 @@ class TwoTower(nn.Module):
         weights_BLC = (v_N1H @ hidden_BLHC.flatten(0, 1)).view(*placed_BLD.shape[:2], -1) + self.weigh.bias
         # Σ a · (V h · c) = (Σ a · V h) · c, without a user vector for each pair of history and candidate.
         related_BLC = self.values(history_BLD) @ candidates_CD.T
-        return (weights_BLC * related_BLC).sum(1) + candidates_CD @ self.everyone
+        scores_BC: Tensor = (weights_BLC * related_BLC).sum(1) + candidates_CD @ self.everyone
+        return scores_BC
 
     def catalogue_scores(self, items_BL: Tensor, lengths_B: Tensor) -> Tensor:
         """The score of every item to come next after each history, [B, I]; some candidates at a time."""
         vectors_ID = self.item_vectors()
         some = max(1, _PAIRS // items_BL.numel())
-        parts = [self(items_BL, lengths_B, part_CD) for part_CD in vectors_ID.split(some)]
+        parts = [self(items_BL, lengths_B, part_CD) for part_CD in torch.split(vectors_ID, some)]
         return torch.cat(parts, dim=1)
 
 
