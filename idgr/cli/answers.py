@@ -1,4 +1,4 @@
-"""Who answers `idgr recommend`: a recommender of textual IDs, a SASRec, or a baseline, as the options ask.
+"""Who answers `idgr recommend`: a recommender of textual IDs, a model of items, or a baseline, as the options ask.
 
 Knows options by their names on the command line, and the files they name; histories and outputs it does not.
 """
@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from idgr.errors import IdgrError, UsageError
 from idgr.formats.jsonl import Lines
-from idgr.formats.rec_folder import RecommenderFacts, check_ids_known, read_recommender_facts
+from idgr.formats.rec_folder import (
+    TWO_TOWER,
+    RecommenderFacts,
+    check_ids_known,
+    item_model_type,
+    read_recommender_facts,
+)
 from idgr.formats.records import Query, Recommendation, read_ids, read_sequences
 
 if TYPE_CHECKING:
@@ -72,25 +78,33 @@ def ask_recommender(given: dict[str, Any]) -> Asked:
     )
 
 
-def check_sasrec_options(given: dict[str, Any]) -> None:
-    """Raise `UsageError` where options are given that a SASRec cannot heed."""
+def check_item_model_options(given: dict[str, Any]) -> None:
+    """Raise `UsageError` where options are given that a SASRec or a two-tower cannot heed."""
     strange = [f"--{name}" for name, value in TEXTUAL_OPTIONS.items() if given[name] != value]
     if strange:
+        kind = _called(given["rec"])
         raise UsageError(
-            f"{given['rec']} is a SASRec, which knows no textual IDs, so {', '.join(strange)} says nothing to it",
+            f"{given['rec']} is a {kind}, which knows no textual IDs, so {', '.join(strange)} says nothing to it",
             "leave that out, or give --rec a folder of `idgr train-rec`",
         )
 
 
-def ask_sasrec(given: dict[str, Any]) -> Asked:
-    """A folder of `idgr train-sasrec`; an item's score is the logarithm of its probability among all items."""
+def _called(folder: str) -> str:
+    return "two-tower" if item_model_type(folder) == TWO_TOWER else "SASRec"
+
+
+def ask_item_model(given: dict[str, Any]) -> Asked:
+    """A folder of `idgr train-sasrec` or `train-two-tower`.
+
+    An item's score is the logarithm of its probability among all items.
+    """
     import torch
 
     from idgr.evaluation.item_ranking import rank_items
-    from idgr.models.sasrec import load_sasrec
+    from idgr.models.item_models import load_item_model
     from idgr.training.device import pick_device
 
-    model, keys = load_sasrec(given["rec"])
+    model, keys = load_item_model(given["rec"])
     where = pick_device(given["device"])
     model.to(device=where, dtype=torch.bfloat16 if given["precision"] == "bf16" else torch.float32)
     number = {item: i for i, item in enumerate(keys)}
@@ -108,7 +122,7 @@ def ask_sasrec(given: dict[str, Any]) -> Asked:
             for query, ranking in zip(queries, rankings, strict=True)
         ]
 
-    return Asked(number, "train the SASRec with --items that cover every history", answer)
+    return Asked(number, f"train the {_called(given['rec'])} with --items that cover every history", answer)
 
 
 def _recommender(given: dict[str, Any]) -> Recommender:

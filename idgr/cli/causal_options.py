@@ -40,7 +40,7 @@ TextVectors = Annotated[
 ]
 ItemVectors = Annotated[
     str | None,
-    typer.Option("--item-vectors", help="For --contrast-behavior: folder of a SASRec, trained on train.jsonl only."),
+    typer.Option("--item-vectors", help="For --contrast-behavior: folder of a SASRec or two-tower of train.jsonl."),
 ]
 
 _TFIDF = "tfidf"
@@ -80,7 +80,10 @@ class CausalOptions:
             if value and option != "--contrast-behavior" and self.items is None:
                 raise UsageError(f"{option} without --items", "give the items.jsonl that the IDs were made for")
         if self.contrast_behavior and self.item_vectors is None:
-            raise UsageError("--contrast-behavior without --item-vectors", "give the folder of an `idgr train-sasrec`")
+            raise UsageError(
+                "--contrast-behavior without --item-vectors",
+                "give a folder of `idgr train-sasrec`",
+            )
         if self.item_vectors is not None and not self.contrast_behavior:
             raise UsageError("--item-vectors without --contrast-behavior", "give it a weight, or leave them out")
         if self.text_vectors != _TFIDF and not self.contrast_semantic:

@@ -32,6 +32,7 @@ COMMANDS = {
     "train-gen": ("idgr.cli.train_gen", "train_gen"),
     "alternate": ("idgr.cli.alternate", "alternate"),
     "train-sasrec": ("idgr.cli.train_sasrec", "train_sasrec"),
+    "train-two-tower": ("idgr.cli.train_two_tower", "train_two_tower"),
     "recommend": ("idgr.cli.recommend", "recommend"),
     "blend": ("idgr.cli.blend", "blend"),
     "eval": ("idgr.cli.eval", "eval_command"),

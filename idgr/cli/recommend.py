@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from idgr.cli.answers import ask_baseline, ask_recommender, ask_sasrec, check_sasrec_options
+from idgr.cli.answers import ask_baseline, ask_item_model, ask_recommender, check_item_model_options
 from idgr.errors import UsageError
 from idgr.formats.jsonl import STDIN, STDOUT, dump_line, read_jsonl, replace_file
-from idgr.formats.rec_folder import is_sasrec
+from idgr.formats.rec_folder import item_model_type
 from idgr.formats.records import Query
 from idgr.formats.run_info import RunInfo
 from idgr.progress import log, progress
@@ -27,10 +27,11 @@ def recommend(
         str, typer.Argument(metavar="HISTORIES", help="test.jsonl, or any user_id and history a line; - for stdin.")
     ],
     rec: Annotated[
-        str | None, typer.Option("--rec", help="The recommender, a folder of `idgr train-rec` or `train-sasrec`.")
+        str | None,
+        typer.Option("--rec", help="A folder of `idgr train-rec`, `train-sasrec` or `train-two-tower`."),
     ] = None,
     ids: Annotated[
-        str | None, typer.Option("--ids", help="The ids.jsonl that it was trained on; none for `train-sasrec`.")
+        str | None, typer.Option("--ids", help="The ids.jsonl that it was trained on; none for a model of items.")
     ] = None,
     output: Annotated[str, typer.Option("-o", "--output", help="Where to write the recommendations.")] = STDOUT,
     adapter: Annotated[
@@ -103,8 +104,8 @@ def recommend(
     part = parse_shard(shard) if shard is not None else None
     if baseline is not None:
         asked = ask_baseline(given)
-    elif is_sasrec(str(rec)):
-        asked = ask_sasrec(given)
+    elif item_model_type(str(rec)) is not None:
+        asked = ask_item_model(given)
     else:
         asked = ask_recommender(given)
     run.options |= asked.settled
@@ -157,11 +158,11 @@ def _check_conflicts(
     if given["k"] < 1:
         raise UsageError(f"-k {given['k']}", "ask for at least one item")
     if baseline is None:
-        sasrec = inputs["rec"] is not None and is_sasrec(inputs["rec"])
-        if inputs["rec"] is None or (inputs["ids"] is None and not sasrec):
+        of_items = inputs["rec"] is not None and item_model_type(inputs["rec"]) is not None
+        if inputs["rec"] is None or (inputs["ids"] is None and not of_items):
             raise UsageError("a recommender needs --rec and --ids", "give both, or --baseline with --train")
-        if sasrec:
-            check_sasrec_options(given)
+        if of_items:
+            check_item_model_options(given)
         if inputs["train"] is not None:
             raise UsageError("--train is for --baseline", "leave it out")
         return

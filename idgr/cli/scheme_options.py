@@ -68,7 +68,7 @@ Branches = Annotated[
 ]
 ItemVectors = Annotated[
     str | None,
-    typer.Option("--item-vectors", help="behavior-tree, dual: folder of a SASRec, trained on train.jsonl only."),
+    typer.Option("--item-vectors", help="behavior-tree, dual: folder of a SASRec or two-tower of train.jsonl."),
 ]
 
 _EVERY = {"items", "output", "scheme", "seed", "rec-tokenizer"}
@@ -106,7 +106,10 @@ def shaping(scheme: str, given: Mapping[str, Any], usual: Mapping[str, Any]) -> 
     if "train" in _READ_BY.get(scheme, ()) and given["train"] is None:
         raise UsageError(f"--scheme {scheme} without --train", "give the train.jsonl of the items")
     if "item-vectors" in read and given["item-vectors"] is None:
-        raise UsageError(f"--scheme {scheme} without --item-vectors", "give the folder of an `idgr train-sasrec`")
+        raise UsageError(
+            f"--scheme {scheme} without --item-vectors",
+            "give a folder of `idgr train-sasrec`",
+        )
     if given["items"] == given["train"] == STDIN:
         raise UsageError("standard input (-) given for items and --train", "give `-` once")
     elsewhere = {"items", "output", "train", "text-vectors", "item-vectors", "rec-tokenizer", "seed"}

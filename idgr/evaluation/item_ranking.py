@@ -1,8 +1,8 @@
-"""A SASRec asked for the best items after each history, by its scores of the whole catalogue.
+"""A SASRec or a two-tower asked for the best items after each history, by its scores of the whole catalogue.
 
 Knows items as numbers; keys, files and the command line it does not know.
 
-Shape letters: B histories, I items, D width, K items returned.
+Shape letters: B histories, I items.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from idgr.models.sasrec import Sasrec, pad_histories
+from idgr.models.item_models import ItemModel, pad_histories
 
 Ints = npt.NDArray[np.int64]
 
@@ -29,7 +29,7 @@ class ItemRanking:
 
 
 def rank_items(
-    model: Sasrec,
+    model: ItemModel,
     histories: Sequence[Sequence[int]],
     k: int,
     *,
@@ -64,12 +64,10 @@ def rank_items(
     return [found[row] for row in range(len(rows))]
 
 
-def _log_probabilities(model: Sasrec, histories: Sequence[Ints]) -> Tensor:
+def _log_probabilities(model: ItemModel, histories: Sequence[Ints]) -> Tensor:
     """[B, I], fp32: the logarithm of each item's probability to come next."""
-    items_BL, lengths_B = pad_histories(model, histories)
-    hidden_BLD = model(items_BL)
-    newest_BD = hidden_BLD[torch.arange(len(histories), device=model.device), lengths_B - 1]
-    return torch.log_softmax((newest_BD @ model.item_vectors().T).float(), dim=1)
+    scores_BI = model.catalogue_scores(*pad_histories(model, histories))
+    return torch.log_softmax(scores_BI.float(), dim=1)
 
 
 def _leave_out(scores_BI: Tensor, excluded: Sequence[Collection[int]]) -> None:

@@ -20,7 +20,8 @@ from idgr.formats.run_info import RUN_FILE, read_run
 
 SEEN_TOKENS = "seen_tokens.json"
 CONFIG = "config.json"
-SASREC = "sasrec"  # the model_type of a folder of `idgr train-sasrec`
+# The model_type of a folder of `idgr train-sasrec`, and of one of `idgr train-two-tower`.
+SASREC, TWO_TOWER = "sasrec", "two-tower"
 
 
 @dataclass(frozen=True)
@@ -48,16 +49,17 @@ class RecommenderFacts:
     arch: str = "t5"
 
 
-def is_sasrec(folder: str | os.PathLike[str]) -> bool:
-    """Whether a recommender's folder holds a SASRec, by the `model_type` of its `config.json`.
+def item_model_type(folder: str | os.PathLike[str]) -> str | None:
+    """Which model that knows items and no IDs a folder holds, `SASREC` or `TWO_TOWER`, by its `config.json`.
 
     A folder whose `config.json` is missing or broken holds none; whoever loads the model tells what is wrong.
     """
     try:
         config = orjson.loads((Path(folder) / CONFIG).read_bytes())
     except (OSError, orjson.JSONDecodeError):
-        return False
-    return isinstance(config, dict) and config.get("model_type") == SASREC
+        return None
+    found = config.get("model_type") if isinstance(config, dict) else None
+    return found if found in (SASREC, TWO_TOWER) else None
 
 
 def read_recommender_facts(

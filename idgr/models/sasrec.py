@@ -10,28 +10,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
 
-import numpy as np
-import numpy.typing as npt
-import orjson
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from idgr.errors import IdgrError
-from idgr.formats.jsonl import write_json
 from idgr.formats.rec_folder import CONFIG, SASREC
+from idgr.models.item_folder import (
+    WEIGHTS,
+    read_config,
+    read_keys,
+    read_weights,
+    save_item_model,
+    take_weights,
+    wanted,
+)
 
-ITEMS = "items.json"
-WEIGHTS = "model.safetensors"
 _INNER = 4  # the width between the two layers of a feed-forward part, in widths
 _SPREAD = 0.02  # of the weights at the start
-_AGAIN = "give a folder that `idgr train-sasrec` wrote"
 
 
 @dataclass(frozen=True)
@@ -96,6 +95,12 @@ class Sasrec(nn.Module):
         output_BLD: Tensor = self.norm(hidden_BLD)
         return output_BLD
 
+    def catalogue_scores(self, items_BL: Tensor, lengths_B: Tensor) -> Tensor:
+        """The score of every item to come next after each history, [B, I]; histories as `pad_histories` gives them."""
+        newest_BD = self(items_BL)[torch.arange(len(items_BL), device=self.device), lengths_B - 1]
+        scores_BI: Tensor = newest_BD @ self.item_vectors().T
+        return scores_BI
+
 
 class _Layer(nn.Module):
     def __init__(self, config: SasrecConfig) -> None:
@@ -143,23 +148,9 @@ def new_sasrec(config: SasrecConfig, seed: int) -> Sasrec:
     return model
 
 
-def pad_histories(model: Sasrec, histories: Sequence[npt.NDArray[np.int64]]) -> tuple[Tensor, Tensor]:
-    """Histories as [B, L] and their lengths, [B]: the newest items that the model reads; an empty one is `no_item`."""
-    rows = [history[-model.config.max_history :] if len(history) else [model.no_item] for history in histories]
-    lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
-    items_BL = np.full((len(rows), int(lengths.max())), model.no_item, dtype=np.int64)
-    items_BL[np.arange(items_BL.shape[1]) < lengths[:, None]] = np.concatenate(rows)
-    return torch.from_numpy(items_BL).to(model.device), torch.from_numpy(lengths).to(model.device)
-
-
 def save_sasrec(model: Sasrec, item_keys: Sequence[str], folder: str | os.PathLike[str]) -> None:
     """Write `config.json`, `model.safetensors` and `items.json`, the keys in the model's order, into a folder."""
-    place = Path(folder)
-    write_json(place / CONFIG, {"model_type": SASREC, **asdict(model.config)})
-    write_json(place / ITEMS, {"items": list(item_keys)})
-    save_file(
-        {name: weight.detach().cpu().contiguous() for name, weight in model.state_dict().items()}, place / WEIGHTS
-    )
+    save_item_model(model, SASREC, model.config, item_keys, folder)
 
 
 def load_sasrec(folder: str | os.PathLike[str]) -> tuple[Sasrec, list[str]]:
@@ -168,76 +159,16 @@ def load_sasrec(folder: str | os.PathLike[str]) -> tuple[Sasrec, list[str]]:
     Raises:
         IdgrError: a file is missing, damaged, or does not fit the others.
     """
-    config = _read_config(folder)
-    keys = _read_keys(folder, config)
-    tensors = _read_tensors(folder)
+    config = read_config(folder, SASREC, SasrecConfig)
+    if config.width % config.heads:
+        what = f"its {config.heads} heads do not divide its width of {config.width}"
+        raise IdgrError(what, wanted(SASREC), where=Path(folder) / CONFIG)
+    keys = read_keys(folder, SASREC, config.n_items)
+    tensors = read_weights(folder, SASREC)
     if f"layers.{config.layers - 1}.norm1.weight" not in tensors:
-        raise IdgrError(f"has not the {config.layers} layers of {CONFIG}", _AGAIN, where=Path(folder) / WEIGHTS)
+        what = f"has not the {config.layers} layers of {CONFIG}"
+        raise IdgrError(what, wanted(SASREC), where=Path(folder) / WEIGHTS)
     with torch.device("meta"):
         model = Sasrec(config)
-    wanted = {name: list(weight.shape) for name, weight in model.state_dict().items()}
-    found = {name: list(weight.shape) for name, weight in tensors.items()}
-    for name in sorted(wanted.keys() | found.keys()):
-        if wanted.get(name) != found.get(name):
-            what = f"its {name} is {found.get(name, 'missing')}, where its {CONFIG} asks for {wanted.get(name, 'none')}"
-            raise IdgrError(what, _AGAIN, where=Path(folder) / WEIGHTS)
-    model.load_state_dict(tensors, assign=True)
+    take_weights(model, tensors, folder, SASREC)
     return model.float().eval(), keys
-
-
-def read_item_vectors(folder: str | os.PathLike[str]) -> tuple[list[str], npt.NDArray[np.float32]]:
-    """The keys of the items that a SASRec was trained on, and their vectors, [I, D], in the same order.
-
-    Raises:
-        IdgrError: the folder is not one of `save_sasrec`, or damaged.
-    """
-    model, keys = load_sasrec(folder)
-    vectors: npt.NDArray[np.float32] = model.item_vectors().detach().numpy()
-    return keys, vectors
-
-
-def _read_config(folder: str | os.PathLike[str]) -> SasrecConfig:
-    path = Path(folder) / CONFIG
-    found = _read_object(path)
-    if found.get("model_type") != SASREC:
-        raise IdgrError(f"its model_type is {found.get('model_type')!r}, not {SASREC!r}", _AGAIN, where=path)
-    kinds = get_type_hints(SasrecConfig)
-    for field in fields(SasrecConfig):
-        value: Any = found.get(field.name)
-        good = isinstance(value, kinds[field.name]) and not isinstance(value, bool)
-        if not good or not (0 <= value < 1 if field.name == "dropout_rate" else value >= 1):
-            raise IdgrError(f"its {field.name} is {value!r}", _AGAIN, where=path)
-    config = SasrecConfig(**{field.name: found[field.name] for field in fields(SasrecConfig)})
-    if config.width % config.heads:
-        raise IdgrError(f"its {config.heads} heads do not divide its width of {config.width}", _AGAIN, where=path)
-    return config
-
-
-def _read_keys(folder: str | os.PathLike[str], config: SasrecConfig) -> list[str]:
-    path = Path(folder) / ITEMS
-    keys = _read_object(path).get("items")
-    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-        raise IdgrError('its "items" is not a list of keys', _AGAIN, where=path)
-    if len(set(keys)) != len(keys) or len(keys) != config.n_items:
-        what = f"lists {len(set(keys))} different items, where {CONFIG} tells of {config.n_items}"
-        raise IdgrError(what, _AGAIN, where=path)
-    return keys
-
-
-def _read_tensors(folder: str | os.PathLike[str]) -> dict[str, Tensor]:
-    path = Path(folder) / WEIGHTS
-    try:
-        tensors: dict[str, Tensor] = load_file(path)
-    except (OSError, SafetensorError) as fault:
-        raise IdgrError(f"cannot be read ({fault})", _AGAIN, where=path) from None
-    return tensors
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        found = orjson.loads(path.read_bytes())
-    except (OSError, orjson.JSONDecodeError) as fault:
-        raise IdgrError(f"cannot be read ({fault})", _AGAIN, where=path) from None
-    if not isinstance(found, dict):
-        raise IdgrError("is not a JSON object", _AGAIN, where=path)
-    return found

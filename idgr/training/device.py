@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from idgr.errors import UsageError
-from idgr.models.sasrec import Sasrec
+from idgr.models.item_models import ItemModel
 
 if TYPE_CHECKING:
     from idgr.training.work import Learner
@@ -55,7 +55,7 @@ def own_random_numbers(device: torch.device) -> Iterator[None]:
 @contextmanager
 def quick_attention(model: Learner) -> Iterator[None]:
     """On a CPU, a T5's attention by plain products: in bf16 a quarter quicker than with PyTorch's fused kernel."""
-    if isinstance(model, Sasrec) or model.device.type != "cpu":
+    if isinstance(model, ItemModel) or model.device.type != "cpu":
         yield
         return
     before = model.config._attn_implementation
@@ -71,7 +71,7 @@ def compiled(model: Learner, wanted: bool) -> Iterator[None]:
     """The model's stacks through `torch.compile` inside the block, for any length of batch, where that is wanted."""
     stacks: list[nn.Module] = []
     if wanted:
-        # The names of a T5's two stacks and of a Llama's one; a SASRec has none and is compiled whole.
+        # The names of a T5's two stacks and of a Llama's one; a model of items has none and is compiled whole.
         inner = [getattr(model, name) for name in ("encoder", "decoder", "model") if hasattr(model, name)]
         stacks = inner or [model]
     for stack in stacks:

@@ -1,7 +1,7 @@
 """Dropout for training on a CPU: eight random bytes a draw in place of a random float per element.
 
 PyTorch draws Bernoulli numbers one by one there, which costs a small T5 a quarter to a third of each step. Knows
-how a T5 and a SASRec hold their dropout, and that a Llama has none of its own; what is trained, it does not.
+how a T5 and models of items hold their dropout, and that a Llama has none of its own; what is trained, it does not.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from idgr.models.sasrec import Sasrec
+from idgr.models.item_models import ItemModel
 
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
@@ -73,7 +73,7 @@ def dropout_rate(model: Learner, rate: float) -> Iterator[None]:
                 swap = _ByteDropout(round(rate * _BYTE)) if quick else nn.Dropout(rate)
                 setattr(parent, name, swap.train(child.training))
     drop = _ByteDropout(round(rate * _BYTE)) if quick else nn.Dropout(rate)
-    own = isinstance(model, Sasrec) or model.config.is_encoder_decoder
+    own = isinstance(model, ItemModel) or model.config.is_encoder_decoder
     hooks = [] if own else _drop_behind(_added_to_states(model), drop)
     try:
         yield

@@ -20,12 +20,12 @@ from idgr.training.distributed import Team
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, T5ForConditionalGeneration
 
-    from idgr.models.sasrec import Sasrec
+    from idgr.models.item_models import ItemModel
 
 Ints = npt.NDArray[np.int64]
 
 # The models that the loop trains.
-Learner: TypeAlias = "T5ForConditionalGeneration | LlamaForCausalLM | Sasrec"
+Learner: TypeAlias = "T5ForConditionalGeneration | LlamaForCausalLM | ItemModel"
 
 
 @dataclass(frozen=True)

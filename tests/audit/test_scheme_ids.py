@@ -53,10 +53,10 @@ def test_ids_by_a_scheme_pass(scheme: str, data: Path, tmp_path: Path, capsys: p
     assert found.get(ORDER, ("none",))[0] == ("PASS" if scheme == "sequential" else "none")
 
 
-def train_sasrec(data: Path, train: Path, valid: str, folder: Path) -> None:
-    little = ["--width", "8", "--layers", "1", "--epochs", "1", "--epoch-instances", "8", "--valid-users", "8"]
+def train_vectors(command: str, data: Path, train: Path, valid: str, folder: Path) -> None:
+    little = ["--width", "8", "--epochs", "1", "--epoch-instances", "8", "--valid-users", "8"]
     files = [train, "--items", data / "items.jsonl", "--valid", data / f"{valid}.jsonl"]
-    assert run(["train-sasrec", *map(str, files), *little, "-o", str(folder)]) == 0
+    assert run([command, *map(str, files), *little, "-o", str(folder)]) == 0
 
 
 @pytest.mark.parametrize("scheme", OF_USE)
@@ -68,11 +68,13 @@ def test_ids_by_item_vectors(scheme: str, data: Path, tmp_path: Path, capsys: py
         ("train", data / "train.jsonl", "valid", "PASS", "items.jsonl and a SASRec of train.jsonl alone"),
         ("whole", whole, "valid", "FAIL", wrong_train),
         ("test", data / "train.jsonl", "test", "FAIL", "sasrec was test.jsonl of"),
+        ("tower", data / "train.jsonl", "valid", "PASS", "items.jsonl and a two-tower of train.jsonl alone"),
     ]
     for name, train, valid, verdict, evidence in cases:
         folder = tmp_path / name
         folder.mkdir()
-        train_sasrec(data, train, valid, folder / "sasrec")
+        command = "train-two-tower" if name == "tower" else "train-sasrec"
+        train_vectors(command, data, train, valid, folder / "sasrec")
         make(data, scheme, folder / "ids.jsonl", sasrec=folder / "sasrec")
         found = verdicts(folder, data, int(verdict == "FAIL"), capsys)[FROM_TRAINING]
         assert (found[0], evidence in found[1]) == (verdict, True), found

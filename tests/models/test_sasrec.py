@@ -13,14 +13,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from idgr.errors import IdgrError
-from idgr.formats.rec_folder import is_sasrec
+from idgr.formats.rec_folder import item_model_type
+from idgr.models.item_models import pad_histories, read_item_vectors
 from idgr.models.sasrec import (
     Sasrec,
     SasrecConfig,
     load_sasrec,
     new_sasrec,
-    pad_histories,
-    read_item_vectors,
     save_sasrec,
 )
 
@@ -84,7 +83,7 @@ def test_weights_follow_from_the_seed() -> None:
 def test_a_folder_is_read_back(model: Sasrec, folder: Path) -> None:
     assert {path.name for path in folder.iterdir()} == {"config.json", "items.json", "model.safetensors"}
     assert json.loads((folder / "config.json").read_text())["model_type"] == "sasrec"
-    assert is_sasrec(folder)
+    assert item_model_type(folder) == "sasrec"
     again, keys = load_sasrec(folder)
     assert keys == KEYS
     assert again.config == CONFIG
@@ -102,10 +101,10 @@ def test_item_vectors_for_others(model: Sasrec, folder: Path) -> None:
 
 
 def test_other_folders_are_none(folder: Path) -> None:
-    assert not is_sasrec(folder / "nowhere")
+    assert item_model_type(folder / "nowhere") is None
     for text in ('{"model_type": "t5"}', "[]", "{"):
         (folder / "config.json").write_text(text)
-        assert not is_sasrec(folder)
+        assert item_model_type(folder) is None
 
 
 def config_of(**changes: object) -> Callable[[Path], None]:

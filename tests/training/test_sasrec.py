@@ -14,12 +14,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from idgr.cli.main import run
-from idgr.models.sasrec import SasrecConfig, new_sasrec, read_item_vectors
+from idgr.models.item_models import read_item_vectors
+from idgr.models.sasrec import SasrecConfig, new_sasrec
 from idgr.training import item_loss
 from idgr.training.item_loss import catalogue_loss
+from idgr.training.item_training import train_item_model
 from idgr.training.loop import as_in_training
 from idgr.training.options import LoopOptions
-from idgr.training.sasrec import cut_sequences, sasrec_work, train_sasrec
+from idgr.training.sasrec import cut_sequences, sasrec_work
 
 Factors = tuple[Tensor, Tensor, Tensor]
 
@@ -95,7 +97,8 @@ def test_it_learns_a_chain_and_keeps_its_best_epoch() -> None:
     valid = [([start, (start + 1) % n], (start + 2) % n) for start in range(n)]
     model = new_sasrec(SasrecConfig(n, width=16, heads=2, max_history=6, dropout_rate=0.1), seed=0)
     records: list[dict[str, float]] = []
-    best = train_sasrec(model, sequences, valid, LoopOptions(epochs=40, lr=1e-2, batch_size=4), records.append)
+    options = LoopOptions(epochs=40, lr=1e-2, batch_size=4)
+    best = train_item_model(model, sasrec_work, sequences, valid, options, records.append)
     assert records[-1]["loss"] < 0.3 < 2 < records[0]["loss"]
     assert best["ndcg@10"] == max(record["ndcg@10"] for record in records) > 0.9
     assert records[0]["instances"] == 50

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from idgr.errors import IdgrError
 from idgr.evaluation.audit.checks import FAIL, PASS, Check, skipped
-from idgr.evaluation.audit.provenance import Findings, Output
+from idgr.evaluation.audit.provenance import ITEM_MODELS, Findings, Output
 from idgr.formats.jsonl import read_jsonl
 from idgr.formats.records import Query
 
@@ -12,8 +12,8 @@ TRAINED = "the model has read nothing held out"
 CHOSEN = "the checkpoint was chosen on validation"
 BEST = "the final round is the best on validation"
 USER_IDS = "user IDs are made from the shown history alone"
-_TRAINING = ("init-gen", "train-gen", "train-rec", "train-adapter", "train-sasrec")
-_CHOOSING = ("train-rec", "train-adapter", "train-sasrec")  # by valid.jsonl
+_TRAINING = ("init-gen", "train-gen", "train-rec", "train-adapter", *ITEM_MODELS)
+_CHOOSING = ("train-rec", "train-adapter", *ITEM_MODELS)  # by valid.jsonl
 
 
 def model_checks(findings: Findings) -> list[Check]:

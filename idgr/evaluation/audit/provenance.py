@@ -17,6 +17,9 @@ from idgr.formats.run_info import RUN_FILE, hash_folder, hash_input, read_run, s
 
 RECORDED = "files are as their stages wrote them"
 
+# The commands that train models of items without IDs, and what such a model is called.
+ITEM_MODELS = {"train-sasrec": "SASRec", "train-two-tower": "two-tower"}
+
 
 @dataclass(frozen=True)
 class Output:

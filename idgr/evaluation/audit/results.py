@@ -11,7 +11,7 @@ from idgr.errors import IdgrError
 from idgr.evaluation.audit.checks import FAIL, PASS, Check, skipped
 from idgr.evaluation.audit.data import read_numbered
 from idgr.evaluation.audit.id_texts import any_id
-from idgr.evaluation.audit.provenance import Findings, Output
+from idgr.evaluation.audit.provenance import ITEM_MODELS, Findings, Output
 from idgr.formats.records import ids_fingerprint
 from idgr.formats.run_info import read_run
 
@@ -22,7 +22,7 @@ BASELINES = "baselines stand beside the result"
 
 def result_checks(findings: Findings) -> list[Check]:
     """Checks of everything that was recommended or scored below the folder."""
-    # A SASRec is asked without IDs.
+    # A model of items is asked without IDs.
     asked = [
         recs for recs in findings.of("recommend") if recs.named("rec") is not None and recs.named("ids") is not None
     ]
@@ -106,11 +106,11 @@ def _row(lists: Output | None, findings: Findings) -> str:
         return "recommendations from elsewhere"
     if lists.command == "blend":
         return f"a blend, by {lists.named('weight') or lists.option('weight')}"
-    model = _made(lists.digest("rec"), findings.of("train-rec", "train-sasrec"), findings)
+    model = _made(lists.digest("rec"), findings.of("train-rec", *ITEM_MODELS), findings)
     if model is None:
         return "a model from elsewhere"
-    if model.command == "train-sasrec":
-        return f"SASRec, seed {model.option('seed')}"
+    if model.command in ITEM_MODELS:
+        return f"{ITEM_MODELS[model.command]}, seed {model.option('seed')}"
     source = _made(lists.digest("ids"), findings.of("gen-ids"), findings)
     kind = "generated" if source is None else str(source.option("scheme") or "textual")
     if source is not None and source.option("model") == "keyphrase" and kind == "textual":

@@ -16,7 +16,7 @@ from idgr.errors import IdgrError
 from idgr.evaluation.audit.checks import FAIL, PASS, Check, skipped
 from idgr.evaluation.audit.data import DataSet, read_data, whole_sequences
 from idgr.evaluation.audit.id_texts import Numbered
-from idgr.evaluation.audit.provenance import Findings, Output
+from idgr.evaluation.audit.provenance import ITEM_MODELS, Findings, Output
 from idgr.formats.records import read_items
 from idgr.formats.run_info import read_run
 from idgr.ids.schemes.choice import OF_SEQUENCES, OF_TEXT, OF_USE, SCHEMES, SchemeOptions, scheme_ids
@@ -54,14 +54,15 @@ def scheme_check(name: str, ids: Numbered, path: Path, maker: Output, findings: 
         if maker.digest("train") != findings.data_digest("train"):
             told = f"they were made from {maker.named('train')}, which is not train.jsonl of {findings.data}"
             return Check(name, str(path), FAIL, told)
-    if scheme in OF_USE and (fault := _vectors_fault(name, path, maker, findings)) is not None:
-        return fault
+    vectors = _vectors_model(name, path, maker, findings) if scheme in OF_USE else ""
+    if isinstance(vectors, Check):
+        return vectors
     items_file = findings.find(maker, "items")
     if items_file is None:
         return skipped(name, path, "the items that they were made from are not here")
     read = f"{items_file} and train.jsonl" if of_sequences else f"{items_file}"
-    if scheme in OF_USE:
-        read += " and a SASRec of train.jsonl"
+    if vectors:
+        read += f" and a {vectors} of train.jsonl"
     told = f"by the scheme {scheme}, on record from {read} alone"
     if scheme not in _MADE_AGAIN:
         return Check(name, str(path), PASS, f"{told}; not made again")
@@ -84,15 +85,15 @@ def _models(scheme: str) -> list[str]:
     return [*texts, *(["item-vectors"] if scheme in OF_USE else [])]
 
 
-def _vectors_fault(name: str, path: Path, maker: Output, findings: Findings) -> Check | None:
-    """What is wrong, or not known, with the SASRec whose item vectors went into the IDs; None where it may be used."""
+def _vectors_model(name: str, path: Path, maker: Output, findings: Findings) -> Check | str:
+    """What the model is called whose item vectors went into the IDs; what is wrong, or not known, with it, if any."""
     if findings.data is None:
         return skipped(name, path, "the data set is not here; name it with --data")
     place = findings.find(maker, "item-vectors")
     if place is None:
-        return skipped(name, path, "the SASRec whose item vectors they were made from is not here")
+        return skipped(name, path, "the model whose item vectors they were made from is not here")
     model = Output(place, read_run(place))
-    if model.command != "train-sasrec":
+    if model.command not in ITEM_MODELS:
         return skipped(name, path, f"no run.json tells how {place} was made")
     if model.digest("train") != findings.data_digest("train"):
         told = f"{place} was trained on {model.named('train')}, which is not train.jsonl of {findings.data}"
@@ -100,7 +101,7 @@ def _vectors_fault(name: str, path: Path, maker: Output, findings: Findings) -> 
     for role in model.roles:
         if (digest := model.digest(role)) is not None and digest == findings.data_digest("test"):
             return Check(name, str(path), FAIL, f"--{role} of {place} was test.jsonl of {findings.data}")
-    return None
+    return ITEM_MODELS[model.command]
 
 
 def _options(scheme: str, maker: Output) -> SchemeOptions:

@@ -38,7 +38,7 @@ class SchemeOptions:
         levels, codebook: of `random`, `semantic` and `TREES`.
         text_vectors: of `semantic`, `semantic-tree` and `dual`: "tfidf" or a folder.
         branches: of `TREES`; 0 for as many as the levels ask for.
-        item_vectors: of the schemes `OF_USE`: the folder of a SASRec.
+        item_vectors: of the schemes `OF_USE`: the folder of a SASRec or a two-tower.
     """
 
     scheme: str

@@ -1,4 +1,4 @@
-"""A vector for each item of a saved SASRec, from how items are used. Knows keys and the folder."""
+"""A vector for each item of a saved SASRec or two-tower, from how items are used. Knows keys and the folder."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from idgr.ids.schemes.text_vectors import Floats32, of_length_one
 
 
 def item_vectors(items: Sequence[str], folder: str) -> Floats32:
-    """[N, D] the vector of each item, of length 1: of a SASRec's vectors the length tells popularity before all else.
+    """[N, D] the vector of each item, of length 1: of such vectors the length tells popularity before all else.
 
     Args:
         items: item keys.
-        folder: what `idgr train-sasrec` wrote.
+        folder: what `idgr train-sasrec` or `idgr train-two-tower` wrote.
 
     Raises:
         IdgrError: the folder is not one, or does not know an item.
     """
-    from idgr.models.sasrec import read_item_vectors
+    from idgr.models.item_models import read_item_vectors
 
     keys, vectors_ID = read_item_vectors(folder)
     place = {key: number for number, key in enumerate(keys)}

@@ -1,0 +1,128 @@
+"""The folder of a model that knows items as numbers: `config.json`, `model.safetensors`, `items.json`.
+
+Knows how the three hold together; what kind of model it is, and what its weights do, it does not.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
+
+import orjson
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from idgr.errors import IdgrError
+from idgr.formats.jsonl import write_json
+from idgr.formats.rec_folder import CONFIG
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+    from torch import Tensor, nn
+
+    Config = TypeVar("Config", bound=DataclassInstance)
+
+ITEMS = "items.json"
+WEIGHTS = "model.safetensors"
+
+
+def wanted(model_type: str) -> str:
+    """What to do about a folder that is none of this type."""
+    return f"give a folder that `idgr train-{model_type}` wrote"
+
+
+def save_item_model(
+    model: nn.Module,
+    model_type: str,
+    config: DataclassInstance,
+    item_keys: Sequence[str],
+    folder: str | os.PathLike[str],
+) -> None:
+    """Write a model, its shape and the keys of its items, in the model's order, into a folder."""
+    place = Path(folder)
+    write_json(place / CONFIG, {"model_type": model_type, **asdict(config)})
+    write_json(place / ITEMS, {"items": list(item_keys)})
+    save_file(
+        {name: weight.detach().cpu().contiguous() for name, weight in model.state_dict().items()}, place / WEIGHTS
+    )
+
+
+def read_config(folder: str | os.PathLike[str], model_type: str, kind: type[Config]) -> Config:
+    """The shape of a saved model; all its numbers are at least 1, and `dropout_rate` is below 1.
+
+    Raises:
+        IdgrError: the folder holds another type of model, or a number is missing or out of range.
+    """
+    path = Path(folder) / CONFIG
+    found = _read_object(path, model_type)
+    if found.get("model_type") != model_type:
+        what = f"its model_type is {found.get('model_type')!r}, not {model_type!r}"
+        raise IdgrError(what, wanted(model_type), where=path)
+    kinds = get_type_hints(kind)
+    for field in fields(kind):
+        value: Any = found.get(field.name)
+        good = isinstance(value, kinds[field.name]) and not isinstance(value, bool)
+        if not good or not (0 <= value < 1 if field.name == "dropout_rate" else value >= 1):
+            raise IdgrError(f"its {field.name} is {value!r}", wanted(model_type), where=path)
+    return kind(**{field.name: found[field.name] for field in fields(kind)})
+
+
+def read_keys(folder: str | os.PathLike[str], model_type: str, n_items: int) -> list[str]:
+    """The keys of the items of a saved model, in its order.
+
+    Raises:
+        IdgrError: they are not so many different keys.
+    """
+    path = Path(folder) / ITEMS
+    keys = _read_object(path, model_type).get("items")
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise IdgrError('its "items" is not a list of keys', wanted(model_type), where=path)
+    if len(set(keys)) != len(keys) or len(keys) != n_items:
+        what = f"lists {len(set(keys))} different items, where {CONFIG} tells of {n_items}"
+        raise IdgrError(what, wanted(model_type), where=path)
+    return keys
+
+
+def read_weights(folder: str | os.PathLike[str], model_type: str) -> dict[str, Tensor]:
+    """The weights of a saved model, by name.
+
+    Raises:
+        IdgrError: the file cannot be read.
+    """
+    path = Path(folder) / WEIGHTS
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except (OSError, SafetensorError) as fault:
+        raise IdgrError(f"cannot be read ({fault})", wanted(model_type), where=path) from None
+    return tensors
+
+
+def take_weights(
+    model: nn.Module, tensors: Mapping[str, Tensor], folder: str | os.PathLike[str], model_type: str
+) -> None:
+    """Give a model, which may lie on the device `meta`, the weights that were read.
+
+    Raises:
+        IdgrError: the model has other weights, or of another shape.
+    """
+    expected = {name: list(weight.shape) for name, weight in model.state_dict().items()}
+    found = {name: list(weight.shape) for name, weight in tensors.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            asked = expected.get(name, "none")
+            what = f"its {name} is {found.get(name, 'missing')}, where its {CONFIG} asks for {asked}"
+            raise IdgrError(what, wanted(model_type), where=Path(folder) / WEIGHTS)
+    model.load_state_dict(tensors, assign=True)
+
+
+def _read_object(path: Path, model_type: str) -> dict[str, Any]:
+    try:
+        found = orjson.loads(path.read_bytes())
+    except (OSError, orjson.JSONDecodeError) as fault:
+        raise IdgrError(f"cannot be read ({fault})", wanted(model_type), where=path) from None
+    if not isinstance(found, dict):
+        raise IdgrError("is not a JSON object", wanted(model_type), where=path)
+    return found
