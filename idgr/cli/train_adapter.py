@@ -126,7 +126,7 @@ def train_adapter(
 
     def prepare(where: torch.device) -> Prepared:
         inputs = read_inputs(train, ids, valid)
-        check_ids_known(facts, inputs.known, rec, ids)
+        check_ids_known(facts, inputs.known, rec, ids, or_force=False)
         backbone = load_causal_backbone(rec)
         tokens = id_tokens(backbone.tokenizer, inputs.texts)
         fit_item_slots(backbone.model, tokens, new=False)

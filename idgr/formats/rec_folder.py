@@ -91,13 +91,23 @@ def read_recommender_facts(
 
 
 def check_ids_known(
-    facts: RecommenderFacts, ids: Iterable[ItemId], rec: str | os.PathLike[str], ids_file: str | os.PathLike[str]
+    facts: RecommenderFacts,
+    ids: Iterable[ItemId],
+    rec: str | os.PathLike[str],
+    ids_file: str | os.PathLike[str],
+    *,
+    or_force: bool = True,
 ) -> None:
-    """Raise `IdgrError` where a recommender was trained on other IDs than these."""
+    """Raise `IdgrError` where a recommender was trained on other IDs than these.
+
+    Args:
+        or_force: whether the command has a --force to insist with.
+    """
     if ids_fingerprint(ids) != facts.ids_fingerprint:
         raise IdgrError(
             f"was trained on other IDs than those of {os.fspath(ids_file)}",
-            "give the IDs it was trained on, train it on these with `idgr train-rec --model`, or insist with --force",
+            "give the IDs it was trained on, or train it on these with `idgr train-rec --model`"
+            + (", or insist with --force" if or_force else ""),
             where=rec,
         )
 
