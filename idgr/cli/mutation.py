@@ -157,9 +157,11 @@ def _train(folder: Path, seed: int) -> None:
 
 
 def _train_rec(train: str, ids: str, rec: str, gen: str, items: str, seed: int) -> None:
+    """With the softmax over the vocabulary, since under that over the tree's children a new item is a rival of all."""
     train_rec(
-        train, ids, rec, tokenizer=gen, user_ids="history", gen=gen, items=items, seed=seed, device="cpu", **_SIZE
-    )
+        train, ids, rec, tokenizer=gen, user_ids="history", gen=gen, items=items, objective="full", seed=seed,
+        device="cpu", **_SIZE,
+    )  # fmt: skip
 
 
 def _train_with_valid(folder: Path, made: Path, seed: int) -> None:
