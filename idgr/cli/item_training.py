@@ -6,13 +6,13 @@ Knows options by their names on the command line; which model is trained, and ho
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from idgr.cli.training_options import UNSHAPING
+from idgr.cli.training_options import UNSHAPING, loop_options
 from idgr.errors import IdgrError, UsageError
 
 if TYPE_CHECKING:
@@ -71,10 +71,9 @@ def run_item_training(
     from idgr.progress import log
     from idgr.training.device import pick_device, uses_bf16
     from idgr.training.item_training import train_item_model
-    from idgr.training.options import LoopOptions
     from idgr.training.stage import is_finished, open_stage
 
-    loop = LoopOptions(**{field.name: given[field.name] for field in fields(LoopOptions)})
+    loop = loop_options(given)
     paths = {name: given[name] for name in ("train", "valid", "items")}
     shaping = {name: value for name, value in given.items() if name not in {*paths, *UNSHAPING}}
     run = RunInfo(command, shaping, {**paths}, given["seed"])

@@ -26,6 +26,7 @@ from idgr.cli.training_options import (
     Track,
     Warmup,
     WeightDecay,
+    loop_options,
 )
 from idgr.errors import IdgrError, UsageError
 
@@ -93,7 +94,6 @@ def train_adapter(
     from idgr.progress import log
     from idgr.training.device import pick_device, uses_bf16
     from idgr.training.loop import run_epochs
-    from idgr.training.options import LoopOptions
     from idgr.training.recommender import RecommenderOptions, id_tokens, recommender_work
     from idgr.training.stage import is_finished, open_stage
 
@@ -103,23 +103,7 @@ def train_adapter(
         todo = "give one that `idgr train-rec --arch causal` wrote"
         raise IdgrError("is a T5, for which there are no adapters", todo, where=rec)
     options = RecommenderOptions(facts.objective, valid_users, valid_beams, patience)
-    loop = LoopOptions(
-        epochs=epochs,
-        lr=lr,
-        batch_size=batch_size,
-        accumulate=accumulate,
-        schedule=schedule,
-        warmup=warmup,
-        weight_decay=weight_decay,
-        clip=clip,
-        dropout=dropout,
-        precision=precision,
-        epoch_instances=epoch_instances,
-        seed=seed,
-        max_tokens_per_batch=max_tokens_per_batch,
-        ema=ema,
-        compile=compile,
-    )
+    loop = loop_options(given)
     paths = {"train": train, "rec": rec, "ids": ids, "valid": valid}
     shaping = {name: value for name, value in given.items() if name not in {*paths, *UNSHAPING}}
     run = RunInfo("train-adapter", shaping, {**paths}, seed)

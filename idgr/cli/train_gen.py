@@ -22,6 +22,7 @@ from idgr.cli.training_options import (
     Track,
     Warmup,
     WeightDecay,
+    loop_options,
 )
 from idgr.errors import IdgrError, UsageError
 
@@ -100,29 +101,12 @@ def train_gen(
     from idgr.models.backbone import load_backbone, save_backbone
     from idgr.prompts.templates import load_templates
     from idgr.training.id_learning import DEFAULT_LR, IdLearningOptions, check_one_vocabulary, learn_ids
-    from idgr.training.options import LoopOptions
     from idgr.training.recommender import OBJECTIVES, id_tokens
     from idgr.training.stage import is_finished, open_stage
 
     rate = PAPER_LR if paper else DEFAULT_LR if lr is None else lr
     options = IdLearningOptions(temperature, straight_through, anchor, max_text_tokens)
-    loop = LoopOptions(
-        epochs=epochs,
-        lr=rate,
-        batch_size=batch_size,
-        accumulate=accumulate,
-        schedule=schedule,
-        warmup=warmup,
-        weight_decay=weight_decay,
-        clip=clip,
-        dropout=dropout,
-        precision=precision,
-        epoch_instances=epoch_instances,
-        seed=seed,
-        max_tokens_per_batch=max_tokens_per_batch,
-        ema=ema,
-        compile=compile,
-    )
+    loop = loop_options({**given, "lr": rate})
     if objective is not None and objective not in OBJECTIVES:
         raise UsageError(f"--objective {objective}", f"choose {' or '.join(OBJECTIVES)}")
     inputs = ("train", "items", "ids", "rec", "gen", "templates")

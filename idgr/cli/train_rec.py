@@ -38,6 +38,7 @@ from idgr.cli.training_options import (
     Seed,
     Track,
     Warmup,
+    loop_options,
 )
 from idgr.errors import UsageError
 
@@ -197,7 +198,6 @@ def train_rec(
     from idgr.progress import log
     from idgr.prompts.templates import load_templates, template_words
     from idgr.training.device import pick_device, uses_bf16
-    from idgr.training.options import LoopOptions
     from idgr.training.recommender import RecommenderOptions, id_tokens, recommender_work, train_recommender
     from idgr.training.stage import is_finished, open_stage
 
@@ -206,23 +206,7 @@ def train_rec(
             raise UsageError(f"--lora with --model {model}, whose weights are random", "give --model a trained model")
         check_lora("--lora")
     options = RecommenderOptions(objective, valid_users, valid_beams, patience, reorder)
-    loop = LoopOptions(
-        epochs=epochs,
-        lr=lr,
-        batch_size=batch_size,
-        accumulate=accumulate,
-        schedule=schedule,
-        warmup=warmup,
-        weight_decay=weight_decay,
-        clip=clip,
-        dropout=dropout,
-        precision=precision,
-        epoch_instances=epoch_instances,
-        seed=seed,
-        max_tokens_per_batch=max_tokens_per_batch,
-        ema=ema,
-        compile=compile,
-    )
+    loop = loop_options(given)
     wordings = load_templates(templates) if arch == "t5" else []
     user_gen = hash_input(gen)["sha256"] if gen is not None and user_ids != "none" else None
     facts = RecommenderFacts(

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from idgr.training.options import LoopOptions
 
 # What does not shape the result, so that a stage may go on, or be finished, with other values of these.
 UNSHAPING = ("output", "device", "checkpoint_minutes", "track", "overwrite", "dry_run")
@@ -46,3 +50,16 @@ Overwrite = Annotated[
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Take a few steps, print what the training would take, and write nothing.")
 ]
+
+
+def loop_options(given: Mapping[str, Any]) -> LoopOptions:
+    """The options of the training loop among those that a command was given, under the same names.
+
+    Raises:
+        UsageError: a value is out of its range.
+    """
+    from dataclasses import fields
+
+    from idgr.training.options import LoopOptions
+
+    return LoopOptions(**{field.name: given[field.name] for field in fields(LoopOptions)})

@@ -12,7 +12,6 @@ Shape letters: N instances, B histories of a batch, C different targets of a bat
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -24,36 +23,10 @@ from idgr.models.item_models import pad_histories
 from idgr.models.two_tower import TwoTower
 from idgr.training.distributed import Team
 from idgr.training.item_training import Users, call_sequence, validation
+from idgr.training.recommender import Instances, make_instances, prefix_sequences
 from idgr.training.work import Work
 
 Ints = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Prefixes:
-    """Training sequences, every item of which but the first is the target of an instance.
-
-    Attributes:
-        items: the sequences end to end, as item numbers.
-        begin: [N] the place in `items` of a history's oldest item.
-        target: [N] the place of the target, right after its history.
-        sequence: [N] the number of the sequence.
-    """
-
-    items: Ints
-    begin: Ints
-    target: Ints
-    sequence: Ints
-
-
-def make_prefixes(sequences: Sequence[Sequence[int]], max_history: int) -> Prefixes:
-    """The instances of sequences, with the newest `max_history` items before a target as its history."""
-    lengths = np.fromiter(map(len, sequences), dtype=np.int64, count=len(sequences))
-    items = np.fromiter((item for row in sequences for item in row), dtype=np.int64, count=int(lengths.sum()))
-    starts = np.repeat(np.cumsum(lengths) - lengths, lengths)
-    target = np.flatnonzero(np.arange(len(items)) > starts)
-    begin = np.maximum(starts[target], target - max_history)
-    return Prefixes(items, begin, target, np.repeat(np.arange(len(lengths)), lengths)[target])
 
 
 def two_tower_work(
@@ -69,29 +42,29 @@ def two_tower_work(
 
     An instance is a prefix of a sequence and the item after it.
     """
-    prefixes = make_prefixes(sequences, model.config.max_history)
+    instances = make_instances(sequences, model.config.max_history)
+    sequence_N = prefix_sequences(sequences)
     return Work(
         "train-two-tower",
-        prefixes.target - prefixes.begin,
-        prefix_loss(model, prefixes),
-        names=lambda batch: [call_sequence(number, names) for number in prefixes.sequence[batch].tolist()],
+        instances.end - instances.begin,
+        instance_loss(model, instances),
+        names=lambda batch: [call_sequence(number, names) for number in sequence_N[batch].tolist()],
         measure=validation(model, users, team) if users else None,
         best_by="ndcg@10" if users else None,
         patience=patience,
     )
 
 
-def prefix_loss(model: TwoTower, prefixes: Prefixes) -> Callable[[Ints, int], tuple[Tensor, int]]:
+def instance_loss(model: TwoTower, instances: Instances) -> Callable[[Ints, int], tuple[Tensor, int]]:
     """The summed loss of instances, as the loop wants it."""
-    often_I = np.bincount(prefixes.items[prefixes.target], minlength=model.config.n_items)
-    total = len(prefixes.target)
+    often_I = np.bincount(instances.items[instances.end], minlength=model.config.n_items)
+    total = len(instances.end)
 
     def loss_of(batch: Ints, epoch: int) -> tuple[Tensor, int]:
-        ends = prefixes.target[batch]
-        histories = [
-            prefixes.items[begin:end] for begin, end in zip(prefixes.begin[batch].tolist(), ends.tolist(), strict=True)
-        ]
-        found = np.unique(prefixes.items[ends], return_inverse=True, return_counts=True)
+        ends = instances.end[batch]
+        bounds = zip(instances.begin[batch].tolist(), ends.tolist(), strict=True)
+        histories = [instances.items[begin:end] for begin, end in bounds]
+        found = np.unique(instances.items[ends], return_inverse=True, return_counts=True)
         candidates_C, own_B, counts_C = (torch.from_numpy(part).to(model.device) for part in found)
         log_share_C = torch.from_numpy(np.log(often_I[found[0]] / total)).float().to(model.device)
         log_count_C = counts_C.float().log()
