@@ -59,9 +59,8 @@ def compare(
     chosen = list(dict.fromkeys(metrics or METRICS))
 
     from idgr.evaluation.comparison import compare_results, read_results
-    from idgr.evaluation.significance import Resampling, check_scipy
+    from idgr.evaluation.significance import Resampling
 
-    check_scipy()
     options = {"reference": base, "metric": chosen, "correction": correction, "resamples": resamples}
     options |= {"level": level, "interval": interval, "common": common}
     info = RunInfo("compare", options, {f"results-{place}": file for place, file in enumerate(results, 1)}, seed)

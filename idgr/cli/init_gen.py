@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from math import ceil, inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,6 +27,12 @@ from idgr.errors import IdgrError, UsageError
 if TYPE_CHECKING:
     from idgr.formats.records import Item
 
+EPOCHS = 5
+# A preset that took 1,000 steps on 3,308 items ended at a loss of 5.2, repeated a word in 90 % of its IDs and made 21 %
+# of their words up; after 4,000 steps these were 1.4, 35 % and 8 %.
+MIN_STEPS = 4000
+MAX_LOSS = 3.0
+
 
 def init_gen(
     items: Annotated[
@@ -46,7 +54,15 @@ def init_gen(
     ] = None,
     max_text_tokens: Annotated[int, typer.Option("--max-text-tokens", help="Tokens of a text that are read.")] = 256,
     held_out: Annotated[float, typer.Option("--held-out", help="Share of pairs that only measures the loss.")] = 0.05,
-    epochs: Annotated[int, typer.Option("--epochs", help="Passes over the pairs.")] = 5,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", help="Passes over the pairs: 5, or as many as make --min-steps.")
+    ] = None,
+    min_steps: Annotated[
+        int, typer.Option("--min-steps", min=1, help="Steps at least, where --epochs is not given.")
+    ] = MIN_STEPS,
+    max_loss: Annotated[
+        float, typer.Option("--max-loss", help="Warn where the last epoch's loss is above this, in nats a token.")
+    ] = MAX_LOSS,
     lr: Lr = 1e-3,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Pairs a batch.")] = 16,
     max_tokens_per_batch: MaxTokensPerBatch = 0,
@@ -76,18 +92,20 @@ def init_gen(
         raise UsageError(f"--vocab-size {vocab_size}", "give a number of at least 1")
     if not 0 <= held_out < 1:
         raise UsageError(f"--held-out {held_out}", "give a share from 0 to below 1")
+    if not 0 < max_loss < inf:
+        raise UsageError(f"--max-loss {max_loss}", "give a number above 0")
 
     from idgr.formats.run_info import RunInfo
     from idgr.models.backbone import resolve_model, save_backbone
     from idgr.progress import log
     from idgr.prompts.templates import load_templates, template_words
     from idgr.training.device import uses_bf16
-    from idgr.training.generator import train_generator
+    from idgr.training.generator import steps_an_epoch, train_generator
     from idgr.training.options import LoopOptions
     from idgr.training.stage import is_finished, open_stage
 
     loop = LoopOptions(
-        epochs=epochs,
+        epochs=EPOCHS if epochs is None else epochs,
         lr=lr,
         batch_size=batch_size,
         precision=precision,
@@ -107,7 +125,9 @@ def init_gen(
     ) as stage:
         catalogue = read_catalogue(items)
         taught = _read_pairs(pairs, catalogue) if pairs is not None else _keyphrase_pairs(catalogue)
-        log(f"init-gen: {len(taught)} pairs, {len(catalogue)} items")
+        if epochs is None:
+            loop = replace(loop, epochs=max(loop.epochs, ceil(min_steps / steps_an_epoch(len(taught), held_out, loop))))
+        log(f"init-gen: {len(taught)} pairs, {len(catalogue)} items, {loop.epochs} epochs")
         # The recommender may share this vocabulary, so it knows the words of the prompts too.
         backbone = resolve_model(
             model,
@@ -121,7 +141,7 @@ def init_gen(
             seed=seed,
         )
         backbone.model.to(stage.device)
-        train_generator(
+        last = train_generator(
             backbone,
             taught,
             loop,
@@ -132,8 +152,15 @@ def init_gen(
         )
         if stage.folder is None:
             return
+        loss = last["loss"]
+        if loss > max_loss:
+            log(
+                f"init-gen: warning: the loss ends at {loss:.2f} nats a token, above --max-loss {max_loss:g}, so the "
+                "IDs will hardly fit the texts; give more --epochs, --pairs, or take `idgr gen-ids --scheme shared`"
+            )
         save_backbone(backbone, stage.folder)
         run.facts |= {"max_text_tokens": max_text_tokens, "bf16": uses_bf16(precision, stage.device)}
+        run.facts |= {"epochs": loop.epochs, "final_loss": loss}
         run.write(output, stage.folder)
 
 

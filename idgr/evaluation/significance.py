@@ -9,12 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 
 import numpy as np
 from numpy.typing import NDArray
-
-from idgr.errors import IdgrError
 
 Values = NDArray[np.float64]
 
@@ -58,12 +55,6 @@ class PairedTests:
     t: float | None
     t_test: float
     randomisation: float
-
-
-def check_scipy() -> None:
-    """Raise `IdgrError` where scipy is not installed."""
-    if find_spec("scipy") is None:
-        raise IdgrError("scipy, which does the statistics, is not installed", "pip install 'idgr[compare]'")
 
 
 def paired_tests(reference: Values, other: Values, how: Resampling) -> PairedTests:

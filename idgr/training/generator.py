@@ -46,7 +46,7 @@ def train_generator(
     held_out: float,
     on_epoch: Callable[[dict[str, Any]], object],
     host: Host | None = None,
-) -> None:
+) -> dict[str, Any]:
     """Train the backbone's model where it lies on pairs of plain text and ID.
 
     Args:
@@ -54,6 +54,9 @@ def train_generator(
         held_out: the share of pairs, drawn from the seed, that is not trained on; its loss is told after each epoch.
         on_epoch: is given each epoch's record: that of the loop, with held_out_loss in nats a token.
         host: where it runs; None for this process alone, without checkpoints.
+
+    Returns:
+        The record of the last epoch.
 
     Raises:
         IdgrError: an ID has no tokens, or far more than an ID.
@@ -95,7 +98,12 @@ def train_generator(
         return [f"ID {pairs[i][1]!r}" for i in train[batch]]
 
     work = Work("init-gen", lengths, loss_of, names=names, measure=measure)
-    run_epochs(model, work, loop, host, on_epoch)
+    return run_epochs(model, work, loop, host, on_epoch)
+
+
+def steps_an_epoch(n_pairs: int, held_out: float, loop: LoopOptions) -> int:
+    """How many steps an epoch over so many pairs takes at least; a bound on tokens makes them more."""
+    return max(1, -(-(n_pairs - int(held_out * n_pairs)) // (loop.batch_size * loop.accumulate)))
 
 
 def pair_loss(

@@ -77,7 +77,7 @@ case $size in # the first generator; how a round goes; how the recommenders of T
     ;;
   *) die "--size $size: choose smoke, small or paper" ;;
 esac
-install compare
+install
 SECONDS=0
 
 if begin 1 "split the data set"; then

@@ -88,7 +88,7 @@ out=${out:-runs/llm-bs-$dataset-$size-$seed}
 ready=$data
 data=${data:-$out/data}
 trained=${sasrec:-$out/sasrec/rec}
-install compare,schemes,lora
+install schemes,lora
 SECONDS=0
 
 # ids_of ROW: sets `index`, the name of the row's IDs, and `ids`, their file.

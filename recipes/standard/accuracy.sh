@@ -28,7 +28,7 @@ parse_options "$@"
 [[ -f $data/items.jsonl ]] || die "$data has no items.jsonl; name a folder that idgr prep wrote"
 read -ra chosen <<< "$seeds"
 ((${#chosen[@]})) || die "--seeds names no seed"
-install compare,schemes
+install schemes
 SECONDS=0
 
 if begin 1 "give every item a textual ID"; then

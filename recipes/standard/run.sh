@@ -62,7 +62,7 @@ esac
 out=${out:-runs/standard-$dataset-$size-$seed}
 ready=$data
 data=${data:-$out/data}
-install compare,schemes
+install schemes
 SECONDS=0
 
 if begin 1 "split the data set"; then

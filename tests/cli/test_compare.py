@@ -142,11 +142,3 @@ def test_conflicts_are_found_before_any_file_is_read(
     monkeypatch.chdir(tmp_path)
     assert run(["compare", *words]) == 2
     assert hint in capsys.readouterr().err
-
-
-def test_without_scipy_the_extra_is_named(
-    files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("idgr.evaluation.significance.find_spec", lambda name: None)
-    assert run(["compare", "a.jsonl", "b.jsonl"]) == 1
-    assert "pip install 'idgr[compare]'" in capsys.readouterr().err

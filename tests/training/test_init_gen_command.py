@@ -129,3 +129,22 @@ def test_texts_are_cut_to_their_tokens_with_eos(small: Backbone) -> None:
     rows = generator_inputs(small.tokenizer, ["amber basil cedar delta", ""], 3)
     assert [len(row) for row in rows] == [3, 1]
     assert all(row[-1] == small.tokenizer.eos_token_id for row in rows)
+
+
+def test_without_epochs_there_is_a_floor_of_steps(
+    data: Path, small_folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # 8 of the 10 pairs are trained on, 4 a batch: 2 steps an epoch.
+    assert init_gen(data, data / "gen", "--min-steps", "13", "--batch-size", "4", model=small_folder) == 0
+    assert len(log_of(data / "gen")) == 7
+    assert "7 epochs" in capfd.readouterr().err
+    assert orjson.loads((data / "gen" / "run.json").read_bytes())["epochs"] == 7
+    assert init_gen(data, data / "five", "--min-steps", "3", "--batch-size", "4", model=small_folder) == 0
+    assert len(log_of(data / "five")) == 5
+
+
+def test_a_loss_above_the_ceiling_is_told(data: Path, small_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert init_gen(data, data / "gen", "--epochs", "1", "--max-loss", "0.5", model=small_folder) == 0
+    assert "above --max-loss 0.5" in capfd.readouterr().err
+    assert init_gen(data, data / "fine", "--epochs", "1", "--max-loss", "50", model=small_folder) == 0
+    assert "--max-loss" not in capfd.readouterr().err

@@ -25,9 +25,8 @@ MOST_SERIES = len(_COLOURS) * len(_STYLES)  # in one plot; more cannot be told a
 
 def check_packages() -> None:
     """Raise `IdgrError` where what a report needs is not installed."""
-    missing = [name for name in ("matplotlib", "scipy") if find_spec(name) is None]
-    if missing:
-        raise IdgrError(f"{missing[0]}, which a report needs, is not installed", "pip install 'idgr[report]'")
+    if find_spec("matplotlib") is None:
+        raise IdgrError("matplotlib, which a report needs, is not installed", "pip install 'idgr[report]'")
 
 
 def draw(found: Gathered, folder: Path) -> dict[str, list[str]]:

@@ -12,9 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from idgr.errors import IdgrError
 
 _TREES = ("semantic-tree", "behavior-tree", "dual")
-_NEEDED = {"shared": ("scipy",), "collaborative": ("scikit-learn",)} | dict.fromkeys(
-    ("semantic", *_TREES), ("scikit-learn", "faiss-cpu")
-)
+_NEEDED = {"collaborative": ("scikit-learn",)} | dict.fromkeys(("semantic", *_TREES), ("scikit-learn", "faiss-cpu"))
 
 
 def check_packages(scheme: str) -> None:
