@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from idgr.errors import IdgrError, UsageError
 from idgr.formats.jsonl import Lines
@@ -20,8 +19,11 @@ from idgr.formats.rec_folder import (
     read_recommender_facts,
 )
 from idgr.formats.records import Query, Recommendation, read_ids, read_sequences
+from idgr.progress import log
 
 if TYPE_CHECKING:
+    from idgr.decoding.options import SearchOptions
+    from idgr.decoding.trie import Trie
     from idgr.evaluation.recommending import Recommender
     from idgr.models.backbone import Backbone
     from idgr.prompts.histories import HistoryRenderer
@@ -44,6 +46,9 @@ TEXTUAL_OPTIONS: dict[str, Any] = {
 }
 
 
+Answer: TypeAlias = Callable[[Sequence[Query], Callable[[int], object]], list[Recommendation]]
+
+
 @dataclass(frozen=True)
 class Asked:
     """Who is asked.
@@ -51,7 +56,8 @@ class Asked:
     Attributes:
         known: the keys of the items that histories may hold; None for any.
         cure: what to do about an item that is not known.
-        answer: recommends for some histories, in their order.
+        n_items: how many items there are to recommend.
+        answer: recommends for some histories, in their order, and tells of each part that it is done.
         shown: what the model is shown of a history, where it can be written.
         expanded: how many prefixes exact search has expanded; None for another search.
         settled: options that were left to the model, and what they are.
@@ -59,7 +65,8 @@ class Asked:
 
     known: Container[str] | None
     cure: str
-    answer: Callable[[Sequence[Query]], list[Recommendation]]
+    n_items: int
+    answer: Answer
     shown: Callable[[Query], dict[str, Any]] | None = None
     expanded: Callable[[], int] | None = None
     settled: dict[str, Any] = field(default_factory=dict)
@@ -71,9 +78,10 @@ def ask_recommender(given: dict[str, Any]) -> Asked:
     return Asked(
         recommender.number,
         "give IDs that cover every history",
-        recommender.recommend,
+        len(recommender.item_keys),
+        _within_memory(recommender.recommend),
         _shower(recommender),
-        _expansion_counter(recommender),
+        _expansion_counter(recommender, asked=given["search"] == "exact"),
         {"normalize": recommender.search.options.normalize},
     )
 
@@ -111,18 +119,40 @@ def ask_item_model(given: dict[str, Any]) -> Asked:
     wanted = None if given["allow"] is None else _read_keys(given["allow"], set(keys))
     allowed = None if wanted is None else torch.tensor([item in wanted for item in keys], device=where)
 
-    def answer(queries: Sequence[Query]) -> list[Recommendation]:
+    def answer(queries: Sequence[Query], advance: Callable[[int], object]) -> list[Recommendation]:
         histories = [[number[item] for item in query.history] for query in queries]
         excluded = None if given["keep-history"] else [set(history) for history in histories]
         rankings = rank_items(
-            model, histories, given["k"], excluded=excluded, allowed=allowed, batch_size=given["batch-size"]
+            model,
+            histories,
+            given["k"],
+            excluded=excluded,
+            allowed=allowed,
+            batch_size=given["batch-size"],
+            advance=advance,
         )
         return [
             Recommendation(query.user_id, [keys[item] for item in ranking.items], ranking.scores)
             for query, ranking in zip(queries, rankings, strict=True)
         ]
 
-    return Asked(number, f"train the {_called(given['rec'])} with --items that cover every history", answer)
+    cure = f"train the {_called(given['rec'])} with --items that cover every history"
+    return Asked(number, cure, len(keys), _within_memory(answer))
+
+
+def _within_memory(answer: Answer) -> Answer:
+    """Tell in one line where the device has not the memory for a single history."""
+    import torch
+
+    def answered(queries: Sequence[Query], advance: Callable[[int], object]) -> list[Recommendation]:
+        try:
+            return answer(queries, advance)
+        except torch.OutOfMemoryError:
+            raise IdgrError(
+                "the device has not the memory for a single history", "give fewer --beams, or --device cpu"
+            ) from None
+
+    return answered
 
 
 def _recommender(given: dict[str, Any]) -> Recommender:
@@ -131,8 +161,7 @@ def _recommender(given: dict[str, Any]) -> Recommender:
 
     import torch
 
-    from idgr.decoding.beam import SearchOptions
-    from idgr.decoding.trie import build_trie, load_trie, save_trie
+    from idgr.decoding.trie import build_trie, load_trie
     from idgr.evaluation.recommending import Recommender, catalogue_fingerprint
     from idgr.evaluation.trained_prompts import causal_renderer_of, renderer_of, user_ids_of
     from idgr.models.backbone import load_backbone, load_causal_backbone
@@ -146,8 +175,7 @@ def _recommender(given: dict[str, Any]) -> Recommender:
     if not given["force"]:
         check_ids_known(facts, catalogue, rec, ids)
     exact = given["search"] == "exact"
-    beams = max(given["beams"], given["k"]) if exact else given["beams"]
-    options = SearchOptions(given["k"], beams, given["length-penalty"], given["normalize"] or facts.objective)
+    options = _search_options(given, facts.objective, len(catalogue))
     keys = [record.item_id for record in catalogue]
     allowed = None if given["allow"] is None else _read_keys(given["allow"], set(keys))
 
@@ -157,12 +185,12 @@ def _recommender(given: dict[str, Any]) -> Recommender:
         _adapt(backbone, given["adapter"], rec)
     backbone.model.to(device=where, dtype=torch.bfloat16 if given["precision"] == "bf16" else torch.float32)
     fingerprint = catalogue_fingerprint(catalogue, backbone.tokenizer) if trie_file is not None else ""
-    trie = load_trie(trie_file, fingerprint) if trie_file is not None and Path(trie_file).exists() else None
+    trie = load_trie(trie_file, fingerprint) if trie_file is not None else None
     if trie is None:
         rows = id_tokens(backbone.tokenizer, [record.id for record in catalogue])
         trie = build_trie(rows, backbone.tokenizer.eos_token_id)
         if trie_file is not None:
-            save_trie(trie, trie_file, fingerprint)
+            _keep_trie(trie, trie_file, fingerprint)
     else:
         rows = trie.tokens()
     strange = bool(given["force"])
@@ -187,6 +215,28 @@ def _recommender(given: dict[str, Any]) -> Recommender:
     )
 
 
+def _search_options(given: dict[str, Any], objective: str, n_items: int) -> SearchOptions:
+    """The search as asked for, with no more items and prefixes than the catalogue has."""
+    from idgr.decoding.options import SearchOptions
+
+    k, beams = given["k"], given["beams"]
+    if beams > n_items and beams != TEXTUAL_OPTIONS["beams"]:
+        log(f"recommend: --beams {beams} is more than the {n_items} items of the catalogue, so that many are followed")
+    if given["search"] == "exact" or k > n_items:
+        beams = max(beams, k)
+    return SearchOptions(min(k, n_items), min(beams, n_items), given["length-penalty"], given["normalize"] or objective)
+
+
+def _keep_trie(trie: Trie, path: str, fingerprint: str) -> None:
+    from idgr.decoding.trie import save_trie
+    from idgr.formats.lock import HeldError
+
+    try:
+        save_trie(trie, path, fingerprint)
+    except HeldError:
+        log(f"recommend: another run is writing {path}, so this one keeps its prefix tree to itself")
+
+
 def _adapt(backbone: Backbone, adapter: str, rec: str) -> None:
     """Merge an adapter into a recommender, in memory."""
     from idgr.formats.adapter_folder import check_base
@@ -209,12 +259,12 @@ def _shower(recommender: Recommender) -> Callable[[Query], dict[str, Any]]:
     return shown
 
 
-def _expansion_counter(recommender: Recommender) -> Callable[[], int] | None:
-    """Tells how many prefixes exact search has expanded; None for another search."""
+def _expansion_counter(recommender: Recommender, *, asked: bool) -> Callable[[], int] | None:
+    """Tells how many prefixes exact search has expanded; None where it was not asked for."""
     from idgr.decoding.exact import ExactSearch
 
     search = recommender.search
-    return (lambda: search.expanded) if isinstance(search, ExactSearch) else None
+    return (lambda: search.expanded) if asked and isinstance(search, ExactSearch) else None
 
 
 def ask_baseline(given: dict[str, Any]) -> Asked:
@@ -227,16 +277,18 @@ def ask_baseline(given: dict[str, Any]) -> Asked:
     model = fit_markov(sequences) if given["baseline"] == "markov" else fit_popularity(sequences)
     allowed = known if allow is None else _read_keys(allow, known)
 
-    def answer(queries: Sequence[Query]) -> list[Recommendation]:
+    def answer(queries: Sequence[Query], advance: Callable[[int], object]) -> list[Recommendation]:
         rows = []
         for query in queries:
             left_out = () if given["keep-history"] else frozenset(query.history)
             items = model.recommend(query.history, given["k"], leave_out=left_out, allowed=allowed)
             # Neither rule has a score that could be compared between users: minus the place in the list.
             rows.append(Recommendation(query.user_id, items, [-float(place) for place in range(1, len(items) + 1)]))
+            advance(1)
         return rows
 
-    return Asked(known, "give IDs that cover every history", answer)
+    n_items = len({item for sequence in sequences for item in sequence})
+    return Asked(known, "give IDs that cover every history", n_items, answer)
 
 
 def _read_keys(path: str, known: set[str] | None) -> set[str]:

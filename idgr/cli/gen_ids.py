@@ -16,7 +16,7 @@ from idgr.errors import UsageError
 from idgr.formats.jsonl import STDIN, STDOUT, dump_line, replace_file
 from idgr.formats.records import Item, ItemId
 from idgr.formats.run_info import RunInfo, hash_input
-from idgr.progress import log, progress
+from idgr.progress import Progress, log
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -200,7 +200,11 @@ def _load(model: str, device: str) -> Backbone:
 
 
 def _watched(batches: Sequence[list[int]]) -> Iterator[list[int]]:
-    return progress(batches, "gen-ids", unit="batches")
+    """Batches of searches: one for each item, then one for each that has to be made again or tried further."""
+    with Progress("gen-ids", total=sum(map(len, batches)), unit="items") as shown:
+        for batch in batches:
+            yield batch
+            shown.advance(len(batch))
 
 
 def _by_model(

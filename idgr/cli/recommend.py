@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from itertools import islice
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from idgr.cli.answers import ask_baseline, ask_item_model, ask_recommender, check_item_model_options
+from idgr.decoding.options import SearchOptions
 from idgr.errors import UsageError
-from idgr.formats.jsonl import STDIN, STDOUT, dump_line, read_jsonl, replace_file
+from idgr.formats.jsonl import STDIN, STDOUT, Lines, dump_line, is_stream, read_jsonl, replace_file
 from idgr.formats.rec_folder import item_model_type
 from idgr.formats.records import Query
 from idgr.formats.run_info import RunInfo
-from idgr.progress import log, progress
+from idgr.progress import Progress, log
+
+if TYPE_CHECKING:
+    from idgr.ids.shards import Shard
 
 # So many batches are read before they are sorted by length; a batch of one answers line by line.
 _BATCHES_A_BLOCK = 16
+_MOST = 2**63 - 1  # what a record of the run can hold as a number
 
 
 def recommend(
     histories: Annotated[
-        str, typer.Argument(metavar="HISTORIES", help="test.jsonl, or any user_id and history a line; - for stdin.")
+        str,
+        typer.Argument(
+            metavar="HISTORIES", help="test.jsonl, train.jsonl, or any user_id and history a line; - for stdin."
+        ),
     ],
     rec: Annotated[
         str | None,
@@ -38,14 +47,15 @@ def recommend(
         str | None,
         typer.Option("--adapter", help="An adapter of `idgr train-adapter`, of this --rec; off if not given."),
     ] = None,
-    k: Annotated[int, typer.Option("-k", help="Items for each history.")] = 10,
-    beams: Annotated[int, typer.Option("--beams", help="Prefixes that beam search follows.")] = 20,
+    k: Annotated[int, typer.Option("-k", max=_MOST, help="Items for each history.")] = 10,
+    beams: Annotated[int, typer.Option("--beams", max=_MOST, help="Prefixes that beam search follows.")] = 20,
     normalize: Annotated[
         Literal["full", "trie"] | None,
         typer.Option("--normalize", help="Softmax over vocabulary or valid children; as trained if not given."),
     ] = None,
     length_penalty: Annotated[
-        float, typer.Option("--length-penalty", help="A score is divided by its ID's length to this power.")
+        float,
+        typer.Option("--length-penalty", help="A score is divided by its ID's length to this power, from -10 to 10."),
     ] = 0.0,
     search: Annotated[
         Literal["beam", "exact"], typer.Option("--search", help="Beam search, or the proven best items.")
@@ -53,6 +63,10 @@ def recommend(
     keep_history: Annotated[
         bool, typer.Option("--keep-history", help="Items of the history may be recommended again.")
     ] = False,
+    unknown: Annotated[
+        Literal["error", "drop"],
+        typer.Option("--unknown", help="An item of a history that is not in the catalogue: stop, or leave it out."),
+    ] = "error",
     allow: Annotated[str | None, typer.Option("--allow", help="Only the items of this file, one key a line.")] = None,
     template: Annotated[int, typer.Option("--template", help="Which of the recommender's templates, from 0.")] = 0,
     gen: Annotated[
@@ -69,7 +83,10 @@ def recommend(
         str | None, typer.Option("--trie", help="Keep the prefix tree of the IDs here from one run to the next.")
     ] = None,
     batch_size: Annotated[
-        int, typer.Option("--batch-size", min=1, help="Histories at a time; with 1 each line is answered at once.")
+        int,
+        typer.Option(
+            "--batch-size", min=1, max=10**6, help="Histories at a time; with 1 each line is answered at once."
+        ),
     ] = 32,
     shard: Annotated[
         str | None, typer.Option("--shard", metavar="I/N", help="Only every Nth history, from the Ith.")
@@ -110,29 +127,27 @@ def recommend(
         asked = ask_recommender(given)
     run.options |= asked.settled
 
-    def parse(row: dict[str, Any]) -> Query:
-        query = Query.parse(row | {"target": None})  # a target has no way to what is recommended
-        for item in query.history:
-            if asked.known is not None and item not in asked.known:
-                raise ValueError(f"unknown item {item!r}; {asked.cure}")
-        return query
-
-    stream: Iterable[Query] = read_jsonl(histories, parse)
-    if part is not None:
-        stream = islice(stream, part.number - 1, None, part.of)
+    if k > asked.n_items:
+        log(f"recommend: -k {k} is more than the {asked.n_items} items that there are to recommend")
+    reader = _Reader(asked.known, asked.cure, drop=unknown == "drop")
     block = 1 if batch_size == 1 else batch_size * _BATCHES_A_BLOCK
     short = done = 0
     with ExitStack() as files:
         written = files.enter_context(replace_file(output))
         written_prompts = files.enter_context(replace_file(prompts)) if prompts is not None else None
-        for queries in _blocks(progress(stream, "recommend", unit="histories"), block):
-            for row in asked.answer(queries):
+        total = _count(histories, part)
+        shown = files.enter_context(Progress("recommend", total=total, unit="histories"))
+        for queries in _blocks(reader.read(histories, part), block):
+            for row in asked.answer(queries, shown.advance):
                 written.write(dump_line(row.row()))
                 short += len(row.items) < k
                 done += 1
             written.flush()
             if written_prompts is not None and asked.shown is not None:
                 written_prompts.writelines(dump_line(asked.shown(query)) for query in queries)
+    if reader.dropped:
+        empty = f", {reader.emptied} of which are empty now" if reader.emptied else ""
+        log(f"recommend: left {reader.dropped} unknown items out of {reader.changed} of {done} histories{empty}")
     if short:
         log(f"recommend: {short} of {done} histories have fewer than {k} items")
     if done and asked.expanded is not None:
@@ -141,6 +156,62 @@ def recommend(
     run.write(output)
     if prompts is not None:
         run.write(prompts)
+
+
+@dataclass
+class _Reader:
+    """Reads histories, and counts what it leaves out of them.
+
+    Attributes:
+        known: the keys of the items that histories may hold; None for any.
+        cure: what to do about an item that is not known.
+        drop: whether to leave such an item out.
+        dropped: how many times one was left out.
+        changed: of how many histories.
+        emptied: how many of those had no other items.
+    """
+
+    known: Container[str] | None
+    cure: str
+    drop: bool
+    dropped: int = 0
+    changed: int = 0
+    emptied: int = 0
+
+    def read(self, path: str, part: Shard | None) -> Iterator[Query]:
+        """The histories of a file, or a part of them. Raises `IdgrError` at the first line that is wrong."""
+        stream: Iterable[tuple[Query, int]] = read_jsonl(path, self._parse)
+        if part is not None:
+            stream = islice(stream, part.number - 1, None, part.of)
+        for query, n_unknown in stream:
+            if n_unknown:
+                self.dropped += n_unknown
+                self.changed += 1
+                self.emptied += not query.history
+            yield query
+
+    def _parse(self, row: dict[str, Any]) -> tuple[Query, int]:
+        """A history, and how many unknown items it had."""
+        if "history" not in row and "scores" not in row and "items" in row:  # a line of train.jsonl, none of recs.jsonl
+            row = row | {"history": row["items"]}
+        query = Query.parse(row | {"target": None})  # a target has no way to what is recommended
+        if self.known is None:
+            return query, 0
+        kept = []
+        for item in query.history:
+            if item in self.known:
+                kept.append(item)
+            elif not self.drop:
+                raise ValueError(f"unknown item {item!r}; {self.cure}, or leave such items out with --unknown drop")
+        return Query(query.user_id, kept), len(query.history) - len(kept)
+
+
+def _count(path: str, part: Shard | None) -> int | None:
+    """How many histories a file holds, or a part of it; None where it can be read only once."""
+    if path == STDIN or is_stream(path):
+        return None
+    n = sum(1 for _ in Lines(path))
+    return n if part is None else len(part.places(n))
 
 
 def _check_conflicts(
@@ -157,6 +228,12 @@ def _check_conflicts(
         raise UsageError("-o, --prompts and --trie name the same file", "give each its own")
     if given["k"] < 1:
         raise UsageError(f"-k {given['k']}", "ask for at least one item")
+    if given["beams"] < 1:
+        raise UsageError(f"--beams {given['beams']}", "follow at least one prefix")
+    SearchOptions(1, 1, given["length-penalty"])
+    trie = given["trie"]
+    if trie is not None and (trie.endswith(".gz") or is_stream(trie)):
+        raise UsageError(f"--trie {trie}: a prefix tree is mapped from a plain file", "give it another name")
     if baseline is None:
         of_items = inputs["rec"] is not None and item_model_type(inputs["rec"]) is not None
         if inputs["rec"] is None or (inputs["ids"] is None and not of_items):

@@ -10,7 +10,7 @@ the result is ever stopped. Knows nothing of item keys, prompts' text or files.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,40 +22,16 @@ import torch
 from idgr.decoding.closing import items_below
 from idgr.decoding.decoder import Decoder
 from idgr.decoding.expansion import NEVER, Expansion
+from idgr.decoding.options import SearchOptions as SearchOptions
 from idgr.decoding.tree import Tree
 from idgr.decoding.trie import Trie
-from idgr.errors import IdgrError, UsageError
+from idgr.errors import IdgrError
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
 
-
-@dataclass(frozen=True)
-class SearchOptions:
-    """How to search and what to return.
-
-    Attributes:
-        k: how many items to return.
-        beams: how many prefixes to follow, at least k.
-        length_penalty: p in score = sum of log-probabilities / (number of tokens with EOS) ** p.
-        normalize: "full" for the softmax over the whole vocabulary (Eq. 2), "trie" for one over the valid children.
-
-    Raises:
-        UsageError: a number or name is out of range, or k is above beams.
-    """
-
-    k: int = 10
-    beams: int = 20
-    length_penalty: float = 0.0
-    normalize: str = "full"
-
-    def __post_init__(self) -> None:
-        if self.k < 1:
-            raise UsageError(f"-k {self.k} is below 1", "ask for at least one item")
-        if self.beams < self.k:
-            raise UsageError(f"--beams {self.beams} is below -k {self.k}", f"give --beams {self.k} or more")
-        if self.normalize not in ("full", "trie"):
-            raise UsageError(f"--normalize {self.normalize!r} is unknown", "give full or trie")
+# So many attention weights of a layer may be asked for in a step; with more, fewer users are searched at a time.
+_MOST_WEIGHTS = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -79,6 +55,7 @@ def beam_search(
     excluded: Sequence[Collection[int]] | None = None,
     allowed: npt.NDArray[np.bool_] | None = None,
     batch_size: int = 32,
+    advance: Callable[[int], object] | None = None,
 ) -> list[Ranking]:
     """The best items of each user, by the score of their IDs given the user's prompt.
 
@@ -90,14 +67,17 @@ def beam_search(
         excluded: for each user, items that must not be returned.
         allowed: [I] which items may be returned at all.
         batch_size: users at a time; the result does not depend on it but for rounding.
+        advance: told the number of users of each batch that is done.
 
     Returns:
         A ranking for each prompt, in their order. Equal scores are in the order of the IDs' tokens.
 
     Raises:
-        IdgrError: the tree holds tokens that the model does not know, or the model's scores are not numbers.
+        IdgrError: the tree holds tokens that the model does not know, or the model's scores are not finite numbers.
+        torch.OutOfMemoryError: the device has not the memory for a single user.
     """
-    return BeamSearch(model, trie, options, allowed=allowed).search(prompts, excluded, batch_size=batch_size)
+    search = BeamSearch(model, trie, options, allowed=allowed)
+    return search.search(prompts, excluded, batch_size=batch_size, advance=advance)
 
 
 class BeamSearch:
@@ -128,26 +108,45 @@ class BeamSearch:
         excluded: Sequence[Collection[int]] | None = None,
         *,
         batch_size: int = 32,
+        advance: Callable[[int], object] | None = None,
     ) -> list[Ranking]:
         """A ranking for each prompt, in their order; see `beam_search`."""
         results: list[Ranking | None] = [None] * len(prompts)
         by_length = sorted(range(len(prompts)), key=lambda user: -len(prompts[user]))
+        batch_size = min(batch_size, self._most_users())
         first = 0
         with evaluating(self.model):
             while first < len(prompts):
                 users = by_length[first : first + batch_size]
                 barred = self.tree.barred([excluded[user] if excluded is not None else () for user in users])
-                try:
-                    found = self._batch([prompts[user] for user in users], barred)
-                except torch.OutOfMemoryError:
-                    if len(users) == 1:
-                        raise
+                found = self._if_there_is_room([prompts[user] for user in users], barred)
+                if found is None:
+                    torch.cuda.empty_cache()  # what the batch held has no names any more
                     batch_size = len(users) // 2
                     continue
                 for user, one in zip(users, found, strict=True):
                     results[user] = one
                 first += len(users)
+                if advance is not None:
+                    advance(len(users))
         return [one for one in results if one is not None]
+
+    def _most_users(self) -> int:
+        """So many users at a time at most; far more than any batch but where there are hundreds of beams."""
+        K = self.options.beams
+        return max(1, _MOST_WEIGHTS // (K * K * self.tree.depth * self.decoder.n_heads))
+
+    def _if_there_is_room(
+        self, prompts: Sequence[Sequence[int]], barred_BE: torch.Tensor | None
+    ) -> list[Ranking] | None:
+        """None where the device has not the memory for several users. The fault and its traceback, which hold on to all
+        that the batch has made, are gone by then."""
+        try:
+            return self._batch(prompts, barred_BE)
+        except torch.OutOfMemoryError:
+            if len(prompts) == 1:
+                raise
+            return None
 
     def _batch(self, prompts: Sequence[Sequence[int]], barred_BE: torch.Tensor | None) -> list[Ranking]:
         options, tree, K = self.options, self.tree, self.options.beams

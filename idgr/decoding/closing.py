@@ -153,7 +153,7 @@ def _log_probs(expansion: Expansion, prefixes: Prefixes, walk: _Walk, asked_BTK:
         log_prob_N -= decoder.log_normaliser(hidden_RD)[row_N]
     else:
         log_prob_N -= log_sums(log_prob_N, row_N, len(hidden_RD))
-    expansion.broken |= log_prob_N.isnan().any()
+    expansion.watch(log_prob_N)
     return result.view(-1).index_copy_(0, child_N, log_prob_N).view(B, T, K)
 
 

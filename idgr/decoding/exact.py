@@ -9,7 +9,7 @@ which beams are judged. Knows nothing of item keys, prompts' text or files.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from idgr.decoding.beam import Ranking, SearchOptions, best_places, check_tokens, evaluating, ranking
+from idgr.decoding.beam import Ranking, best_places, check_tokens, evaluating, ranking
 from idgr.decoding.decoder import Decoder
 from idgr.decoding.expansion import NEVER, Expansion, Prefixes
+from idgr.decoding.options import SearchOptions
 from idgr.decoding.tree import Tree
 from idgr.decoding.trie import Trie
 
@@ -84,16 +85,20 @@ class ExactSearch:
         excluded: Sequence[Collection[int]] | None = None,
         *,
         batch_size: int = 1,
+        advance: Callable[[int], object] | None = None,
     ) -> list[Ranking]:
         """A ranking for each prompt, in their order, with the number of nodes expanded.
 
-        Users are searched one after the other, whatever `batch_size`, since each needs passes of its own.
+        Users are searched one after the other, whatever `batch_size`, since each needs passes of its own; `advance` is
+        told of each.
         """
+        found = []
         with evaluating(self.model):
-            return [
-                self._user(prompt, self.tree.barred([excluded[user] if excluded is not None else ()]))
-                for user, prompt in enumerate(prompts)
-            ]
+            for user, prompt in enumerate(prompts):
+                found.append(self._user(prompt, self.tree.barred([excluded[user] if excluded is not None else ()])))
+                if advance is not None:
+                    advance(1)
+        return found
 
     def _user(self, prompt: Sequence[int], barred_BE: torch.Tensor | None) -> Ranking:
         k, tree = self.options.k, self.tree
@@ -133,8 +138,6 @@ class ExactSearch:
                 at_root=bool(node.node[0] == 0),
             )
             children = expansion.children(prefixes, prefixes.live)
-            if prefixes.at_root:
-                expansion.check()
             new_slot = prefixes.slot[0] + (past.used - len(slots))
             if expansion.memory.used > len(slots):
                 slot_above = torch.cat([slot_above, _blocks_above(prefixes, node.above, len(slots), past.used)])
@@ -158,6 +161,7 @@ class ExactSearch:
             above = torch.where(waiting, node.above[parent], new_slot[parent])
             found = _Open(score, child, depth, begin, begin_depth, above)
             opened = opened.join(found.take(reached & ~leaf))
+        expansion.check()
         self.expanded += expansions
         items = tree.item[tree.rank_of(done_node).cpu().numpy()].tolist()
         return ranking(items, done_score.tolist(), expansions)

@@ -71,7 +71,7 @@ class Expansion:
 
     Attributes:
         evaluated: the tokens that went through the decoder.
-        broken: [] whether the model gave scores that are not numbers.
+        broken: [] whether the model gave scores that are not finite numbers.
 
     Args:
         full: the softmax over the whole vocabulary (Eq. 2 and 3) instead of one over the valid children.
@@ -122,12 +122,15 @@ class Expansion:
             prefixes: changed in place where blocks are evaluated.
             active_BK: of which prefixes.
             least: there is place for so many children at least.
+
+        Raises:
+            IdgrError: what was asked before has given scores that are not finite numbers.
         """
         n_children = self.tree.n_children(prefixes.node) * active_BK
         several = n_children * (n_children > 1)
         length_BK = (n_children > 0).long() if self.full else self.tree.block(prefixes.begin) * (several > 0)
-        # All sizes of this step, in the only question that it asks the device.
-        L, Q, R, P, N, n_choices = torch.stack(
+        # All sizes of this step, and how the last one went, in the only question that it asks the device.
+        L, Q, R, P, N, n_choices, broken = torch.stack(
             [
                 length_BK.max(),
                 length_BK.sum(1).max(),
@@ -135,16 +138,26 @@ class Expansion:
                 n_children.sum(1).max(),
                 n_children.sum(),
                 several.sum(),
+                self.broken.long(),
             ]
         ).tolist()
+        if broken:
+            raise _not_numbers()
         if R:
             self._evaluate(prefixes, length_BK, L, Q, R)
         return self._score(prefixes, n_children, max(P, least), N, N if self.full else n_choices)
 
     def check(self) -> None:
-        """Raise `IdgrError` if the scores were not numbers. It waits for the device."""
+        """Raise `IdgrError` if the scores were not finite numbers. It waits for the device."""
         if bool(self.broken):
-            raise IdgrError("the model's scores are not numbers", "train it again, with a lower learning rate")
+            raise _not_numbers()
+
+    def watch(self, log_prob_N: torch.Tensor) -> None:
+        """Note whether all of some log-probabilities are finite, without waiting for the device.
+
+        A node whose log-probability is minus infinity would vanish with all items below it, and nobody would know.
+        """
+        self.broken |= ~log_prob_N.isfinite().all()
 
     def _evaluate(self, prefixes: Prefixes, length_BK: torch.Tensor, L: int, Q: int, R: int) -> None:
         memory, tree = self.memory, self.tree
@@ -192,7 +205,7 @@ class Expansion:
             logit_BN = (memory.hidden[:, 0] @ head_VD[tree.token[1 : N // B + 1].long()].T).float()
             sum_B1 = self.normaliser[:, :1] if self.full else logit_BN.logsumexp(1, keepdim=True)
             log_prob_N = (logit_BN - sum_B1).flatten()
-            self.broken = log_prob_N.isnan().any()
+            self.watch(log_prob_N)
         else:
             log_prob_N = child_N.new_zeros(N, dtype=torch.float32)
             if n_scored:
@@ -205,6 +218,7 @@ class Expansion:
                     logit -= self.normaliser.gather(1, slot_BK).flatten()[row]
                 else:
                     logit -= log_sums(logit, row, B * K)
+                self.watch(logit)
                 log_prob_N.index_copy_(0, place, logit)
 
         return Children(
@@ -213,6 +227,10 @@ class Expansion:
             log_prob=log_prob_N.new_full((B * P,), NEVER).index_copy_(0, cell_N, log_prob_N).view(B, P),
             n=N,
         )
+
+
+def _not_numbers() -> IdgrError:
+    return IdgrError("the model's scores are not numbers", "train it again, with a lower learning rate")
 
 
 def runs(count: torch.Tensor, total: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -13,6 +13,7 @@ Knows token sequences only; the text of an ID and the search over the tree live 
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -125,6 +126,8 @@ class Trie:
 
 
 _ARRAYS = [field.name for field in fields(Trie) if field.name != "eos"]
+_CHECKSUM = "crc32"
+_MOST_HEADER = 1 << 20  # bytes; it has a few hundred
 
 
 def build_trie(ids: Sequence[Sequence[int]], eos: int) -> Trie:
@@ -187,36 +190,64 @@ def save_trie(trie: Trie, path: str | os.PathLike[str], fingerprint: str) -> Non
     """
     from safetensors.numpy import save
 
-    metadata = {"fingerprint": fingerprint, "eos": str(trie.eos)}
+    metadata = {"fingerprint": fingerprint, "eos": str(trie.eos), _CHECKSUM: _checksum(trie)}
     with replace_file(path) as stream:
         stream.write(save({name: getattr(trie, name) for name in _ARRAYS}, metadata))
 
 
 def load_trie(path: str | os.PathLike[str], fingerprint: str) -> Trie | None:
-    """The tree that `save_trie` wrote, mapped into memory; None if it is of other IDs or another tokenizer.
+    """The tree that `save_trie` wrote, mapped into memory after one reading of it all.
+
+    Returns:
+        None if there is no such file, or the tree is of other IDs or another tokenizer, or without a checksum.
 
     Raises:
-        IdgrError: the file is not such a tree.
+        IdgrError: the file is not such a tree, or it is damaged.
     """
     try:
-        with open(path, "rb") as stream:
-            size = int.from_bytes(stream.read(8), "little")
-            header = orjson.loads(stream.read(min(size, 1 << 20)))
+        size, header = _read_header(path)
         metadata = header["__metadata__"]
-        if metadata["fingerprint"] != fingerprint:
+        if metadata["fingerprint"] != fingerprint or _CHECKSUM not in metadata:
             return None
         arrays = {}
         for name in _ARRAYS:
             begin, end = header[name]["data_offsets"]
-            if header[name]["dtype"] != "I32":
-                raise ValueError(f"{name} is {header[name]['dtype']}")
+            if header[name]["dtype"] != "I32" or not 0 <= begin < end:
+                raise ValueError(f"{name} is {header[name]['dtype']} from {begin} to {end}")
             # Copied on write, since tensors must be writable; nobody writes.
             arrays[name] = np.memmap(path, np.int32, "c", 8 + size + begin, ((end - begin) // 4,))
-        return Trie(eos=int(metadata["eos"]), **arrays)
-    except (OSError, ValueError, KeyError, TypeError) as fault:
+        trie = Trie(eos=int(metadata["eos"]), **arrays)
+        if _checksum(trie) != metadata[_CHECKSUM]:
+            raise ValueError("its content is not what was written")
+        return trie
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as fault:
         raise IdgrError(
-            f"is not a prefix tree of idgr ({fault})", "remove it or give another file", where=path
+            f"is not a prefix tree of idgr, or damaged ({fault})", "delete it, and it is made again", where=path
         ) from None
+
+
+def _read_header(path: str | os.PathLike[str]) -> tuple[int, dict[str, Any]]:
+    """The header's size in bytes, and the header. Raises `ValueError` where the file is not as long as it tells."""
+    with open(path, "rb") as stream:
+        length = os.fstat(stream.fileno()).st_size
+        size = int.from_bytes(stream.read(8), "little")
+        if size > min(length, _MOST_HEADER):
+            raise ValueError(f"a header of {size} bytes")
+        header = orjson.loads(stream.read(size))
+    told = 8 + size + max(header[name]["data_offsets"][1] for name in _ARRAYS)
+    if told != length:
+        raise ValueError(f"{length} bytes, where its header tells of {told}")
+    return size, header
+
+
+def _checksum(trie: Trie) -> str:
+    """Over all that a search reads of the tree: lengths, tokens, places. It finds accidents, not forgeries."""
+    total = zlib.crc32(f"{trie.eos} {[len(getattr(trie, name)) for name in _ARRAYS]}".encode())
+    for name in _ARRAYS:
+        total = zlib.crc32(np.ascontiguousarray(getattr(trie, name), dtype="<i4").data, total)
+    return f"{total:08x}"
 
 
 def _padded(ids: Sequence[Sequence[int]], eos: int) -> tuple[Ints, npt.NDArray[np.int64]]:

@@ -7,7 +7,7 @@ Shape letters: B histories, I items.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from idgr.errors import IdgrError
 from idgr.models.item_models import ItemModel, pad_histories
 
 Ints = npt.NDArray[np.int64]
@@ -36,6 +37,7 @@ def rank_items(
     excluded: Sequence[Collection[int]] | None = None,
     allowed: Tensor | None = None,
     batch_size: int = 256,
+    advance: Callable[[int], object] | None = None,
 ) -> list[ItemRanking]:
     """The k best items after each history, fewer where there are no more.
 
@@ -45,23 +47,69 @@ def rank_items(
         excluded: for each history, what may not be returned.
         allowed: [I], bool, on the model's device: which items may be returned; None for all.
         batch_size: histories at a time; those of similar length go together.
+        advance: told the number of histories of each batch that is done.
+
+    Raises:
+        IdgrError: the model's scores are not finite numbers.
+        torch.OutOfMemoryError: the device has not the memory for a single history.
     """
     rows = [np.asarray(history, dtype=np.int64) for history in histories]
     order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
     found: dict[int, ItemRanking] = {}
-    with torch.inference_mode():
-        for begin in range(0, len(order), batch_size):
-            batch = order[begin : begin + batch_size]
-            scores_BI = _log_probabilities(model, [rows[row] for row in batch])
-            if excluded is not None:
-                _leave_out(scores_BI, [excluded[row] for row in batch])
-            if allowed is not None:
-                scores_BI[:, ~allowed] = -torch.inf
-            best = scores_BI.topk(min(k, scores_BI.shape[1]), dim=1)
-            for row, items, scores in zip(batch, best.indices.tolist(), best.values.tolist(), strict=True):
-                n = sum(score > -torch.inf for score in scores)
-                found[row] = ItemRanking(items[:n], scores[:n])
+    begin = 0
+    while begin < len(order):
+        batch = order[begin : begin + batch_size]
+        left_out = None if excluded is None else [excluded[row] for row in batch]
+        rankings = _if_there_is_room(model, [rows[row] for row in batch], k, left_out, allowed)
+        if rankings is None:
+            torch.cuda.empty_cache()  # what the batch held has no names any more
+            batch_size = len(batch) // 2
+            continue
+        found.update(zip(batch, rankings, strict=True))
+        begin += len(batch)
+        if advance is not None:
+            advance(len(batch))
     return [found[row] for row in range(len(rows))]
+
+
+def _if_there_is_room(
+    model: ItemModel,
+    histories: Sequence[Ints],
+    k: int,
+    excluded: Sequence[Collection[int]] | None,
+    allowed: Tensor | None,
+) -> list[ItemRanking] | None:
+    """The rankings of a batch; None where the device has not the memory for several histories."""
+    try:
+        return _rank(model, histories, k, excluded, allowed)
+    except torch.OutOfMemoryError:
+        if len(histories) == 1:
+            raise
+        return None
+
+
+@torch.inference_mode()
+def _rank(
+    model: ItemModel,
+    histories: Sequence[Ints],
+    k: int,
+    excluded: Sequence[Collection[int]] | None,
+    allowed: Tensor | None,
+) -> list[ItemRanking]:
+    scores_BI = _log_probabilities(model, histories)
+    finite = scores_BI.isfinite().all()
+    if excluded is not None:
+        _leave_out(scores_BI, excluded)
+    if allowed is not None:
+        scores_BI[:, ~allowed] = -torch.inf
+    best = scores_BI.topk(min(k, scores_BI.shape[1]), dim=1)
+    if not finite:
+        raise IdgrError("the model's scores are not numbers", "train it again, with a lower learning rate")
+    rankings = []
+    for items, scores in zip(best.indices.tolist(), best.values.tolist(), strict=True):
+        n = sum(score > -torch.inf for score in scores)
+        rankings.append(ItemRanking(items[:n], scores[:n]))
+    return rankings
 
 
 def _log_probabilities(model: ItemModel, histories: Sequence[Ints]) -> Tensor:

@@ -6,7 +6,7 @@ Knows item keys, IDs as token lists and prompts; files and the command line it d
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from idgr.models.backbone import Backbone
+
+
+# Beam search holds what it knows of a user's prefixes in tables of prefixes by prefixes.
+_WIDEST = 256
 
 
 class Recommender:
@@ -65,20 +69,33 @@ class Recommender:
         self.number = {item: i for i, item in enumerate(self.item_keys)}
         self.renderer, self.template, self.keep_history, self.batch_size = renderer, template, keep_history, batch_size
         mask = None if allowed is None else np.array([item in allowed for item in self.item_keys], dtype=bool)
-        search = ExactSearch if exact else BeamSearch
+        # With room for all items, beam search drops nothing, so what it finds is what exact search proves, which needs
+        # no memory for all of them at once.
+        whole = options.beams >= len(self.item_keys) > _WIDEST
+        search = ExactSearch if exact or whole else BeamSearch
         self.search: BeamSearch | ExactSearch = search(backbone.model, trie, options, allowed=mask)
 
     def prompt(self, query: Query) -> list[int]:
         """The tokens that the model reads for a history."""
         return self.renderer.render([self.number[item] for item in query.history], self.template).tokens
 
-    def recommend(self, queries: Sequence[Query]) -> list[Recommendation]:
-        """The best items after each history, in the order given; the histories' items must be of the catalogue."""
+    def recommend(
+        self, queries: Sequence[Query], advance: Callable[[int], object] | None = None
+    ) -> list[Recommendation]:
+        """The best items after each history, in the order given; the histories' items must be of the catalogue.
+
+        Args:
+            advance: told the number of histories of each batch that is done.
+
+        Raises:
+            IdgrError: the model's scores are not finite numbers.
+            torch.OutOfMemoryError: the device has not the memory for a single history.
+        """
         excluded = [() if self.keep_history else {self.number[item] for item in query.history} for query in queries]
         histories = [[self.number[item] for item in query.history] for query in queries]
         prompts = self.renderer.render_all(histories, [self.template] * len(queries))
         rankings: list[Ranking] = self.search.search(
-            [prompt.tokens for prompt in prompts], excluded, batch_size=self.batch_size
+            [prompt.tokens for prompt in prompts], excluded, batch_size=self.batch_size, advance=advance
         )
         return [
             Recommendation(query.user_id, [self.item_keys[item] for item in ranking.items], ranking.scores)

@@ -85,7 +85,7 @@ class Candidates:
         close = [place for place, result in enumerate(found) if result is not None and result.margin < self.close]
         self.n_searches += len(wanted)
         self.n_close += len(close)
-        for batch in self._batches(wanted, close):
+        for batch in watch(self._batches(wanted, close)):
             self._fill(found, wanted, batch, self._double, self._encoded_in_double)
         for place in close:
             result = found[place]

@@ -17,6 +17,8 @@ from idgr.errors import IdgrError, UsageError
 from idgr.formats.jsonl import read_jsonl
 from idgr.formats.records import Item, key
 
+_MOST_DIGITS = 9
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -32,7 +34,8 @@ class Shard:
 def parse_shard(text: str) -> Shard:
     """`I/N`, with I from 1 to N. Raises `UsageError` otherwise."""
     number, slash, of = text.partition("/")
-    if not (slash and number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+    numbers = number.isdecimal() and of.isdecimal() and max(len(number), len(of)) <= _MOST_DIGITS
+    if not (slash and numbers and 1 <= int(number) <= int(of)):
         raise UsageError(f"--shard {text} is not I/N with I from 1 to N", "give 1/4, 2/4, 3/4 and 4/4, for instance")
     return Shard(int(number), int(of))
 

@@ -14,6 +14,7 @@ import numpy as np
 from idgr.evaluation.item_ranking import rank_items
 from idgr.evaluation.metrics import hit_rate, ndcg, target_ranks
 from idgr.models.item_models import ItemModel
+from idgr.progress import Progress
 from idgr.training.distributed import Team
 from idgr.training.loop import run_epochs
 from idgr.training.options import LoopOptions
@@ -89,7 +90,8 @@ def validation(model: ItemModel, users: Users, team: Team | None = None) -> Call
     histories, seen = [history for history, _ in mine], [set(history) for history, _ in mine]
 
     def validate() -> dict[str, float]:
-        rankings = rank_items(model, histories, _VALID_K, excluded=seen)
+        with Progress("validation", total=len(mine), unit="histories") as shown:
+            rankings = rank_items(model, histories, _VALID_K, excluded=seen, advance=shown.advance)
         found = target_ranks([ranking.items for ranking in rankings], [target for _, target in mine])
         ranks = np.array(team.join_shares(found.tolist(), len(users)), dtype=np.int64)
         return {"hr@10": hit_rate(ranks, _VALID_K), "ndcg@10": ndcg(ranks, _VALID_K)}

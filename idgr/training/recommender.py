@@ -22,6 +22,7 @@ from idgr.decoding.trie import Trie, build_trie
 from idgr.errors import IdgrError, UsageError
 from idgr.evaluation.metrics import hit_rate, ndcg, target_ranks
 from idgr.models.tokenizer import decode, encode
+from idgr.progress import Progress
 from idgr.prompts.histories import HistoryRenderer
 from idgr.prompts.rendering import Prompt, PromptRenderer
 from idgr.prompts.templates import draw_templates
@@ -306,7 +307,8 @@ def validation(
     seen = [set(history) for history, _ in mine]
 
     def validate() -> dict[str, float]:
-        rankings = beam_search(model, trie, prompts, search, excluded=seen)
+        with Progress("validation", total=len(mine), unit="histories") as shown:
+            rankings = beam_search(model, trie, prompts, search, excluded=seen, advance=shown.advance)
         found = target_ranks([ranking.items for ranking in rankings], [target for _, target in mine])
         ranks = np.array(team.join_shares(found.tolist(), len(users)), dtype=np.int64)
         return {"hr@10": hit_rate(ranks, _VALID_K), "ndcg@10": ndcg(ranks, _VALID_K)}

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from idgr.ids.schemes.code_words import LEAF, code_word, width_of
 from idgr.ids.schemes.libraries import one_thread
 from idgr.ids.schemes.order import training_order
+from idgr.progress import Progress
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -72,7 +73,7 @@ def collaborative_ids(
     cluster_width, leaf_width = width_of(clusters), width_of(leaf_size)
     words: list[str] = [""] * len(order)
     waiting = [_Node(np.arange(len(order)), (), True)]
-    with one_thread():
+    with one_thread(), Progress("clusters", total=len(order), unit="items") as shown:
         while waiting:
             node = waiting.pop()
             if len(node.members) > leaf_size:
@@ -81,6 +82,7 @@ def collaborative_ids(
             path = [code_word(level, number, cluster_width) for level, number in enumerate(node.path)]
             for number, member in enumerate(node.members.tolist()):
                 words[member] = " ".join([*path, code_word(LEAF, number, leaf_width)])
+            shown.advance(len(node.members))
     return [words[place[item]] for item in items]
 
 

@@ -14,6 +14,7 @@ from idgr.ids.assignment import NAMELESS
 from idgr.ids.keyphrase import words_of
 from idgr.models.hub import load_pretrained
 from idgr.models.tokenizer import load_tokenizer
+from idgr.progress import progress
 
 if TYPE_CHECKING:
     import torch
@@ -84,7 +85,7 @@ def _from_encoder(texts: Sequence[str], source: str) -> Any:
     torch.set_num_threads(1)
     try:
         with torch.inference_mode():
-            for start in range(0, len(texts), _BATCH):
+            for start in progress(range(0, len(texts), _BATCH), "text vectors", unit="batches"):
                 read = tokenizer(
                     list(texts[start : start + _BATCH]),
                     padding=True,
