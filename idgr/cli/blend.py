@@ -11,6 +11,7 @@ import typer
 
 from idgr.errors import IdgrError, UsageError
 from idgr.formats.jsonl import STDOUT, dump_line, replace_file, write_json
+from idgr.formats.limits import MOST_INT
 from idgr.formats.records import Recommendation, read_queries, read_recommendations
 from idgr.formats.run_info import RunInfo
 from idgr.progress import log
@@ -36,7 +37,7 @@ def blend(
     by: Annotated[
         Literal["score", "rank"], typer.Option("--by", help="What is summed: scores, or 1 / (60 + place).")
     ] = "score",
-    k: Annotated[int, typer.Option("-k", min=1, help="Items for each user.")] = _K,
+    k: Annotated[int, typer.Option("-k", min=1, max=MOST_INT, help="Items for each user.")] = _K,
     output: Annotated[str, typer.Option("-o", "--output", help="Recommendations; with --truth, the weight.")] = STDOUT,
 ) -> None:
     """Blend two recommenders' lists by a weighted sum of scores.
@@ -83,9 +84,12 @@ def _weight(given: str) -> float:
             raise UsageError(f"--weight {given}", "give a number from 0 to 1")
         return weight
     try:
-        return float(orjson.loads(path.read_bytes())["weight"])
-    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
-        raise IdgrError("holds no weight", "give a file that `idgr blend --truth` wrote", where=path) from None
+        found = orjson.loads(path.read_bytes())["weight"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        found = None
+    if not isinstance(found, (int, float)) or isinstance(found, bool) or not 0 <= found <= 1:
+        raise IdgrError("holds no weight from 0 to 1", "give a file that `idgr blend --truth` wrote", where=path)
+    return float(found)
 
 
 def _same_users(path: str, lists: list[Recommendation]) -> list[Recommendation]:

@@ -8,6 +8,7 @@ import typer
 
 from idgr.errors import UsageError
 from idgr.formats.jsonl import STDIN, STDOUT, write_json
+from idgr.formats.limits import MOST_INT
 from idgr.formats.run_info import RunInfo
 from idgr.progress import log
 
@@ -30,7 +31,8 @@ def compare(
         typer.Option("--correction", help="For many comparisons: over all systems and metrics, for each kind of test."),
     ] = "holm",
     resamples: Annotated[
-        int, typer.Option("--resamples", min=99, help="Of the randomisation test and of the bootstrap, each.")
+        int,
+        typer.Option("--resamples", min=99, max=10**9, help="Of the randomisation test and the bootstrap, each."),
     ] = 9_999,
     level: Annotated[
         float, typer.Option("--level", min=0.5, max=0.9999, help="Confidence of the interval of the difference.")
@@ -42,7 +44,7 @@ def compare(
     common: Annotated[
         bool, typer.Option("--common", help="Test on the users that all files hold, instead of refusing others.")
     ] = False,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of all that is drawn.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=MOST_INT, help="Of all that is drawn.")] = 0,
     output: Annotated[str, typer.Option("-o", "--output", help="Where to write the tests.")] = STDOUT,
 ) -> None:
     """Test whether results differ from a reference: Student's t, Fisher's randomisation, bootstrap interval.

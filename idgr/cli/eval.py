@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from idgr.errors import UsageError
+from idgr.formats.limits import MOST_INT
 
 
 def eval_command(
@@ -16,7 +17,7 @@ def eval_command(
     train: Annotated[str | None, typer.Option(help="train.jsonl, for the baselines and segments.")] = None,
     output: Annotated[str, typer.Option("-o", "--output", help="Where to write the metrics.")] = "-",
     cutoffs: Annotated[
-        list[int] | None, typer.Option("-k", min=1, help="Cutoff; may be repeated (default: 5 and 10).")
+        list[int] | None, typer.Option("-k", min=1, max=MOST_INT, help="Cutoff; may be repeated (default: 5 and 10).")
     ] = None,
     items: Annotated[
         str | None, typer.Option(help="The catalogue: JSONL with item_id (default: items.jsonl beside the truth).")
@@ -33,6 +34,10 @@ def eval_command(
     ] = False,
 ) -> None:
     """Score recommendations against held-out targets, beside popularity and Markov.
+
+    Beside accuracy, for each cutoff k: coverage@k, the share of the catalogue that is recommended to anyone; gini@k,
+    how unequally recommendations fall on the items, from 0, all alike, to 1, all on one; short@k, the share of users
+    whose list has fewer than k items.
 
     Example: idgr eval recs.jsonl --truth data/beauty/test.jsonl --train data/beauty/train.jsonl -o metrics.json
     """
@@ -67,6 +72,12 @@ def eval_command(
     repeats = sum(not set(row).isdisjoint(query.history) for row, query in zip(lists, queries, strict=True))
     if repeats and not keep_history and not no_baselines:
         log(f"eval: {repeats} lists hold items of the history, which the baselines leave out; see --keep-history")
+    in_history = sum(query.target in query.history for query in queries)
+    if in_history and not keep_history:
+        log(
+            f"eval: {in_history} of {len(queries)} targets stand in their own histories, so lists that leave the "
+            "history out, as those of recommend and the baselines do, can never hit them; see --keep-history"
+        )
     scores = score(
         lists,
         queries,
@@ -126,7 +137,12 @@ def _show(name: str, metrics: dict[str, Any], ks: list[int]) -> None:
         console.width = 120
     accuracy = [f"{metric}@{k}" for k in ks for metric in ("hr", "ndcg")] + [f"mrr@{ks[-1]}"]
     columns = [*accuracy, *(f"{metric}@{ks[-1]}" for metric in ("coverage", "gini", "short"))]
-    table = Table(title=f"{metrics['n_users']:,} users, {metrics['n_items']:,} items", title_justify="left")
+    table = Table(
+        title=f"{metrics['n_users']:,} users, {metrics['n_items']:,} items",
+        title_justify="left",
+        caption=f"short@{ks[-1]}: the share of users whose list has fewer than {ks[-1]} items",
+        caption_justify="left",
+    )
     table.add_column("")
     for column in columns:
         table.add_column(column, justify="right")

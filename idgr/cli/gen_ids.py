@@ -14,6 +14,7 @@ from idgr.cli.catalogue import read_catalogue
 from idgr.cli.scheme_options import TEXTUAL, ids_by_scheme, options_of, shaping
 from idgr.errors import UsageError
 from idgr.formats.jsonl import STDIN, STDOUT, dump_line, replace_file
+from idgr.formats.limits import MOST_INT
 from idgr.formats.records import Item, ItemId
 from idgr.formats.run_info import RunInfo, hash_input
 from idgr.progress import Progress, log
@@ -41,22 +42,26 @@ def gen_ids(
         str | None,
         typer.Option("--rec-tokenizer", help="Tokenizer that shall read the IDs; the generator's if not given."),
     ] = None,
-    beams: Annotated[int, typer.Option("--beams", help="Beams of the diverse beam search.")] = 5,
-    groups: Annotated[int, typer.Option("--groups", help="Groups that the beams are divided into.")] = 5,
+    beams: Annotated[int, typer.Option("--beams", max=MOST_INT, help="Beams of the diverse beam search.")] = 5,
+    groups: Annotated[int, typer.Option("--groups", max=MOST_INT, help="Groups that the beams are divided into.")] = 5,
     penalty_start: Annotated[float, typer.Option("--penalty-start", help="First diversity penalty.")] = 0.1,
     penalty_step: Annotated[float, typer.Option("--penalty-step", help="What a further attempt adds to it.")] = 0.1,
     penalty_stop: Annotated[float, typer.Option("--penalty-stop", help="Last diversity penalty.")] = 1.0,
     length_step: Annotated[
-        int, typer.Option("--length-step", help="IDs of [1, step) tokens, then [step, 2·step), and so on.")
+        int,
+        typer.Option("--length-step", max=MOST_INT, help="IDs of [1, step) tokens, then [step, 2·step), and so on."),
     ] = 10,
     max_length_rounds: Annotated[
-        int, typer.Option("--max-length-rounds", help="Ranges of lengths that are tried.")
+        int, typer.Option("--max-length-rounds", max=MOST_INT, help="Ranges of lengths that are tried.")
     ] = 3,
     length_penalty: Annotated[
         float, typer.Option("--length-penalty", help="A sequence's score is divided by its length to this power.")
     ] = 1.0,
     no_repeat_ngram: Annotated[
-        int, typer.Option("--no-repeat-ngram", help="No run of so many tokens stands twice in an ID; 0 for no rule.")
+        int,
+        typer.Option(
+            "--no-repeat-ngram", max=MOST_INT, help="No run of so many tokens stands twice in an ID; 0 for no rule."
+        ),
     ] = 0,
     exhausted: Annotated[
         Literal["number", "error"],
@@ -67,9 +72,11 @@ def gen_ids(
         typer.Option("--empty-text", help="An item without text: stop, or make its ID of its key."),
     ] = "error",
     max_text_tokens: Annotated[
-        int, typer.Option("--max-text-tokens", help="Tokens of an item's text that the generator reads.")
+        int, typer.Option("--max-text-tokens", max=MOST_INT, help="Tokens of an item's text that the generator reads.")
     ] = 256,
-    batch_size: Annotated[int, typer.Option("--batch-size", help="Items at once; the IDs do not depend on it.")] = 64,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", max=MOST_INT, help="Items at once; the IDs do not depend on it.")
+    ] = 64,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
     shard: Annotated[
         str | None, typer.Option("--shard", metavar="I/N", help="Write candidates of every Nth item, from the Ith.")

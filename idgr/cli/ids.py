@@ -8,6 +8,7 @@ import typer
 
 from idgr.errors import IdgrError
 from idgr.formats.jsonl import STDOUT, write_jsonl
+from idgr.formats.limits import MOST_INT
 from idgr.formats.records import read_ids, read_items
 from idgr.formats.run_info import RunInfo
 from idgr.progress import log
@@ -32,10 +33,10 @@ def diff_command(
     before: Annotated[str, typer.Argument(metavar="BEFORE", help="The earlier ids.jsonl.")],
     after: Annotated[str, typer.Argument(metavar="AFTER", help="The later ids.jsonl.")],
     items: Annotated[str, typer.Option("--items", help="items.jsonl, for the texts beside the IDs.")],
-    output: Annotated[str, typer.Option("-o", "--output", help="A line per changed item.")] = STDOUT,
+    output: Annotated[str, typer.Option("-o", "--output", help="A line per item that differs.")] = STDOUT,
     show: Annotated[int, typer.Option("--show", min=0, help="Rows of the table on standard error.")] = 20,
 ) -> None:
-    """Show which IDs changed, beside the items' texts.
+    """Show which IDs changed, beside the items' texts; items that only one file has are listed and counted apart.
 
     Example: idgr ids diff runs/beauty/round-1/ids.jsonl runs/beauty/round-2/ids.jsonl --items data/beauty/items.jsonl
     """
@@ -58,12 +59,17 @@ def diff_command(
         console = Console(stderr=True, markup=False, highlight=False)
         if not console.is_terminal:
             console.width = 160
-        title = f"{min(show, len(rows)):,} of {len(rows):,} changes"
+        title = f"{min(show, len(rows)):,} of {len(rows):,} differences"
         table = Table("item", "before", "after", "text", title=title, title_justify="left")
         for row in rows[:show]:
             table.add_row(*(_cell(row[name]) for name in ("item_id", "before", "after", "text")))
         console.print(table)
-    log(f"ids diff: {len(rows)} changes, {changed_share(old, new):.1%} of {len(new)} items have another ID")
+    gone = sum(change.after is None for change in changes)
+    come = sum(change.before is None for change in changes)
+    both = len(new) - come
+    n_changed = sum(change.of_both for change in changes)
+    line = f"ids diff: {n_changed} changes, {changed_share(old, new):.1%} of {both} items that both files have"
+    log(line + (f"; {come} items only in {after}, {gone} only in {before}" if come or gone else ""))
 
 
 @app.command("purity")
@@ -74,10 +80,10 @@ def purity_command(
         str, typer.Option("--category-field", help="The field of the text that lists categories, widest first.")
     ] = "categories",
     category_depth: Annotated[
-        int, typer.Option("--category-depth", min=1, help="So many of them tell categories apart.")
+        int, typer.Option("--category-depth", min=1, max=MOST_INT, help="So many of them tell categories apart.")
     ] = 2,
-    draws: Annotated[int, typer.Option("--draws", min=1, help="Random assignments to compare with.")] = 5,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the random assignments.")] = 0,
+    draws: Annotated[int, typer.Option("--draws", min=1, max=MOST_INT, help="Random assignments to compare with.")] = 5,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=MOST_INT, help="Seed of the random assignments.")] = 0,
     output: Annotated[str, typer.Option("-o", "--output", help="A line per level, from no words on.")] = STDOUT,
 ) -> None:
     """Show how alike the items are that share first words of an ID: the entropy of their categories, beside chance.

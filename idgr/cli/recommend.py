@@ -15,6 +15,7 @@ from idgr.cli.answers import ask_baseline, ask_item_model, ask_recommender, chec
 from idgr.decoding.options import SearchOptions
 from idgr.errors import UsageError
 from idgr.formats.jsonl import STDIN, STDOUT, Lines, dump_line, is_stream, read_jsonl, replace_file
+from idgr.formats.limits import MOST_INT
 from idgr.formats.rec_folder import item_model_type
 from idgr.formats.records import Query
 from idgr.formats.run_info import RunInfo
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 # So many batches are read before they are sorted by length; a batch of one answers line by line.
 _BATCHES_A_BLOCK = 16
-_MOST = 2**63 - 1  # what a record of the run can hold as a number
 
 
 def recommend(
@@ -47,8 +47,8 @@ def recommend(
         str | None,
         typer.Option("--adapter", help="An adapter of `idgr train-adapter`, of this --rec; off if not given."),
     ] = None,
-    k: Annotated[int, typer.Option("-k", max=_MOST, help="Items for each history.")] = 10,
-    beams: Annotated[int, typer.Option("--beams", max=_MOST, help="Prefixes that beam search follows.")] = 20,
+    k: Annotated[int, typer.Option("-k", max=MOST_INT, help="Items for each history.")] = 10,
+    beams: Annotated[int, typer.Option("--beams", max=MOST_INT, help="Prefixes that beam search follows.")] = 20,
     normalize: Annotated[
         Literal["full", "trie"] | None,
         typer.Option("--normalize", help="Softmax over vocabulary or valid children; as trained if not given."),

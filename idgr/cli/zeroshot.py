@@ -12,6 +12,7 @@ from idgr.cli.gen_ids import gen_ids
 from idgr.cli.recommend import recommend
 from idgr.errors import UsageError
 from idgr.formats.jsonl import STDOUT, replace_folder, write_json
+from idgr.formats.limits import MOST_INT
 from idgr.formats.rec_folder import read_seen_tokens
 from idgr.formats.records import read_ids
 from idgr.formats.run_info import RunInfo, read_run
@@ -29,13 +30,13 @@ def zeroshot(
     ] = "both",
     base_gen: Annotated[str | None, typer.Option("--base-gen", help="For rec-only: the untrained generator.")] = None,
     base_rec: Annotated[str | None, typer.Option("--base-rec", help="For gen-only: the untrained recommender.")] = None,
-    beams: Annotated[int, typer.Option("--beams", help="Prefixes that beam search follows.")] = 20,
+    beams: Annotated[int, typer.Option("--beams", max=MOST_INT, help="Prefixes that beam search follows.")] = 20,
     normalize: Annotated[
         Literal["full", "trie"] | None,
         typer.Option("--normalize", help="Softmax over vocabulary or valid children; as trained if not given."),
     ] = None,
     max_text_tokens: Annotated[
-        int, typer.Option("--max-text-tokens", help="Tokens of an item's text that the generator reads.")
+        int, typer.Option("--max-text-tokens", max=MOST_INT, help="Tokens of an item's text that the generator reads.")
     ] = 256,
     empty_text: Annotated[
         Literal["error", "key"],
@@ -61,6 +62,7 @@ def zeroshot(
 
     with replace_folder(output) as folder:
         ids, recs, metrics = (str(folder / name) for name in ("ids.jsonl", "recs.jsonl", "metrics.json"))
+        log("zeroshot: 1 of 3, IDs")
         gen_ids(
             items,
             ids,
@@ -72,7 +74,9 @@ def zeroshot(
         )
         named = read_run(recommender).get("user_ids", "none") != "none"
         asked: dict[str, Any] = {"gen": generator, "items": items} if named else {}
+        log("zeroshot: 2 of 3, recommendations")
         recommend(test, recommender, ids, recs, beams=beams, normalize=normalize, device=device, force=True, **asked)
+        log("zeroshot: 3 of 3, metrics")
         eval_command(recs, test, train, metrics, items=items)
         foreign = _foreign_tokens(ids, recommender)
         write_json(metrics, {**_read(metrics), "models": models, "foreign": foreign})

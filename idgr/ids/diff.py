@@ -1,4 +1,4 @@
-"""What became of the IDs between two rounds: which items have another ID now.
+"""What became of the IDs between two rounds: which items have another ID now, and which came or went.
 
 Knows records of IDs; files and tables are the command's.
 """
@@ -19,9 +19,14 @@ class Change:
     before: str | None
     after: str | None
 
+    @property
+    def of_both(self) -> bool:
+        """Whether both have the item, so that its ID has changed."""
+        return self.before is not None and self.after is not None
+
 
 def id_changes(before: Sequence[ItemId], after: Sequence[ItemId]) -> list[Change]:
-    """The items whose ID differs, in the order of `after`, then those that only `before` has."""
+    """The items whose ID differs or that `after` alone has, in its order, then those that only `before` has."""
     old = {record.item_id: record.id for record in before}
     new = {record.item_id: record.id for record in after}
     changed = [Change(item, old.get(item), text) for item, text in new.items() if old.get(item) != text]
@@ -29,6 +34,7 @@ def id_changes(before: Sequence[ItemId], after: Sequence[ItemId]) -> list[Change
 
 
 def changed_share(before: Sequence[ItemId], after: Sequence[ItemId]) -> float:
-    """The share of the items of `after` whose ID is not the one that `before` has; 0 where there are none."""
+    """The share of the items that both have whose ID differs; 0 where there are none."""
     old = {record.item_id: record.id for record in before}
-    return sum(old.get(record.item_id) != record.id for record in after) / max(len(after), 1)
+    both = [record for record in after if record.item_id in old]
+    return sum(old[record.item_id] != record.id for record in both) / max(len(both), 1)

@@ -27,6 +27,10 @@ _LEAVE_BELOW = 0.75
 _NOT_A_BEAM = -1e9
 
 
+_MOST_BEAMS = 1000
+_MOST_LENGTH_PENALTY = 10  # a length to this power is a number that float32 can hold
+
+
 @dataclass(frozen=True)
 class BeamOptions:
     """The shape of the search.
@@ -50,6 +54,11 @@ class BeamOptions:
             raise UsageError(
                 f"--beams {self.beams} does not divide into --groups {self.groups}", "give a multiple of --groups"
             )
+        if self.beams > _MOST_BEAMS:
+            raise UsageError(f"--beams {self.beams}", f"give at most {_MOST_BEAMS}; the paper has 5")
+        if not abs(self.length_penalty) <= _MOST_LENGTH_PENALTY:  # nor a NaN
+            todo = f"give a number from {-_MOST_LENGTH_PENALTY} to {_MOST_LENGTH_PENALTY}; the paper has 1"
+            raise UsageError(f"--length-penalty {self.length_penalty}", todo)
         if self.no_repeat_ngram < 0:
             raise UsageError(f"--no-repeat-ngram {self.no_repeat_ngram}", "give 0 for no such rule, or 1 or more")
 

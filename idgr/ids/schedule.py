@@ -20,6 +20,9 @@ class Limits:
     max_tokens: int
 
 
+_MOST_PENALTY, _MOST_PENALTIES, _MOST_TOKENS = 1000, 1000, 1000
+
+
 @dataclass(frozen=True)
 class Schedule:
     """The order of attempts: the penalty rises from start to stop, then the lengths move on and it starts again.
@@ -48,6 +51,13 @@ class Schedule:
             raise UsageError("--penalty-step is not above 0", "the paper has 0.1")
         if self.penalty_stop < self.penalty_start:
             raise UsageError("--penalty-stop is below --penalty-start", "give a stop of at least the start")
+        if self.penalty_stop > _MOST_PENALTY:
+            raise UsageError(f"--penalty-stop {self.penalty_stop}", f"give at most {_MOST_PENALTY}; the paper has 1")
+        if (self.penalty_stop - self.penalty_start) / self.penalty_step > _MOST_PENALTIES:
+            raise UsageError(f"--penalty-step {self.penalty_step} makes too many penalties", "the paper has 0.1")
+        if max(self.length_step, self.length_rounds) > _MOST_TOKENS:
+            todo = f"give at most {_MOST_TOKENS} of each; the paper has ranges of 10 tokens"
+            raise UsageError(f"--length-step {self.length_step}, --max-length-rounds {self.length_rounds}", todo)
         if self.length_step < 2:
             raise UsageError("--length-step is below 2", "an ID and its end need two tokens; the paper has 10")
         if self.length_rounds < 1:
