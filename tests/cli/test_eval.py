@@ -117,6 +117,21 @@ def test_says_when_lists_and_baselines_treat_the_history_differently(
     assert rates == [pytest.approx(2 / 3), 0.0]
 
 
+def test_tells_how_many_targets_can_never_be_hit(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*EVAL, "-o", "m.json"]) == 0
+    shown = capsys.readouterr().err
+    assert "targets stand in their own histories" not in shown
+    assert "short@2: the share of users whose list has fewer than 2 items" in shown
+    repeated = [("u1", "abc", "a"), ("u2", "bc", "b"), ("u3", "da", "e")]
+    rows = [{"user_id": user, "history": list(history), "target": target} for user, history, target in repeated]
+    write(data / "test.jsonl", rows)
+    assert run([*EVAL, "-o", "m.json"]) == 0
+    assert "2 of 3 targets stand in their own histories, so lists that leave the history out" in capsys.readouterr().err
+    assert json.loads((data / "m.json").read_text())["baselines"]["markov"]["hr@2"] == 0.0
+    assert run([*EVAL, "-o", "m.json", "--keep-history"]) == 0
+    assert "targets stand" not in capsys.readouterr().err
+
+
 def fault(arguments: list[str], capsys: pytest.CaptureFixture[str], code: int = 1) -> str:
     """The one line on standard error of a run that fails and leaves nothing."""
     before = sorted(path.name for path in Path().iterdir())

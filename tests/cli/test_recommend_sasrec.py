@@ -95,3 +95,27 @@ def test_faults_are_told(place: Path, capfd: pytest.CaptureFixture[str]) -> None
     assert ask(place) == 1
     assert "items.json: cannot be read" in capfd.readouterr().err
     assert not (place / "recs.jsonl").exists()
+
+
+def test_weights_that_are_not_numbers_are_told(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    model = new_sasrec(SasrecConfig(N, width=8, max_history=3), seed=0)
+    model.norm.weight.data.fill_(float("nan"))
+    save_sasrec(model, [f"i{n}" for n in range(N)], place / "sasrec")
+    assert ask(place) == 1
+    assert capfd.readouterr().err == (
+        "idgr: error: the model's scores are not numbers; train it again, with a lower learning rate\n"
+    )
+    assert not (place / "recs.jsonl").exists()
+
+
+def test_unknown_items_can_be_left_out(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write_jsonl(place / "test.jsonl", [{"user_id": "a", "items": ["i1", "gone", "i2", "gone"]}])
+    assert ask(place) == 1
+    assert "test.jsonl:1: unknown item 'gone'" in capfd.readouterr().err
+    assert ask(place, "-k", "20", "--unknown", "drop") == 0
+    (row,) = rows_of(place)
+    assert set(row["items"]) == {f"i{n}" for n in range(N)} - {"i1", "i2"}
+    told = capfd.readouterr().err
+    assert "left 2 unknown items out of 1 of 1 histories\n" in told
+    assert "-k 20 is more than the 12 items that there are to recommend\n" in told
+    assert "1 of 1 histories have fewer than 20 items\n" in told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,10 +15,21 @@ from hypothesis import strategies as st
 from idgr.decoding import decoder as decoder_module
 from idgr.decoding.beam import BeamSearch, Ranking, SearchOptions, beam_search
 from idgr.decoding.decoder import Decoder
+from idgr.decoding.exact import ExactSearch
 from idgr.decoding.trie import build_trie
 from idgr.errors import IdgrError, UsageError
 
-from .oracle import EOS, START, DictionaryTrie, plain_beam_search, random_ids, random_prompts, score_every_item, tiny_t5
+from .oracle import (
+    EOS,
+    START,
+    DictionaryTrie,
+    plain_beam_search,
+    random_ids,
+    random_prompts,
+    score_every_item,
+    tiny_llama,
+    tiny_t5,
+)
 
 SHAPES: list[dict[str, Any]] = [
     {},
@@ -263,10 +275,94 @@ def test_a_model_that_gives_no_numbers_is_refused() -> None:
             beam_search(model, build_trie([[5, 6], [7]], EOS), [[4, EOS]], SearchOptions(normalize=normalize))
 
 
+# Under the root stand 5 and 6, two items below each; 7 and 8 choose between them, and no more tokens are asked for.
+DEEP = [[5, 7], [5, 8], [6, 7], [6, 8]]
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("beams", [1, 4])
+@pytest.mark.parametrize("normalize", ["full", "trie"])
+@pytest.mark.parametrize("broken", [float("nan"), float("inf"), float("-inf")])
+def test_a_head_that_is_broken_below_the_root_is_refused(
+    broken: float, normalize: str, beams: int, exact: bool
+) -> None:
+    """Four beams find it in the closing pass, one beam in a step; the root's own children are in order."""
+    model = tiny_t5(0, tie_word_embeddings=False)
+    with torch.no_grad():
+        model.lm_head.weight[7] = broken
+    search = (ExactSearch if exact else BeamSearch)(
+        model, build_trie(DEEP, EOS), SearchOptions(1, beams, normalize=normalize)
+    )
+    with pytest.raises(IdgrError, match="the model's scores are not numbers; train it again"):
+        search.search([[4, EOS], [5, 6, EOS]])
+
+
+@pytest.mark.parametrize("normalize", ["full", "trie"])
+def test_a_broken_embedding_below_the_root_is_refused(normalize: str) -> None:
+    model = tiny_llama(0, tie_word_embeddings=False)
+    with torch.no_grad():
+        model.model.embed_tokens.weight[6] = float("nan")
+    with pytest.raises(IdgrError, match="not numbers"):
+        beam_search(model, build_trie(DEEP, EOS), [[EOS, 4]], SearchOptions(1, 2, normalize=normalize))
+
+
+def test_tokens_outside_of_the_tree_may_be_broken_where_they_are_not_asked_for() -> None:
+    model = tiny_t5(0, tie_word_embeddings=False)
+    whole = beam_search(model, build_trie(DEEP, EOS), [[4, EOS]], SearchOptions(2, 2, normalize="trie"))
+    with torch.no_grad():
+        model.lm_head.weight[30] = float("nan")
+    assert beam_search(model, build_trie(DEEP, EOS), [[4, EOS]], SearchOptions(2, 2, normalize="trie")) == whole
+
+
+def test_memory_is_given_back_before_a_smaller_batch_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the cache is emptied, nothing may hold on to what the batch that failed had made."""
+    trie, prompts = build_trie(random_ids(np.random.default_rng(2), 30), EOS), [[4, EOS]] * 5
+    extend, held, gone = Decoder.extend, [], []
+
+    def cramped(self: Decoder, memory: Any, token_BQ: torch.Tensor, *rest: Any) -> torch.Tensor:
+        if len(token_BQ) > 2:
+            held.append(weakref.ref(memory))
+            raise torch.OutOfMemoryError("no room")
+        return extend(self, memory, token_BQ, *rest)
+
+    monkeypatch.setattr(Decoder, "extend", cramped)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: gone.append(held[-1]() is None))
+    found = beam_search(MODELS[0], trie, prompts, batch_size=5)
+    assert gone == [True]  # from five users to two
+    assert len({tuple(ranking.items) for ranking in found}) == 1
+    assert len(found[0].items) == 10
+
+
+def test_hundreds_of_beams_are_searched_for_fewer_users_at_a_time() -> None:
+    ids = [[first, second] for first in range(3, 40) for second in range(3, 40)]
+    search = BeamSearch(MODELS[0], build_trie(ids, EOS), SearchOptions(10, 1000, normalize="trie"))
+    told: list[int] = []
+    search.search([[4, EOS]] * 3, batch_size=100, advance=told.append)
+    assert sum(told) == 3
+    assert BeamSearch(MODELS[0], build_trie(ids, EOS))._most_users() > 10_000
+    assert search._most_users() == (1 << 28) // (1000 * 1000 * 3 * 2)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"k": 0}, "-k 0"), ({"k": 11, "beams": 10}, "--beams 11 or more"), ({"normalize": "half"}, "full or trie")],
+    [
+        ({"k": 0}, "-k 0"),
+        ({"k": 11, "beams": 10}, "--beams 11 or more"),
+        ({"normalize": "half"}, "full or trie"),
+        *(
+            ({"length_penalty": number}, "from -10 to 10")
+            for number in (float("nan"), float("inf"), 10.1, 1000.0, -11.0)
+        ),
+    ],
 )
 def test_options_that_cannot_be_met_name_the_flag(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         SearchOptions(**options)
+
+
+@pytest.mark.parametrize("length_penalty", [10.0, -10.0])
+def test_the_largest_length_penalties_keep_the_order(length_penalty: float) -> None:
+    ids = random_ids(np.random.default_rng(4), 40, longest=8)
+    scores = score_every_item(MODELS[0], ids, [4, EOS], length_penalty=length_penalty, normalize="full")
+    (found,) = beam_search(MODELS[0], build_trie(ids, EOS), [[4, EOS]], SearchOptions(40, 40, length_penalty))
+    assert found.items == sorted(range(40), key=lambda item: -scores[item])

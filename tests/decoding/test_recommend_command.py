@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
 import sys
 import threading
 from collections.abc import Sequence
@@ -12,13 +13,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from idgr.cli.main import run
+from idgr.decoding.beam import BeamSearch, SearchOptions
+from idgr.decoding.decoder import Decoder
+from idgr.decoding.exact import ExactSearch
+from idgr.decoding.trie import build_trie
+from idgr.evaluation.recommending import Recommender
 from idgr.formats.jsonl import write_jsonl
-from idgr.formats.records import ItemId, ids_fingerprint
+from idgr.formats.lock import hold
+from idgr.formats.records import ItemId, Query, ids_fingerprint
 from idgr.formats.run_info import RunInfo, read_run
-from idgr.models.backbone import Preset, new_backbone, save_backbone
-from idgr.models.tokenizer import train_tokenizer
+from idgr.models.backbone import Preset, load_backbone, new_backbone, save_backbone
+from idgr.models.tokenizer import encode, train_tokenizer
+from idgr.prompts.rendering import PromptRenderer
+
+from ..hostile.damaged_files import damaged_files
+
+ROOT = Path(__file__).parents[2]
 
 COLOURS = ["red", "blue", "green", "black", "white"]
 THINGS = ["brush", "brush kit", "soap", "towel", "lamp shade", "comb"]
@@ -149,6 +162,156 @@ def test_the_tree_is_kept_between_runs_and_made_anew_for_other_ids(shop: Path, t
     assert [row["items"] for row in rows_of(tmp_path / "c")] == [row["items"] for row in rows_of(tmp_path / "a")]
 
 
+def test_two_runs_may_make_the_same_tree(shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As the shards of one job do: who comes while another one writes keeps the tree to itself."""
+    kept = tmp_path / "ids.trie"
+    assert recommend(shop, output=tmp_path / "a") == 0
+    with hold(kept):
+        assert recommend(shop, "--trie", str(kept), output=tmp_path / "b") == 0
+    assert not kept.exists()
+    assert f"another run is writing {kept}, so this one keeps" in capsys.readouterr().err
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_shards_in_processes_of_their_own_share_a_tree(shop: Path, tmp_path: Path) -> None:
+    files = ["--rec", str(shop / "rec"), "--ids", str(shop / "ids.jsonl"), "--trie", str(tmp_path / "ids.trie")]
+    running = []
+    for number in (1, 2):
+        words = [str(shop / "test.jsonl"), *files, "--shard", f"{number}/2", "-o", str(tmp_path / f"{number}")]
+        command = [sys.executable, "-m", "idgr", "recommend", *words, "--device", "cpu"]
+        running.append(subprocess.Popen(command, stderr=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT)}))
+    for one in running:
+        _, said = one.communicate(timeout=120)
+        assert one.returncode == 0, said
+    assert sum(len(rows_of(tmp_path / name)) for name in ("1", "2")) == N_USERS
+    assert (tmp_path / "ids.trie").is_file()
+
+
+def test_a_damaged_tree_never_changes_a_list(
+    shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, rec = tmp_path / "ids.trie", load_backbone(shop / "rec")
+    assert recommend(shop, "--trie", str(kept), output=tmp_path / "whole") == 0
+    capsys.readouterr()
+    monkeypatch.setattr("idgr.models.backbone.load_backbone", lambda _: rec)  # once, not for each file
+    codes = []
+    for damaged in damaged_files(kept, 60, seed=0):
+        kept.write_bytes(damaged.content)
+        codes.append(recommend(shop, "--trie", str(kept), output=tmp_path / "r"))
+        said = capsys.readouterr().err.splitlines()
+        if codes[-1] == 0:
+            assert (tmp_path / "r").read_bytes() == (tmp_path / "whole").read_bytes(), damaged.what
+        else:
+            assert codes[-1] == 1, damaged.what
+            assert len(said) == 1, damaged.what
+            assert said[0].startswith(f"idgr: error: {kept}: is not a prefix tree of idgr, or damaged ("), damaged.what
+            assert said[0].endswith("; delete it, and it is made again")
+    assert codes.count(1) > 40
+
+
+def test_more_than_the_catalogue_is_all_of_it(shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Items are what the catalogue has: more of them, or more beams, are no error and cost nothing."""
+    lists = []
+    for options in (
+        ["-k", "10000000000"],
+        ["-k", "31", "--beams", "9223372036854775807"],
+        ["--search", "exact", "-k", "99"],
+    ):
+        assert recommend(shop, *options, output=tmp_path / "r") == 0
+        lists.append([row["items"] for row in rows_of(tmp_path / "r")])
+        told = capsys.readouterr().err
+        k = options[options.index("-k") + 1]
+        assert f"-k {k} is more than the 30 items that there are to recommend\n" in told
+        assert f"13 of 13 histories have fewer than {k} items\n" in told
+        assert ("is more than the 30 items of the catalogue" in told) == ("--beams" in options)
+    assert lists[0] == lists[1] == lists[2]
+    for query, items in zip(rows_of(shop / "test.jsonl"), lists[0], strict=True):
+        assert sorted(items) == sorted({f"i{n}" for n in range(30)} - set(query["history"]))
+
+
+def test_a_wide_search_of_all_items_is_an_exact_one(shop: Path) -> None:
+    backbone = load_backbone(shop / "rec")
+    tokenizer = backbone.tokenizer
+    texts = [f"{one.id} {other.id}" for one in IDS[:20] for other in IDS]
+    rows = encode(tokenizer, texts)
+    renderer = PromptRenderer(tokenizer, TEMPLATES, rows)
+    keys = [f"k{n}" for n in range(len(rows))]
+
+    def recommender(beams: int) -> Recommender:
+        trie = build_trie(rows, tokenizer.eos_token_id)
+        return Recommender(backbone, keys, renderer, trie, SearchOptions(5, beams, normalize="trie"))
+
+    wide, narrow = recommender(600), recommender(599)
+    assert (type(wide.search), type(narrow.search)) == (ExactSearch, BeamSearch)
+    query = Query("u", ["k1", "k2"])
+    assert wide.recommend([query])[0].items == narrow.recommend([query])[0].items
+
+
+def test_unknown_items_can_be_left_out(shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    histories = [["x9", "i1", "x9", "i2"], ["i1", "i2"], ["x8"], []]
+    write_jsonl(tmp_path / "h", ({"user_id": f"u{n}", "history": row} for n, row in enumerate(histories)))
+    assert recommend(shop, "--unknown", "drop", histories=str(tmp_path / "h"), output=tmp_path / "r") == 0
+    first, second, third, fourth = rows_of(tmp_path / "r")
+    assert (first["items"], third["items"]) == (second["items"], fourth["items"])
+    assert len(third["items"]) == 10
+    assert "left 3 unknown items out of 2 of 4 histories, 1 of which are empty now" in capsys.readouterr().err
+    assert recommend(shop, "--unknown", "drop", "--shard", "2/2", histories=str(tmp_path / "h")) == 0
+    assert "left" not in capsys.readouterr().err  # the second history and the fourth have none
+    files = ["--baseline", "markov", "--train", str(shop / "train.jsonl"), "--ids", str(shop / "ids.jsonl")]
+    assert run(["recommend", str(tmp_path / "h"), *files, "-o", str(tmp_path / "r")]) == 1
+    assert "leave such items out with --unknown drop" in capsys.readouterr().err
+    assert run(["recommend", str(tmp_path / "h"), *files, "--unknown", "drop", "-o", str(tmp_path / "r")]) == 0
+    assert "left 3 unknown items out of 2 of 4 histories" in capsys.readouterr().err
+
+
+def test_training_sequences_are_histories_too(shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"user_id": row["user_id"], "items": row["history"]} for row in rows_of(shop / "test.jsonl")]
+    write_jsonl(tmp_path / "train", rows)
+    assert recommend(shop, output=tmp_path / "a") == 0
+    assert recommend(shop, histories=str(tmp_path / "train"), output=tmp_path / "b") == 0
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    capsys.readouterr()
+    assert recommend(shop, histories=str(tmp_path / "b")) == 1  # lists are no histories
+    assert '"history" is not a list' in capsys.readouterr().err
+
+
+def test_repeated_items_and_long_histories(shop: Path, tmp_path: Path) -> None:
+    """The newest 20 items are shown, repeated ones as they stand; all of a history is left out."""
+    long = [f"i{n % 25}" for n in range(60)]
+    write_jsonl(tmp_path / "h", [{"user_id": "u", "history": long}, {"user_id": "v", "history": long[-20:]}])
+    options = ["--prompts", str(tmp_path / "p"), "-k", "30", "--beams", "30"]
+    assert recommend(shop, *options, histories=str(tmp_path / "h"), output=tmp_path / "r") == 0
+    first, second = rows_of(tmp_path / "p")
+    assert first["tokens"] == second["tokens"]
+    assert [sorted(row["items"]) for row in rows_of(tmp_path / "r")] == [
+        sorted(f"i{n}" for n in range(25, 30)),
+        sorted(f"i{n}" for n in [*range(15), *range(25, 30)]),
+    ]
+
+
+def test_a_device_without_memory_is_told_in_one_line(
+    shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: Any) -> None:
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(Decoder, "read", no_room)
+    assert recommend(shop, output=tmp_path / "r") == 1
+    assert capsys.readouterr().err == (
+        "idgr: error: the device has not the memory for a single history; give fewer --beams, or --device cpu\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tells_how_far_it_is(shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+    monkeypatch.setattr("idgr.progress.FIRST_LOG_SECONDS", 0.0)
+    monkeypatch.setattr("idgr.progress.LOG_EVERY_SECONDS", 0.0)
+    assert recommend(shop, "--batch-size", "2", "--shard", "1/2", output=tmp_path / "r") == 0
+    told = [line.split(" ", 1)[1] for line in capsys.readouterr().err.splitlines()]
+    assert [line.split(",")[0] for line in told] == [f"recommend: {n}/7 histories" for n in (2, 4, 6, 7)]
+    assert all(line.endswith(" left") for line in told)
+
+
 def test_a_pipe_can_hold_a_conversation(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     questions, answers = os.pipe(), os.pipe()
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(os.fdopen(questions[0], "rb")))
@@ -223,6 +386,24 @@ def test_other_ids_are_refused_unless_forced(shop: Path, tmp_path: Path, capsys:
         (["-", "--rec", "r", "--ids", "-"], "standard input"),
         (["t", "--rec", "r", "--ids", "i", "--prompts", "-"], "same file"),
         (["t", "--rec", "r", "--ids", "i", "-k", "0"], "at least one item"),
+        (["t", "--rec", "r", "--ids", "i", "-k", "-3"], "at least one item"),
+        (["t", "--rec", "r", "--ids", "i", "-k", "nan"], "-k"),
+        (["t", "--rec", "r", "--ids", "i", "-k", "1" * 30], "-k"),
+        (["t", "--rec", "r", "--ids", "i", "--beams", "0"], "at least one prefix"),
+        (["t", "--rec", "r", "--ids", "i", "--beams", "-1"], "at least one prefix"),
+        (["t", "--rec", "r", "--ids", "i", "--beams", "1" * 30], "--beams"),
+        (["t", "--rec", "r", "--ids", "i", "--batch-size", "0"], "--batch-size"),
+        (["t", "--rec", "r", "--ids", "i", "--batch-size", "1" * 30], "--batch-size"),
+        *(
+            (["t", "--rec", "r", "--ids", "i", "--length-penalty", number], "from -10 to 10")
+            for number in ("nan", "inf", "-inf", "1000", "-10.5", "1e400")
+        ),
+        (["t", "--baseline", "markov", "--train", "t", "--length-penalty", "nan"], "from -10 to 10"),
+        (["t", "--rec", "r", "--ids", "i", "--shard", "1/" + "9" * 5000], "--shard 1/9"),
+        (["t", "--rec", "r", "--ids", "i", "--trie", "-", "-o", "r"], "a plain file"),
+        (["t", "--rec", "r", "--ids", "i", "--trie", "t.gz"], "a plain file"),
+        (["t", "--rec", "r", "--ids", "i", "--trie", "/dev/null"], "a plain file"),
+        (["t", "--rec", "r", "--ids", "i", "--unknown", "skip"], "--unknown"),
         (["t", "--rec", "r", "--ids", "i", "--shard", "3/2"], "--shard 3/2"),
     ],
 )

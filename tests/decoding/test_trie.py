@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from idgr.decoding.trie import Trie, build_trie, load_trie, save_trie
 from idgr.errors import IdgrError
 
+from ..hostile.damaged_files import damaged_files
 from .oracle import EOS, DictionaryTrie, random_ids
 
 sequences = st.lists(
@@ -70,6 +71,58 @@ def test_another_file_is_refused(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(IdgrError, match=r"ids\.trie: is not a prefix tree"):
         load_trie(path, "")
+
+
+def tree_file(folder: Path) -> tuple[Path, list[list[int]]]:
+    ids = random_ids(np.random.default_rng(1), 60)
+    save_trie(build_trie(ids, EOS), folder / "ids.trie", "x")
+    return folder / "ids.trie", ids
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_damaged_file_is_refused_or_gives_the_same_tree(seed: int, tmp_path: Path) -> None:
+    path, ids = tree_file(tmp_path)
+    outcomes = []
+    for damaged in damaged_files(path, 40, seed):
+        (tmp_path / "damaged").write_bytes(damaged.content)
+        try:
+            found = load_trie(tmp_path / "damaged", "x")
+        except IdgrError as fault:
+            assert "delete it, and it is made again" in str(fault), damaged.what
+            outcomes.append("refused")
+        else:
+            # Damage to the fingerprint or the checksum's name makes it a tree of something else, which is made again;
+            # damage to a name that nobody reads is none.
+            assert found is None or found.tokens() == ids, damaged.what
+            outcomes.append("other" if found is None else "same")
+    assert outcomes.count("refused") > 30
+
+
+def test_every_bit_of_a_trees_content_counts(tmp_path: Path) -> None:
+    path = tmp_path / "ids.trie"
+    save_trie(build_trie([[5, 6], [5, 7]], EOS), path, "x")
+    whole = path.read_bytes()
+    first = 8 + int.from_bytes(whole[:8], "little")
+    for bit in range(8 * first, 8 * len(whole)):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        with pytest.raises(IdgrError, match="its content is not what was written"):
+            load_trie(path, "x")
+
+
+def test_no_tree_and_a_tree_without_a_checksum_are_made_again(tmp_path: Path) -> None:
+    assert load_trie(tmp_path / "none", "x") is None
+    path, _ = tree_file(tmp_path)
+    path.write_bytes(path.read_bytes().replace(b"crc32", b"crc31"))
+    assert load_trie(path, "x") is None
+
+
+@pytest.mark.parametrize("header", [b"[]", b"1", b'{"__metadata__": 3}', b'{"token": {"data_offsets": ["a", 4]}}'])
+def test_headers_of_other_kinds_are_refused(header: bytes, tmp_path: Path) -> None:
+    (tmp_path / "t").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(IdgrError, match="is not a prefix tree"):
+        load_trie(tmp_path / "t", "x")
 
 
 def test_a_cut_file_is_refused(tmp_path: Path) -> None:

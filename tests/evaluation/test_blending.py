@@ -102,11 +102,17 @@ def test_validation_finds_a_weight_and_test_takes_it(files: Path) -> None:
         (["--weight", "half"], 2, "neither a number nor a file"),
         (["--weight", "2"], 2, "from 0 to 1"),
         (["--weight", "{}/valid.jsonl"], 1, "holds no weight"),
+        (["--weight", "{}/heavy.json"], 1, "holds no weight from 0 to 1"),
+        (["--weight", "nan"], 2, "give a number from 0 to 1"),
+        (["--weight", "inf"], 2, "give a number from 0 to 1"),
+        (["--weight", "0.5", "-k", "0"], 2, "-k"),
+        (["--weight", "0.5", "-k", str(2**63)], 2, "-k"),
     ],
 )
 def test_wrong_weights(
     files: Path, options: list[str], code: int, hint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (files / "heavy.json").write_text('{"weight": 1.5}')
     assert blend(files, *(option.format(files) for option in options)) == code
     assert hint in capsys.readouterr().err
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from idgr.errors import IdgrError
 from idgr.evaluation.item_ranking import rank_items
 from idgr.models.sasrec import Sasrec, SasrecConfig, new_sasrec
 
@@ -47,3 +48,34 @@ def test_items_left_out_and_allowed_make_lists_short(model: Sasrec) -> None:
 
 def test_nobody_asks(model: Sasrec) -> None:
     assert rank_items(model, [], 3) == []
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf"), float("-inf")])
+def test_scores_that_are_not_numbers_are_refused(broken: float) -> None:
+    model = new_sasrec(SasrecConfig(12, width=8, max_history=4), seed=0).eval()
+    with torch.no_grad():
+        model.items.weight[5, 0] = broken
+    with pytest.raises(IdgrError, match="the model's scores are not numbers"):
+        rank_items(model, [[1, 2], [3]], 4, excluded=[{1, 2}, {3}])
+
+
+def test_out_of_memory_halves_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = new_sasrec(SasrecConfig(12, width=8, max_history=4), seed=0).eval()
+    histories = [[n % 12] for n in range(9)]
+    wanted = rank_items(model, histories, 4)
+    scores, sizes, told = Sasrec.catalogue_scores, [], []
+
+    def cramped(self: Sasrec, items_BL: torch.Tensor, lengths_B: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(items_BL))
+        if len(items_BL) > 2:
+            raise torch.OutOfMemoryError("no room")
+        return scores(self, items_BL, lengths_B)
+
+    monkeypatch.setattr(Sasrec, "catalogue_scores", cramped)
+    emptied: list[int] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(sizes[-1]))
+    found = rank_items(model, histories, 4, batch_size=8, advance=told.append)
+    assert [ranking.items for ranking in found] == [ranking.items for ranking in wanted]
+    assert sizes == [8, 4, 2, 2, 2, 2, 1]
+    assert emptied == [8, 4]
+    assert told == [2, 2, 2, 2, 1]

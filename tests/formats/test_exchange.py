@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -223,9 +225,40 @@ def test_a_run_is_ordered_by_score_and_ties_by_name(tmp_path: Path) -> None:
     assert (second.user_id, second.items) == ("v", ["z"])
 
 
+def test_scores_are_compared_as_trec_eval_holds_them(tmp_path: Path) -> None:
+    """0.1 and 0.1 + 1e-9 are one number in 32 bits, so the later name is first; so are all beyond 3.4e38."""
+    close, huge = "0.1000000010", "1e300"
+    lines = [f"u Q0 a 1 {close}", "u Q0 b 2 0.1", "u Q0 c 3 0.09", f"v Q0 a 1 {huge}", "v Q0 b 2 inf", "v Q0 é 3 4e38"]
+    (tmp_path / "run").write_text("".join(f"{line} x\n" for line in lines))
+    first, second = read_run(tmp_path / "run")
+    assert first.items == ["b", "a", "c"]
+    tie = float(np.float32(0.1))
+    assert first.scores == [tie, tie, 0.09]
+    assert second.items == ["é", "b", "a"]
+    assert all(map(math.isfinite, second.scores))
+
+
+def test_a_run_of_any_scores_is_ranked_as_ir_measures_ranks_it(tmp_path: Path) -> None:
+    """Through trec_eval itself: the reciprocal rank of each item alone is its place in our list."""
+    ir_measures = pytest.importorskip("ir_measures")
+    draw = np.random.default_rng(0)
+    scores = np.round(draw.normal(size=40), 1) + draw.integers(0, 3, size=40) * 1e-9
+    lines = [f"u Q0 {to_token(f'item {n}')} 1 {score!r} x\n" for n, score in enumerate(scores.tolist())]
+    (tmp_path / "run").write_text("".join(lines))
+    (ours,) = read_run(tmp_path / "run")
+    assert ours.scores == sorted(ours.scores, reverse=True)
+    run = list(ir_measures.read_trec_run(str(tmp_path / "run")))
+    for place, item in enumerate(ours.items, 1):
+        qrels = [ir_measures.Qrel("u", to_token(item), 1)]
+        (found,) = ir_measures.pytrec_eval.iter_calc([ir_measures.RR], qrels, run)
+        assert found.value == pytest.approx(1 / place)
+
+
 @pytest.mark.parametrize(
     ("line", "hint"),
     [
+        ("u Q0 a 1 1_0 x", "not a line of a TREC run"),
+        ("u Q0 a 1 ١ x", "not a line of a TREC run"),
         ("u Q0 a 1 0.5", "not a line of a TREC run"),
         ("u Q0 a 1 best x", "not a line of a TREC run"),
         ("u Q0 a 1 nan x", "not a line of a TREC run"),

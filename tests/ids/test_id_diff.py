@@ -23,7 +23,9 @@ def test_changes_follow_the_later_file_then_name_what_is_gone() -> None:
         Change("new", None, "lamp"),
         Change("gone", "old", None),
     ]
-    assert changed_share(BEFORE, AFTER) == 0.75
+    assert [change.of_both for change in id_changes(BEFORE, AFTER)] == [True, True, False, False]
+    assert changed_share(BEFORE, AFTER) == pytest.approx(2 / 3)  # of a, b and c
+    assert changed_share(BEFORE[3:], AFTER) == 0.0
     assert changed_share(BEFORE, BEFORE) == 0.0
 
 
@@ -45,4 +47,6 @@ def test_command_writes_rows_with_texts_and_a_table(tmp_path: Path, capsys: pyte
     assert rows[2]["text"] is None
     shown = capsys.readouterr().err
     assert "a [bold] stove" in shown
-    assert "75.0% of 4 items" in shown
+    assert "4 of 4 differences" in shown
+    told = f"2 changes, 66.7% of 3 items that both files have; 1 items only in {arguments[1]}, 1 only in {arguments[0]}"
+    assert shown.endswith(f"ids diff: {told}\n")

@@ -1,8 +1,9 @@
 """Truth and recommendations as the files of TREC: qrels and runs, for trec_eval, pytrec_eval, ir-measures and ranx.
 
 Those programs order a run by score, which trec_eval holds in 32 bits, and break ties by the item's name, so the scores
-written here are made of ranks: n for the first of n items, down to 1 for the last. A user with no recommended item has no line in a run; averages over
-the users of the qrels (`trec_eval -c`, as ir-measures does) count such a user with 0, as `idgr eval` does.
+written here are made of ranks: n for the first of n items, down to 1 for the last. A user with no recommended item has
+no line in a run; averages over the users of the qrels (`trec_eval -c`, as ir-measures does) count such a user with 0,
+as `idgr eval` does.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def _write_qrels(path: Path, targets: list[Target]) -> None:
 
 
 def read_run(path: str | os.PathLike[str], users: Iterable[str] = ()) -> Iterator[Recommendation]:
-    """The recommendations of a run, ordered as trec_eval does: by score in 32 bits, ties by the item's token, last first.
+    """The recommendations of a run, ordered as trec_eval does: by score in 32 bits, ties by the token, last first.
 
     Scores are given as they stand in the run, but where different ones are the same in 32 bits: those get that value.
 
