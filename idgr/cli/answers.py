@@ -79,7 +79,7 @@ def ask_recommender(given: dict[str, Any]) -> Asked:
         recommender.number,
         "give IDs that cover every history",
         len(recommender.item_keys),
-        _within_memory(recommender.recommend),
+        _within_memory(recommender.recommend, given["rec"]),
         _shower(recommender),
         _expansion_counter(recommender, asked=given["search"] == "exact"),
         {"normalize": recommender.search.options.normalize},
@@ -130,6 +130,7 @@ def ask_item_model(given: dict[str, Any]) -> Asked:
             allowed=allowed,
             batch_size=given["batch-size"],
             advance=advance,
+            where=given["rec"],
         )
         return [
             Recommendation(query.user_id, [keys[item] for item in ranking.items], ranking.scores)
@@ -137,10 +138,10 @@ def ask_item_model(given: dict[str, Any]) -> Asked:
         ]
 
     cure = f"train the {_called(given['rec'])} with --items that cover every history"
-    return Asked(number, cure, len(keys), _within_memory(answer))
+    return Asked(number, cure, len(keys), _within_memory(answer, given["rec"]))
 
 
-def _within_memory(answer: Answer) -> Answer:
+def _within_memory(answer: Answer, rec: str) -> Answer:
     """Tell in one line where the device has not the memory for a single history."""
     import torch
 
@@ -148,9 +149,8 @@ def _within_memory(answer: Answer) -> Answer:
         try:
             return answer(queries, advance)
         except torch.OutOfMemoryError:
-            raise IdgrError(
-                "the device has not the memory for a single history", "give fewer --beams, or --device cpu"
-            ) from None
+            what, todo = "the device has not the memory for a single history", "give fewer --beams, or --device cpu"
+            raise IdgrError(what, todo, where=rec) from None
 
     return answered
 
@@ -229,12 +229,11 @@ def _search_options(given: dict[str, Any], objective: str, n_items: int) -> Sear
 
 def _keep_trie(trie: Trie, path: str, fingerprint: str) -> None:
     from idgr.decoding.trie import save_trie
-    from idgr.formats.lock import HeldError
 
     try:
         save_trie(trie, path, fingerprint)
-    except HeldError:
-        log(f"recommend: another run is writing {path}, so this one keeps its prefix tree to itself")
+    except IdgrError as fault:  # it saves the next run a second; this one has its tree
+        log(f"recommend: the prefix tree is not kept: {fault}")
 
 
 def _adapt(backbone: Backbone, adapter: str, rec: str) -> None:

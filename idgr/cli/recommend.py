@@ -68,7 +68,9 @@ def recommend(
         typer.Option("--unknown", help="An item of a history that is not in the catalogue: stop, or leave it out."),
     ] = "error",
     allow: Annotated[str | None, typer.Option("--allow", help="Only the items of this file, one key a line.")] = None,
-    template: Annotated[int, typer.Option("--template", help="Which of the recommender's templates, from 0.")] = 0,
+    template: Annotated[
+        int, typer.Option("--template", min=0, max=MOST_INT, help="Which of the recommender's templates, from 0.")
+    ] = 0,
     gen: Annotated[
         str | None, typer.Option("--gen", help="The ID generator, where the recommender was trained with user IDs.")
     ] = None,

@@ -142,7 +142,7 @@ class Expansion:
             ]
         ).tolist()
         if broken:
-            raise _not_numbers()
+            self.check()
         if R:
             self._evaluate(prefixes, length_BK, L, Q, R)
         return self._score(prefixes, n_children, max(P, least), N, N if self.full else n_choices)
@@ -150,7 +150,7 @@ class Expansion:
     def check(self) -> None:
         """Raise `IdgrError` if the scores were not finite numbers. It waits for the device."""
         if bool(self.broken):
-            raise _not_numbers()
+            raise IdgrError("the model's scores are not numbers", "train it again, with a lower learning rate")
 
     def watch(self, log_prob_N: torch.Tensor) -> None:
         """Note whether all of some log-probabilities are finite, without waiting for the device.
@@ -227,10 +227,6 @@ class Expansion:
             log_prob=log_prob_N.new_full((B * P,), NEVER).index_copy_(0, cell_N, log_prob_N).view(B, P),
             n=N,
         )
-
-
-def _not_numbers() -> IdgrError:
-    return IdgrError("the model's scores are not numbers", "train it again, with a lower learning rate")
 
 
 def runs(count: torch.Tensor, total: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -205,41 +205,32 @@ def load_trie(path: str | os.PathLike[str], fingerprint: str) -> Trie | None:
         IdgrError: the file is not such a tree, or it is damaged.
     """
     try:
-        size, header = _read_header(path)
+        with open(path, "rb") as stream:
+            length = os.fstat(stream.fileno()).st_size
+            size = int.from_bytes(stream.read(8), "little")
+            header = orjson.loads(stream.read(min(size, _MOST_HEADER)))
         metadata = header["__metadata__"]
-        if metadata["fingerprint"] != fingerprint or _CHECKSUM not in metadata:
-            return None
-        arrays = {}
-        for name in _ARRAYS:
-            begin, end = header[name]["data_offsets"]
-            if header[name]["dtype"] != "I32" or not 0 <= begin < end:
-                raise ValueError(f"{name} is {header[name]['dtype']} from {begin} to {end}")
-            # Copied on write, since tensors must be writable; nobody writes.
-            arrays[name] = np.memmap(path, np.int32, "c", 8 + size + begin, ((end - begin) // 4,))
-        trie = Trie(eos=int(metadata["eos"]), **arrays)
-        if _checksum(trie) != metadata[_CHECKSUM]:
-            raise ValueError("its content is not what was written")
-        return trie
+        told = 8 + size + max(header[name]["data_offsets"][1] for name in _ARRAYS)
+        if told == length:
+            if metadata["fingerprint"] != fingerprint or _CHECKSUM not in metadata:
+                return None
+            arrays = {}
+            for name in _ARRAYS:
+                begin, end = header[name]["data_offsets"]
+                if header[name]["dtype"] != "I32":
+                    raise ValueError(f"{name} is {header[name]['dtype']}")
+                # Copied on write, since tensors must be writable; nobody writes.
+                arrays[name] = np.memmap(path, np.int32, "c", 8 + size + begin, ((end - begin) // 4,))
+            trie = Trie(eos=int(metadata["eos"]), **arrays)
+            if _checksum(trie) == metadata[_CHECKSUM]:
+                return trie
+        fault = "its content is not what was written"
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, OverflowError) as fault:
-        raise IdgrError(
-            f"is not a prefix tree of idgr, or damaged ({fault})", "delete it, and it is made again", where=path
-        ) from None
-
-
-def _read_header(path: str | os.PathLike[str]) -> tuple[int, dict[str, Any]]:
-    """The header's size in bytes, and the header. Raises `ValueError` where the file is not as long as it tells."""
-    with open(path, "rb") as stream:
-        length = os.fstat(stream.fileno()).st_size
-        size = int.from_bytes(stream.read(8), "little")
-        if size > min(length, _MOST_HEADER):
-            raise ValueError(f"a header of {size} bytes")
-        header = orjson.loads(stream.read(size))
-    told = 8 + size + max(header[name]["data_offsets"][1] for name in _ARRAYS)
-    if told != length:
-        raise ValueError(f"{length} bytes, where its header tells of {told}")
-    return size, header
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as caught:
+        fault = str(caught)
+    what = f"is not a prefix tree of idgr, or damaged ({fault})"
+    raise IdgrError(what, "delete it, and it is made again", where=path)
 
 
 def _checksum(trie: Trie) -> str:

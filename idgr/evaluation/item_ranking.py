@@ -38,6 +38,7 @@ def rank_items(
     allowed: Tensor | None = None,
     batch_size: int = 256,
     advance: Callable[[int], object] | None = None,
+    where: str | None = None,
 ) -> list[ItemRanking]:
     """The k best items after each history, fewer where there are no more.
 
@@ -48,6 +49,7 @@ def rank_items(
         allowed: [I], bool, on the model's device: which items may be returned; None for all.
         batch_size: histories at a time; those of similar length go together.
         advance: told the number of histories of each batch that is done.
+        where: the model's folder, for messages.
 
     Raises:
         IdgrError: the model's scores are not finite numbers.
@@ -60,7 +62,7 @@ def rank_items(
     while begin < len(order):
         batch = order[begin : begin + batch_size]
         left_out = None if excluded is None else [excluded[row] for row in batch]
-        rankings = _if_there_is_room(model, [rows[row] for row in batch], k, left_out, allowed)
+        rankings = _if_there_is_room(model, [rows[row] for row in batch], k, left_out, allowed, where)
         if rankings is None:
             torch.cuda.empty_cache()  # what the batch held has no names any more
             batch_size = len(batch) // 2
@@ -78,10 +80,11 @@ def _if_there_is_room(
     k: int,
     excluded: Sequence[Collection[int]] | None,
     allowed: Tensor | None,
+    where: str | None,
 ) -> list[ItemRanking] | None:
     """The rankings of a batch; None where the device has not the memory for several histories."""
     try:
-        return _rank(model, histories, k, excluded, allowed)
+        return _rank(model, histories, k, excluded, allowed, where)
     except torch.OutOfMemoryError:
         if len(histories) == 1:
             raise
@@ -95,6 +98,7 @@ def _rank(
     k: int,
     excluded: Sequence[Collection[int]] | None,
     allowed: Tensor | None,
+    where: str | None,
 ) -> list[ItemRanking]:
     scores_BI = _log_probabilities(model, histories)
     finite = scores_BI.isfinite().all()
@@ -104,7 +108,7 @@ def _rank(
         scores_BI[:, ~allowed] = -torch.inf
     best = scores_BI.topk(min(k, scores_BI.shape[1]), dim=1)
     if not finite:
-        raise IdgrError("the model's scores are not numbers", "train it again, with a lower learning rate")
+        raise IdgrError("the model's scores are not numbers", "train it again, with a lower learning rate", where=where)
     rankings = []
     for items, scores in zip(best.indices.tolist(), best.values.tolist(), strict=True):
         n = sum(score > -torch.inf for score in scores)

@@ -25,10 +25,6 @@ def lock_path(output: Path) -> Path:
     return output.with_name(f".{output.name}.lock")
 
 
-class HeldError(IdgrError):
-    """Somebody else writes to the same place."""
-
-
 @contextmanager
 def hold(output: Path) -> Iterator[None]:
     """Keep `output` to this process until the block ends.
@@ -37,7 +33,7 @@ def hold(output: Path) -> Iterator[None]:
         output: a file or folder whose parent exists; it need not exist itself.
 
     Raises:
-        HeldError: another process, or another block of this one, holds it.
+        IdgrError: another process, or another block of this one, holds it.
         OSError: the folder beside it cannot be written.
     """
     path = lock_path(output)
@@ -62,7 +58,7 @@ def _lock(path: Path, output: Path) -> int:
         except BlockingIOError:
             holder = os.read(handle, _TOLD).decode(errors="replace") or "another process"
             os.close(handle)
-            raise HeldError(
+            raise IdgrError(
                 f"is being written by {holder}", "wait until it is done, or give another -o", where=output
             ) from None
         except BaseException:

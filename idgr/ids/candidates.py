@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from idgr.errors import IdgrError
+from idgr.errors import IdgrError, UsageError
 from idgr.ids.diverse_beam import BeamOptions, Found, diverse_beam_search
 from idgr.ids.schedule import Limits
 from idgr.models.t5 import T5, encode, read_weights
@@ -57,6 +57,12 @@ class Candidates:
     n_close: int = 0
     _states: dict[int, Tensor] = field(default_factory=dict)
     _kept_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        most = (int(self.model.config.vocab_size) - 2) // 2
+        if self.options.beams // self.options.groups > most:
+            todo = f"give at most {most} a group, with a generator that has so few tokens"
+            raise UsageError(f"--beams {self.options.beams} in --groups {self.options.groups}", todo)
 
     @cached_property
     def _single(self) -> T5:

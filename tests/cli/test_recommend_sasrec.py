@@ -102,9 +102,8 @@ def test_weights_that_are_not_numbers_are_told(place: Path, capfd: pytest.Captur
     model.norm.weight.data.fill_(float("nan"))
     save_sasrec(model, [f"i{n}" for n in range(N)], place / "sasrec")
     assert ask(place) == 1
-    assert capfd.readouterr().err == (
-        "idgr: error: the model's scores are not numbers; train it again, with a lower learning rate\n"
-    )
+    said = f"{place / 'sasrec'}: the model's scores are not numbers; train it again, with a lower learning rate"
+    assert capfd.readouterr().err == f"idgr: error: {said}\n"
     assert not (place / "recs.jsonl").exists()
 
 

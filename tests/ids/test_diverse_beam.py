@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from types import ModuleType
 from typing import Any
@@ -165,3 +166,17 @@ def test_refuses_a_run_of_fewer_than_no_tokens() -> None:
 def test_refuses_groups_that_do_not_divide_the_beams(beams: int, groups: int) -> None:
     with pytest.raises(UsageError, match="--groups"):
         BeamOptions(beams, groups)
+
+
+@pytest.mark.parametrize(
+    ("options", "flag"),
+    [
+        ({"length_penalty": math.nan}, "--length-penalty nan"),
+        ({"length_penalty": math.inf}, "--length-penalty inf"),
+        ({"length_penalty": 1000.0}, "--length-penalty 1000"),
+        ({"beams": 10**9, "groups": 1}, "--beams 10{9}"),
+    ],
+)
+def test_refuses_numbers_out_of_range(options: dict[str, Any], flag: str) -> None:
+    with pytest.raises(UsageError, match=flag):
+        BeamOptions(**options)

@@ -33,6 +33,10 @@ def test_a_stop_between_steps_is_not_passed() -> None:
         ({"penalty_stop": math.nan}, "--penalty-start"),
         ({"length_step": 1}, "--length-step"),
         ({"length_rounds": 0}, "--max-length-rounds"),
+        ({"penalty_stop": 1e308}, "--penalty-stop 1e"),
+        ({"penalty_step": 1e-300}, "--penalty-step 1e-300 makes too many"),
+        ({"length_step": 10**12}, "--length-step 10{12}"),
+        ({"length_rounds": 10**12}, "--max-length-rounds 10{12}"),
     ],
 )
 def test_errors_name_the_flag(options: dict[str, float], flag: str) -> None:
