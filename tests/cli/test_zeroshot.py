@@ -61,9 +61,14 @@ def zeroshot(place: Path, output: Path, *more: str) -> int:
     return run(["zeroshot", str(place / "data"), *models, "--device", "cpu", *more, "-o", str(output)])
 
 
-def test_writes_ids_recommendations_and_metrics(place: Path, tmp_path: Path) -> None:
+def test_writes_ids_recommendations_and_metrics(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     output = tmp_path / "out"
     assert zeroshot(place, output) == 0
+    said = [line.split(" ", 1)[1] for line in capsys.readouterr().err.splitlines() if " zeroshot: " in line]
+    assert said[:3] == [f"zeroshot: {step}" for step in ("1 of 3, IDs", "2 of 3, recommendations", "3 of 3, metrics")]
+    assert len(said) == 4
     assert {path.name for path in output.iterdir()} == {"ids.jsonl", "recs.jsonl", "metrics.json", "run.json"}
     ids = [orjson.loads(line) for line in (output / "ids.jsonl").read_bytes().splitlines()]
     assert [row["item_id"] for row in ids] == [f"x{n}" for n in range(len(FOREIGN))]

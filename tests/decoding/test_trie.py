@@ -84,6 +84,7 @@ def test_a_damaged_file_is_refused_or_gives_the_same_tree(seed: int, tmp_path: P
     path, ids = tree_file(tmp_path)
     outcomes, said = [], []
     for damaged in damaged_files(path, 40, seed):
+        assert damaged.content != path.read_bytes(), damaged.what
         (tmp_path / "damaged").write_bytes(damaged.content)
         try:
             found = load_trie(tmp_path / "damaged", "x")
