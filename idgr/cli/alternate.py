@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from idgr.errors import IdgrError, UsageError
 from idgr.formats.jsonl import STDOUT
 from idgr.formats.lock import hold
 from idgr.formats.run_info import RunInfo, differences, read_run
+from idgr.progress import log
 
 if TYPE_CHECKING:
     from idgr.training.alternation import Phase
@@ -35,7 +35,13 @@ def alternate(
     rec: Annotated[
         str, typer.Option("--rec", help="The recommender to begin from: a preset, a folder or a hub model.")
     ] = "nano",
-    rounds: Annotated[int, typer.Option("--rounds", help="How often each of the two is trained.")] = 3,
+    rounds: Annotated[
+        int,
+        typer.Option(
+            "--rounds",
+            help="Rounds of generator, new IDs, recommender; with rec-first, round 1 trains the recommender alone.",
+        ),
+    ] = 3,
     mode: Annotated[str, typer.Option("--mode", help="alternate, rec-only or id-only.")] = "alternate",
     order: Annotated[
         str | None,
@@ -91,7 +97,9 @@ def alternate(
     given = dict(locals())
     if output == STDOUT:
         raise UsageError("-o - cannot hold a run", "give the name of a folder to -o")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dry_run:
+    from idgr.training.distributed import n_processes
+
+    if not dry_run and n_processes() > 1:
         raise UsageError(
             "alternate runs in one process", "start the single commands, which --dry-run prints, with several each"
         )
@@ -100,7 +108,7 @@ def alternate(
     from idgr.models.backbone import PRESETS
     from idgr.models.tokenizer import load_tokenizer
     from idgr.prompts.templates import load_templates
-    from idgr.training.alternation import Alternation, plan, run_phases, score_phase
+    from idgr.training.alternation import Alternation, plan, rounds_in_words, run_phases, score_phase
     from idgr.training.id_learning import check_one_vocabulary
     from idgr.training.recommender import RecommenderOptions
 
@@ -139,10 +147,13 @@ def alternate(
         seed=seed,
     )
     phases = plan(folder, what)
+    rounds_do = rounds_in_words(phases)
     if dry_run:
-        for phase in phases:
-            if phase.command in COMMANDS:
-                print(_command_line(phase))
+        for number, words in rounds_do.items():
+            print(f"# round {number}: {words}")
+            for phase in phases:
+                if phase.round == number and phase.command in COMMANDS:
+                    print(_command_line(phase))
         return
 
     scored_by = RecommenderOptions(objective, valid_users, valid_beams, patience)
@@ -159,12 +170,13 @@ def alternate(
     info = RunInfo("alternate", options, {**inputs}, seed)
     with _held(folder):
         _claim(folder, info.made_of(), overwrite)
+        log("alternate: " + "; ".join(f"round {number}: {words}" for number, words in rounds_do.items()))
         info.write(folder)  # before the work: a rerun can tell whether it is the same run
         run_phases(
             folder,
             phases,
             lambda phase: COMMANDS[phase.command](**phase.arguments, output=str(phase.output)),
-            lambda phase: score_phase(phase, Path(inputs["valid"] or ""), scored_by, untrained, device, seed),
+            lambda phase: score_phase(phase, Path(inputs["valid"] or ""), scored_by, untrained, device),
         )
         info.write(folder)
 

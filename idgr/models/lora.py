@@ -80,7 +80,7 @@ class _Rows(nn.Module):
         self.rows_ND = nn.Parameter(weight_VD.detach()[self.tokens_N].clone())
 
     def forward(self, weight_VD: Tensor) -> Tensor:
-        return weight_VD.index_copy(0, self.tokens_N, self.rows_ND)
+        return weight_VD.index_copy(0, self.tokens_N, self.rows_ND.to(weight_VD.dtype))
 
 
 def merge_lora(model: LlamaForCausalLM) -> None:

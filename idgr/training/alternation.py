@@ -34,6 +34,7 @@ MODES = ("alternate", "rec-only", "id-only")
 ORDERS = ("gen-first", "rec-first")
 
 METRICS = "metrics.json"
+_SCORED = "scored"  # in a line of a round's metrics.json: of which models and files it tells
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class Alternation:
         data: a prepared folder with items.jsonl, train.jsonl and valid.jsonl.
         gen: the ID generator to begin from, a folder or hub name.
         rec: the recommender to begin from: a preset, a folder or a hub name.
-        rounds: how often each of the two is trained.
+        rounds: how many. A round trains the generator, makes the IDs anew, and trains the recommender on them; where
+            the recommender comes first (see `order`), round 1 trains it alone, on the first generator's IDs.
         mode: both in turns, or one of them alone (the paper's Table 5).
         order: whether the first round trains the generator before the recommender; None for what suits `rec`: through
             a recommender with random weights a generator would learn noise, so with a preset it comes second.
@@ -87,6 +89,12 @@ class Alternation:
             raise UsageError(
                 f"--order gen-first with --rec {self.rec}, through whose random weights nothing is learnt",
                 "take --order rec-first, or give a trained recommender to --rec",
+            )
+
+        if self.mode == "id-only" and self.rounds == 1 and not self.gen_first:
+            raise UsageError(
+                "--rounds 1 trains no generator where the recommender comes first, as round 1 trains it alone",
+                "give --rounds 2 or more, or a trained recommender to --rec",
             )
 
     @property
@@ -165,10 +173,20 @@ def plan(run: Path, what: Alternation) -> list[Phase]:
     return phases
 
 
+def rounds_in_words(phases: Iterable[Phase]) -> dict[int, str]:
+    """By its number, what a round does, such as "train-gen, gen-ids, train-rec"; round 0 makes the first IDs."""
+    commands: dict[int, list[str]] = {}
+    for phase in phases:
+        if phase.command not in ("keep", "validate"):
+            commands.setdefault(phase.round, []).append(phase.command)
+    return {number: ", ".join(names) for number, names in commands.items()}
+
+
 def is_done(phase: Phase) -> bool:
     """Whether the phase's output is there, whole, and made from the inputs as they are now."""
     if phase.command == "validate":
-        return phase.arguments["phase"] in read_metrics(phase.output)
+        line = _read_scores(phase.output).get(phase.arguments["phase"], {})
+        return bool(line.get(_SCORED) == _scored(phase))
     record = read_run(phase.output)
     if not record:
         return False
@@ -214,7 +232,7 @@ def keep(source: str, output: Path) -> None:
 
 
 def score_phase(
-    phase: Phase, valid: Path, options: RecommenderOptions, untrained: RecommenderFacts, device: str, seed: int
+    phase: Phase, valid: Path, options: RecommenderOptions, untrained: RecommenderFacts, device: str
 ) -> dict[str, Any]:
     """A line of `metrics.jsonl`: what a phase's training ended with, and what recommender and IDs are worth after it.
 
@@ -222,14 +240,13 @@ def score_phase(
         valid: valid.jsonl; the test set is not looked at.
         options: how many users are scored and with how many beams.
         untrained: how a recommender is asked that cannot tell how it was trained.
-        seed: draws the users; the same ones for all phases of a run.
     """
     rec, ids_file = phase.arguments["rec"], phase.arguments["ids"]
     facts = read_recommender_facts(rec, untrained)
     known = read_ids(ids_file)
     number = {record.item_id: i for i, record in enumerate(known)}
     queries = list(read_queries(valid, number, need_target=True))
-    users = [queries[place] for place in draw_users(len(queries), options.valid_users, seed)]
+    users = [queries[place] for place in draw_users(len(queries), options.valid_users)]
     backbone = load_backbone(rec)
     backbone.model.to(pick_device(device)).eval()
     rows = id_tokens(backbone.tokenizer, [record.id for record in known])
@@ -280,9 +297,8 @@ def run_phases(
         if is_done(phase):
             log(f"alternate: round {phase.round}, {phase.command} {phase.output.name}: done before")
         elif phase.command == "validate":
-            found = read_metrics(phase.output)
-            line = score(phase)
-            write_json(phase.output, {**found, phase.arguments["phase"]: line})
+            line = score(phase) | {_SCORED: _scored(phase)}
+            write_json(phase.output, {**_read_scores(phase.output), phase.arguments["phase"]: line})
         else:
             log(f"alternate: round {phase.round}, {phase.command} {phase.output.name}")
             clear(phase)
@@ -300,11 +316,27 @@ def run_phases(
 
 
 def read_metrics(path: Path) -> dict[str, Any]:
-    """A round's metrics.json: the line of each of its phases scored so far, by the phase's name."""
-    if not path.is_file():
+    """The line of `metrics.jsonl` for each phase scored so far, by its name, from a round's metrics.json."""
+    return {
+        name: {key: value for key, value in line.items() if key != _SCORED} for name, line in _read_scores(path).items()
+    }
+
+
+def _read_scores(path: Path) -> dict[str, dict[str, Any]]:
+    """A round's metrics.json. What it does not hold, or not as idgr writes it, is scored again."""
+    try:
+        record = orjson.loads(path.read_bytes())
+    except (FileNotFoundError, orjson.JSONDecodeError):
         return {}
-    record: dict[str, Any] = orjson.loads(path.read_bytes())
-    return record
+    if not isinstance(record, dict):
+        return {}
+    return {name: line for name, line in record.items() if isinstance(line, dict)}
+
+
+def _scored(phase: Phase) -> dict[str, Any]:
+    """The hashes of what a `validate` phase scores, as they are now."""
+    names = ("rec", "ids", "gen", "items", "before", "trained")
+    return {name: hash_input(phase.arguments[name])["sha256"] for name in names}
 
 
 def _same(source: str, output: Path) -> bool:
