@@ -44,6 +44,8 @@ def epoch_batches(lengths: Ints, epoch: int, options: LoopOptions) -> list[Ints]
     order = random.permutation(len(lengths))
     if options.epoch_instances:
         order = order[: options.epoch_instances]
+    if lengths.max(initial=0) <= np.iinfo(np.uint16).max:
+        lengths = lengths.astype(np.uint16)  # which NumPy sorts in an eighth of the time
     stretch = options.batch_size * _BUCKET_BATCHES
     batches = []
     for begin in range(0, len(order), stretch):
