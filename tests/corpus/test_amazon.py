@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from idgr.corpus.sources.amazon import MAX_LITERAL_BYTES, parse_literal, read_entries, read_events
+from idgr.corpus.literals import MAX_LITERAL_BYTES, parse_literal
+from idgr.corpus.sources.amazon import read_entries, read_events
 from idgr.errors import IdgrError
 
 Write = Callable[[str, Any], Path]
