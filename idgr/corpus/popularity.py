@@ -31,7 +31,6 @@ _COUNT = re.compile(
     r"[>#(]*\s*[\d.,]+\s*[%km+)]*(?:\s*(?:/|out of|of)\s*[\d.]+)?(?:\s*(?:stars?|ratings?|reviews?|votes?))?",
     re.IGNORECASE,
 )
-_TOLD = re.compile(r"star|rank|rating|review|seller|see top")
 _SAID = (
     r"(?:amazon\s+)?(?:best[\s_-]*sellers?'?s?[\s_-]*rank|sales[\s_-]*rank|customer[\s_-]*reviews?"
     r"|(?:average|avg\.?)[\s_-]*(?:customer[\s_-]*)?(?:rating|review)s?|(?:rating|review)s?[\s_-]*(?:number|count)"
@@ -72,7 +71,9 @@ def _kind(name: str) -> bool | None:
 
 def tells_popularity(value: str) -> bool:
     """Whether a cleaned value, as a whole, tells what others did: `4.5 out of 5 stars`, `best sellers rank: #3`."""
-    return _TOLD.search(value) is not None and _VALUE.fullmatch(value) is not None
+    # Looking for a few words first is many times as fast as the expression.
+    hinted = "review" in value or "rating" in value or "rank" in value or "star" in value or "see top" in value
+    return hinted and _VALUE.fullmatch(value) is not None
 
 
 def popularity_in(fields: Mapping[str, Sequence[str]]) -> str | None:
@@ -81,7 +82,7 @@ def popularity_in(fields: Mapping[str, Sequence[str]]) -> str | None:
         if is_popularity(name, values):
             return f"{name}: {', '.join(values)}"
         for place, value in enumerate(values):
-            if not _TOLD.search(value) or not _VALUE.fullmatch(value):
+            if not tells_popularity(value):
                 continue
             # `customer reviews` alone, as prose parted at its commas may have it, is the name of what follows.
             after = values[place + 1] if place + 1 < len(values) else ""

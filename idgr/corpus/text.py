@@ -33,6 +33,7 @@ _PLAIN_LEFT_OUT = frozenset(map(plain_name, LEFT_OUT))
 _PLAIN_LEFT_OUT_WITHIN = frozenset(map(plain_name, (_KEYS - {"id"}) | _NEIGHBOURS | _BASKETS))
 _PAIR_NAMES = ("name", "key", "label")  # of tables such as [{"name": …, "value": …}]
 _LISTS = frozenset({"categories", "genres", "tags"})  # a string under these is a list that commas part
+_SHORT = 40
 LONGEST_VALUE = 1_000  # characters of a value in an item's `fields`; a longer one is prose, and the text has it whole
 
 _LINK = re.compile(r"https?://\S+", re.IGNORECASE)
@@ -131,7 +132,7 @@ def _flatten(value: Any) -> Iterator[str]:
             elif (inner := _structure(top)) is not None:
                 stack.append(inner)
             else:
-                text = _text_of(top)
+                text = _short_text(top) if len(top) <= _SHORT else _text_of(top)
         elif isinstance(top, Mapping):
             if not _is_popular_row(top):
                 for name, inner in reversed(list(top.items())):
@@ -172,7 +173,7 @@ def _push(stack: list[Any], name: str, value: Any) -> None:
 
 
 def _text_of(text: str) -> str:
-    if _LINK.fullmatch(text.strip()):
+    if "://" in text and _LINK.fullmatch(text.strip()):
         return ""
     text = clean(text)
     return "" if tells_popularity(text) else text
@@ -180,6 +181,9 @@ def _text_of(text: str) -> str:
 
 def _is_finite(value: float) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
+
+
+_short_text = lru_cache(maxsize=1 << 16)(_text_of)  # categories and brands come again and again
 
 
 def _is_popular_pair(name: Any, value: Any) -> bool:
@@ -194,6 +198,8 @@ def _is_popular_row(row: Mapping[Any, Any]) -> bool:
 
 def _structure(text: str) -> list[Any] | dict[Any, Any] | None:
     """The list or mapping that a string is, written in JSON or as a Python literal."""
+    if "}" not in text and "]" not in text:
+        return None
     whole = text.strip()
     if whole[:1] + whole[-1:] not in ("{}", "[]"):
         return None
