@@ -155,7 +155,7 @@ def _without_markup(text: str) -> str:
 
 
 def _without_cut_name(text: str) -> str:
-    """Without `<` and the beginning of an element's name at the end; of two letters, since `a <b` may be a comparison."""
+    """Without `<` and the beginning of a name at the end; of two letters at least, since `a <b` may be a comparison."""
     cut = _CUT_NAME.search(text)
     if cut is None or (cut[1] and (len(cut[1]) < 2 or not any(name.startswith(cut[1]) for name in _NAMES))):
         return text

@@ -37,7 +37,7 @@ _SAID = (
     r"|number[\s_-]*of[\s_-]*(?:rating|review)s)"
 )
 _VALUE = re.compile(
-    r"(?:\d[\s-]*stars?\s*)+\(\s*\d+\s*%\s*\)"  # the bars of a page: `5 star5 star (0%)`
+    r"(?:(?:\d[\s-]*stars?\s*)+\(\s*\d+\s*%\s*\)\s*)+"  # the bars of a page: `5 star5 star (0%)`
     r"|\d(?:\.\d+)?\s+out\s+of\s+\d\s+stars?\b.{0,60}"
     r"|[\d.,]+\s*[km]?\+?\s+(?:(?:customer|global|amazon|verified|user)\s+)*(?:ratings?|reviews?)"
     r"|.{0,200}\bsee\s+top\s+\d+\b.{0,200}"

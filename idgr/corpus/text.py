@@ -23,14 +23,15 @@ from idgr.formats.records import Item
 _KEYS = {"item_id", "asin", "parent_asin", "business_id", "id"}
 _LINKS = {"url", "image", "images", "imUrl", "imageURL", "imageURLHighRes", "video", "videos"}
 # What others did with the item, some of it later than the split: it would leak into the text.
-_NEIGHBOURS = {"related", "also_buy", "also_bought", "also_view", "also_viewed", "similar_item", "similar_books"}
-_BASKETS = {"bought_together", "buy_after_viewing"}
+_NEIGHBOURS = {"related", "also_buy", "also_bought", "also_view", "also_viewed"}
+_SIMILAR = {"similar_item", "similar_items", "similar_books", "similar_products"}
+_BASKETS = {"bought_together", "frequently_bought_together", "buy_after_viewing"}
 _MARKUP = {"tech1", "tech2"}  # tables of the page in the Amazon 2018 dumps
 # Keys whose values do not describe the item, whatever their case and punctuation, beside those of popularity.
-LEFT_OUT = frozenset(_KEYS | _LINKS | _NEIGHBOURS | _BASKETS | _MARKUP)
+LEFT_OUT = frozenset(_KEYS | _LINKS | _NEIGHBOURS | _SIMILAR | _BASKETS | _MARKUP)
 _PLAIN_LEFT_OUT = frozenset(map(plain_name, LEFT_OUT))
 # The same within other values, where `id` or `video` may be a property.
-_PLAIN_LEFT_OUT_WITHIN = frozenset(map(plain_name, (_KEYS - {"id"}) | _NEIGHBOURS | _BASKETS))
+_PLAIN_LEFT_OUT_WITHIN = frozenset(map(plain_name, (_KEYS - {"id"}) | _NEIGHBOURS | _SIMILAR | _BASKETS))
 _PAIR_NAMES = ("name", "key", "label")  # of tables such as [{"name": …, "value": …}]
 _LISTS = frozenset({"categories", "genres", "tags"})  # a string under these is a list that commas part
 _SHORT = 40
