@@ -79,7 +79,7 @@ _PLACEHOLDERS = frozenset("none null nan n/a na n.a. n.a #n/a undefined (null) (
     "not applicable",
 }
 _LONGEST_PLACEHOLDER = 16
-_STROKES = re.compile(r"[-\u2010-\u2015\u2212_.\u2026\u00b7\u2022*/\\|~\s]+")
+_STROKES = re.compile(r"[-\u2010-\u2015\u2212_.\u2026\u00b7\u2022\u00ad\u200b-\u200d\u2060*/\\|~\s]+")
 
 
 def clean(text: str) -> str:
