@@ -11,7 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-_OF_WHAT = r"(?:rating|review|vote|star|purchase|sale|buyer|download|checkin|view|like|interaction|favou?rite)s?"
+_OF_WHAT = (
+    r"(?:rating|review|vote|star|purchase|sale|buyer|download|checkin|view|like|interaction|favou?rite|wishlist"
+    r"|follower|listener|play)s?"
+)
 # Whatever the value, as the whole of a name, or anywhere in it.
 _WHOLE = re.compile(
     r"(?:tipcount|reviews?|userreviews?|reviewtexts?|topreviews?|ranks?|salesranks?|salesranking|bsr|checkins?|starratings?"
@@ -19,12 +22,13 @@ _WHOLE = re.compile(
     rf"|(?:num|n|no|count|total|numberof|numof|noof|countof)(?:customer|user|text|global|star)?{_OF_WHAT}"
     rf"|(?:customer|user|text|global|star)?{_OF_WHAT}(?:count|number|num|total|histogram|distribution|breakdown)s?"
     r"|(?:average|avg|mean|overall|weighted|bayesian|user|amazon)(?:star)?(?:ratings?|stars|score)"
-    r"|(?:ratings?|stars)(?:average|avg|mean|value)|scoredby|popularshelves|unitssold|soldcount|timessold)"
+    r"|(?:ratings?|stars)(?:average|avg|mean|value)|scoredby|popularshelves|helpfulvotes|(?:num|units|times|total)sold|soldcount"
+    r"|(?:daily|weekly|monthly|yearly|annual|total)sales|bought(?:in)?(?:the)?(?:last|past)(?:day|week|month|year))"
 )
 _ANYWHERE = re.compile(r"bestseller|sellersrank|salesrank|customerreview|customerrating|averagerating|popularity")
 # Only where the value is of numbers: a film's rating may be PG-13, its stars people.
 _IF_COUNTS = re.compile(
-    r"(?:ratings?|overall|stars?|ranking|votes?|likes|views|sales|downloads|scores?|popular|favou?rites)"
+    r"(?:ratings?|overall|stars?|ranking|votes?|sold|likes|views|sales|downloads|scores?|popular|favou?rites)"
 )
 
 _COUNT = re.compile(

@@ -32,6 +32,7 @@ from idgr.corpus.markup import clean, one_line
         ('<!DOCTYPE html><?xml version="1.0"?><![CDATA[x]]>', "x"),
         ('Glove <span id="pt" class="a-si', "glove"),
         ('Glove <a href="http://x', "glove"),
+        ("Glove <a hre", "glove"),
         ("Glove <span", "glove"),
         ("Glove <sp", "glove"),
         ("Glove </", "glove"),

@@ -70,7 +70,8 @@ POPULAR = {
     "Amazon Best Sellers Rank:": "#3", "Customer Reviews": "4.5 out of 5 stars", "CUSTOMER_REVIEWS": {"stars": "4"},
     "reviews": [{"text": "good"}], "review_count": 7, "Review Count": "7", "stars": 4.5, "rating": "4.5 out of 5",
     "ratings": {"5": 3, "1": 4}, "num_ratings": 3, "ratings_count": 3, "number of reviews": 3, "voteCount": 3,
-    "text_reviews_count": 4, "popularity": 1.5, "checkin_count": 2, "tip_count": 2, "likes": 5, "also_buy": ["B2"],
+    "text_reviews_count": 4, "popularity": 1.5, "checkin_count": 2, "tip_count": 2, "likes": 5,
+    "sold": 3, "monthly sales": 4, "helpful_votes": 2, "also_buy": ["B2"],
     "date": "5 star5 star (0%)",
 }  # fmt: skip
 
