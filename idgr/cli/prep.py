@@ -133,7 +133,7 @@ def _add_source(name: str, summary: str, example: str) -> None:
         with _folder(output, run) as write:
             from importlib import import_module
 
-            from idgr.corpus.metadata import texts
+            from idgr.corpus.metadata import describe_items
             from idgr.corpus.preparation import PrepOptions, prepare
 
             source = import_module(f"idgr.corpus.sources.{name}")
@@ -142,8 +142,12 @@ def _add_source(name: str, summary: str, example: str) -> None:
             write(
                 prepare(
                     events,
-                    lambda wanted: texts(
-                        source.read_entries(meta), wanted, names or source.FIELDS, duplicates=source.DUPLICATE_ENTRIES
+                    lambda wanted: describe_items(
+                        source.read_entries(meta),
+                        wanted,
+                        names or source.FIELDS,
+                        duplicates=source.DUPLICATE_ENTRIES,
+                        chosen=names is not None,
                     ),
                     PrepOptions(
                         k_core=k_core,
@@ -209,7 +213,7 @@ def demo_command(
 
     from idgr.corpus.demo import DemoOptions, events, metadata
     from idgr.corpus.events import from_rows
-    from idgr.corpus.metadata import Entry, texts
+    from idgr.corpus.metadata import Entry, describe_items
     from idgr.corpus.preparation import PrepOptions, prepare
 
     shop = DemoOptions(n_items=n_items, n_users=n_users, seed=seed, distracting=distracting)
@@ -218,7 +222,7 @@ def demo_command(
         write(
             prepare(
                 from_rows("demo", events(shop)),
-                lambda wanted: texts(entries, wanted),
+                lambda wanted: describe_items(entries, wanted),
                 PrepOptions(k_core=0, keep_all_items=True),
             )
         )

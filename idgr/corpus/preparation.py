@@ -19,8 +19,8 @@ from idgr.errors import IdgrError
 from idgr.formats.jsonl import write_json, write_jsonl
 from idgr.formats.records import Item
 
-# Plain texts of the items whose keys are given (None: of all that are known), in the order of the metadata.
-ReadTexts = Callable[[Container[str] | None], dict[str, str]]
+# The items whose keys are given (None: all that are known) with their texts, in the order of the metadata.
+ReadItems = Callable[[Container[str] | None], dict[str, Item]]
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Prepared:
     stats: dict[str, Any]
 
 
-def prepare(events: Events, read_texts: ReadTexts, options: PrepOptions) -> Prepared:
+def prepare(events: Events, read_items: ReadItems, options: PrepOptions) -> Prepared:
     """Filter, order and split events, and find the text of every item.
 
     Raises:
@@ -85,10 +85,10 @@ def prepare(events: Events, read_texts: ReadTexts, options: PrepOptions) -> Prep
     in_time = len(events)
     events = drop_repeats(events, options.repeats)
     repeats = in_time - len(events)
-    texts: dict[str, str] | None = None
+    known: dict[str, Item] | None = None
     if options.missing_text == "drop":
-        texts = {item: text for item, text in read_texts(_wanted(set(events.items), options)).items() if text}
-        events = events.keep(of_items(events, texts.keys()))
+        known = {name: item for name, item in read_items(_wanted(set(events.items), options)).items() if item.text}
+        events = events.keep(of_items(events, known.keys()))
     k = options.k_core if options.k_core is not None else (0 if events.sequences else 5)
     if k > 1:
         events = events.keep(k_core(events.user, events.item, k))
@@ -123,7 +123,7 @@ def prepare(events: Events, read_texts: ReadTexts, options: PrepOptions) -> Prep
                 where=events.source,
             )
 
-    items = _catalogue(texts, read_texts, set(whole.items), events, options)
+    items = _catalogue(known, read_items, set(whole.items), events, options)
     stats = describe(split)
     stats["catalogue"] = len(items)
     stats["read"] = {"events": read, "repeats_left_out": repeats}
@@ -151,15 +151,15 @@ def _wanted(items: set[str], options: PrepOptions) -> set[str] | None:
 
 
 def _catalogue(
-    texts: dict[str, str] | None, read_texts: ReadTexts, used: set[str], events: Events, options: PrepOptions
+    known: dict[str, Item] | None, read_items: ReadItems, used: set[str], events: Events, options: PrepOptions
 ) -> list[Item]:
     """The items in the order of the metadata; those without text, if their key is to do, after them."""
-    if texts is None:
-        texts = read_texts(_wanted(used, options))
-    listed = {item: text for item, text in texts.items() if options.keep_all_items or item in used}
+    if known is None:
+        known = read_items(_wanted(used, options))
+    listed = {name: item for name, item in known.items() if options.keep_all_items or name in used}
     # An item that no event names can be left out without a loss, so its missing text stops nothing.
-    bare = [item for item in listed if not listed[item] and item not in used]
-    missing = [item for item in events.items if item in used and not listed.get(item)]
+    bare = [name for name, item in listed.items() if not item.text and name not in used]
+    missing = [name for name in events.items if name in used and not (name in listed and listed[name].text)]
     if missing and options.missing_text != "key":
         first = missing[0]
         line = int(events.line[(events.item == events.items.index(first)).argmax()])
@@ -170,8 +170,8 @@ def _catalogue(
             where=events.source,
             line=line,
         )
-    for item in bare if options.missing_text != "key" else []:
-        del listed[item]
-    for item in [*missing, *bare] if options.missing_text == "key" else []:
-        listed[item] = f"item: {item.lower()}"
-    return [Item(item, text) for item, text in listed.items()]
+    for name in bare if options.missing_text != "key" else []:
+        del listed[name]
+    for name in [*missing, *bare] if options.missing_text == "key" else []:
+        listed[name] = Item(name, f"item: {name.lower()}")
+    return list(listed.values())

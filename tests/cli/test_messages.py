@@ -63,11 +63,11 @@ NOT_OF_A_PARSER = {
     ("evaluation/scoring.py", "segments need the training sequences"),
     ("evaluation/scoring.py", "user {} of the truth has no target"),
     ("decoding/trie.py", "{} is {}"),
-    ("corpus/sources/amazon.py", "a line of {} bytes, more than {}"),
-    ("corpus/sources/amazon.py", "not valid UTF-8 ({})"),
-    ("corpus/sources/amazon.py", "not a Python literal ({})"),
-    ("corpus/sources/amazon.py", "not a Python literal (it holds more than values)"),
-    ("corpus/sources/amazon.py", "not a Python literal of an item (nested too deep)"),
+    ("corpus/literals.py", "a line of {} bytes, more than {}"),
+    ("corpus/literals.py", "not valid UTF-8 ({})"),
+    ("corpus/literals.py", "not a Python literal ({})"),
+    ("corpus/literals.py", "not a Python literal (it holds more than values)"),
+    ("corpus/literals.py", "not a Python literal of an item (nested too deep)"),
 }
 
 

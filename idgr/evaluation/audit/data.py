@@ -14,6 +14,7 @@ import orjson
 
 from idgr.errors import IdgrError, faulty_line
 from idgr.evaluation.audit.checks import FAIL, PASS, Check, judged, skipped
+from idgr.evaluation.audit.item_popularity import popularity_check
 from idgr.evaluation.audit.sequences import not_sorted_by_key
 from idgr.formats.jsonl import Lines, parse_object
 from idgr.formats.records import Item, Query, Sequence
@@ -78,6 +79,7 @@ def data_checks(data: DataSet) -> list[Check]:
         _held_out(data),
         _targets_new(data),
         _described(data),
+        popularity_check(data.items, data.folder / "items.jsonl"),
     ]  # fmt: skip
 
 
