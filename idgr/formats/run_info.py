@@ -22,6 +22,7 @@ from idgr.errors import IdgrError
 from idgr.formats.jsonl import STDIN, is_stream, write_json
 
 RUN_FILE = "run.json"
+PARTS = ("items", "train", "valid", "test")  # of a prepared data set, each a file of JSON Lines
 _PACKAGES = (
     *("torch", "transformers", "tokenizers", "sentencepiece", "numpy", "polars", "accelerate", "safetensors"),
     *("scikit-learn", "scipy", "faiss-cpu", "peft"),
@@ -135,6 +136,26 @@ def read_run(output: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise IdgrError("is not a JSON object", "make the output again", where=path)
     return record
+
+
+def recorded_part(path: str | os.PathLike[str]) -> str | None:
+    """Which part of a prepared data set a file is: train, valid, test or items.
+
+    None where the file's folder has no record of `idgr prep`, or the file is not as the record tells.
+
+    Raises:
+        IdgrError: the folder's `run.json` is not a JSON object.
+    """
+    place = Path(path)
+    if not place.is_file():
+        return None
+    record = read_run(place.parent)
+    outputs = record.get("outputs")
+    if not str(record.get("command", "")).startswith("prep ") or not isinstance(outputs, dict):
+        return None
+    digest = sha256_file(place)
+    names = (f"{part}.jsonl" for part in PARTS)
+    return next((Path(name).stem for name in names if outputs.get(name) == digest), None)
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
