@@ -110,3 +110,19 @@ def test_the_part_of_a_split_that_a_file_is(tmp_path: Path) -> None:
     (data / "test.jsonl").write_text("changed")
     assert recorded_part(data / "test.jsonl") is None
     assert recorded_part(data / "none.jsonl") is recorded_part("-") is None
+
+
+def test_options_and_inputs_are_spelled_as_on_the_command_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("one\n")
+    now = RunInfo("train-rec", {"user_ids": "history", "max-history": 20}, {"item_vectors": path}).made_of()
+    assert now["options"] == {"user-ids": "history", "max-history": 20}
+    assert list(now["inputs"]) == ["item-vectors"]
+    older = {
+        **now,
+        "options": {"user_ids": "history", "max_history": 20},
+        "inputs": {"item_vectors": now["inputs"]["item-vectors"]},
+    }
+    assert differences(older, now) == ""
+    older["options"] = {"user_ids": "none", "max_history": 20}
+    assert differences(older, now) == "made with --user-ids none, not history"

@@ -140,11 +140,8 @@ def _options(maker: Output) -> GenerationOptions:
     usual = GenerationOptions()
 
     def number(name: str, default: float) -> Any:
-        for spelled in (name, name.replace("_", "-")):
-            value = maker.option(spelled)
-            if isinstance(value, (int, float)) and not isinstance(value, bool):
-                return value
-        return default
+        value = maker.option(name)
+        return value if isinstance(value, (int, float)) and not isinstance(value, bool) else default
 
     schedule = Schedule(
         number("penalty_start", usual.schedule.penalty_start),

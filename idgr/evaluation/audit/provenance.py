@@ -13,7 +13,7 @@ from typing import Any
 from idgr.errors import IdgrError
 from idgr.evaluation.audit.checks import Check, judged
 from idgr.evaluation.audit.data import is_data
-from idgr.formats.run_info import RUN_FILE, hash_folder, hash_input, read_run, sha256_file
+from idgr.formats.run_info import RUN_FILE, hash_folder, hash_input, read_run, sha256_file, with_dashes
 
 RECORDED = "files are as their stages wrote them"
 
@@ -42,16 +42,19 @@ class Output:
 
     @property
     def roles(self) -> list[str]:
-        found = self.record.get("inputs")
-        return list(found) if isinstance(found, dict) else []
+        return list(self._inputs())
 
     def option(self, name: str) -> Any:
+        """An option by its name on the command line, such as max-history, however the record spells it."""
         options = self.record.get("options")
-        return options.get(name) if isinstance(options, dict) else None
+        return with_dashes(options).get(name.replace("_", "-")) if isinstance(options, dict) else None
+
+    def _inputs(self) -> dict[str, Any]:
+        found = self.record.get("inputs")
+        return with_dashes(found) if isinstance(found, dict) else {}
 
     def _input(self, role: str) -> dict[str, Any]:
-        found = self.record.get("inputs")
-        entry = found.get(role) if isinstance(found, dict) else None
+        entry = self._inputs().get(role)
         # Anyone may have written the record.
         return (
             {name: value for name, value in entry.items() if isinstance(value, str)} if isinstance(entry, dict) else {}

@@ -109,7 +109,7 @@ def _options(scheme: str, maker: Output) -> SchemeOptions:
     usual = SchemeOptions(scheme)
     found: dict[str, Any] = {}
     for field in fields(SchemeOptions):
-        value = maker.record.get("seed") if field.name == "seed" else maker.option(field.name.replace("_", "-"))
+        value = maker.record.get("seed") if field.name == "seed" else maker.option(field.name)
         if type(value) is type(getattr(usual, field.name)):
             found[field.name] = value
     return replace(usual, **found | {"scheme": scheme})

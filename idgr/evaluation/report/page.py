@@ -154,7 +154,9 @@ def _audits(audits: Sequence[Audit]) -> Iterator[str]:
         if one.reason:
             yield f"{_code(one.folder)} could not be audited: {_cell(one.reason)}."
             continue
-        counts = {verdict: sum(check.verdict == verdict for check in one.checks) for verdict in (PASS, FAIL, SKIP, WARN)}
+        counts = {
+            verdict: sum(check.verdict == verdict for check in one.checks) for verdict in (PASS, FAIL, SKIP, WARN)
+        }
         verdict = f"**{FAIL if counts[FAIL] else PASS}**"
         told = f"{counts[PASS]} checks passed, {counts[FAIL]} failed, {counts[SKIP]} could not be made"
         told += f", {counts[WARN]} warned" if counts[WARN] else ""
