@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from idgr.cli.answers import ask_baseline, ask_item_model, ask_recommender, check_item_model_options
+from idgr.cli.held_out import refuse_held_out
 from idgr.errors import UsageError
 from idgr.formats.jsonl import STDIN, STDOUT, dump_line, read_jsonl, replace_file
 from idgr.formats.rec_folder import item_model_type
@@ -97,6 +98,8 @@ def recommend(
     shaping = {
         name: value for name, value in given.items() if name not in {*inputs, "output", "prompts", "trie", "device"}
     }
+    if baseline is not None:
+        refuse_held_out({"train": train})
     run = RunInfo("recommend", shaping, inputs)
 
     from idgr.ids.shards import parse_shard

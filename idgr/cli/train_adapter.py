@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from idgr.cli.held_out import refuse_held_out
 from idgr.cli.recommender_training import Prepared, print_forecast, read_inputs
 from idgr.cli.training_options import (
     UNSHAPING,
@@ -105,6 +106,7 @@ def train_adapter(
     options = RecommenderOptions(facts.objective, valid_users, valid_beams, patience)
     loop = loop_options(given)
     paths = {"train": train, "rec": rec, "ids": ids, "valid": valid}
+    refuse_held_out(paths)
     shaping = {name: value for name, value in given.items() if name not in {*paths, *UNSHAPING}}
     run = RunInfo("train-adapter", shaping, {**paths}, seed)
 

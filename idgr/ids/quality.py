@@ -1,7 +1,7 @@
 """Whether generated IDs say something of their items: repeated words, words from elsewhere, further attempts.
 
-A generator that has learnt nothing, or has unlearnt it, writes IDs such as `polymaker polymaker polymaker`, of words that
-no text has, and needs many attempts until they differ. Knows IDs and texts; not who made them.
+A generator that has learnt nothing, or has unlearnt it, writes IDs such as `polymaker polymaker polymaker`, of words
+that no text has, and needs many attempts until they differ. Knows IDs and texts; not who made them.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from idgr.formats.records import ItemId
 from idgr.ids.spelling import clean_id
 
-# Of the first IDs that the paper's authors published for Beauty and Sports, 11 and 10 % repeat a word, and 11 and 0 % of
-# the words are not in the item's text; 11 % of the IDs of the paper's fusion set needed a second attempt. More than
+# Of the first IDs that the paper's authors published for Beauty and Sports, 11 and 10 % repeat a word, and 11 and 0 %
+# of the words are not in the item's text; 11 % of the IDs of the paper's fusion set needed a second attempt. More than
 # twice as much is doubtful, and where most IDs repeat themselves or most words are made up, they are junk.
 DOUBTFUL = 0.25
 JUNK = 0.5
