@@ -125,12 +125,17 @@ class Findings:
             for role in output.roles:
                 path = self.find(output, role)
                 source = None if path is None else _made(path)
-                if source is None or source.path.absolute() in known:
+                if source is None or source.path.absolute() in known or self._is_copy(source, outputs):
                     continue
                 known.add(source.path.absolute())
                 found.append(source)
                 waiting.append(source)
         return found
+
+    def _is_copy(self, source: Output, outputs: Sequence[Output]) -> bool:
+        """Whether a source has the bytes of an output: a folder that was copied still names the one it comes from."""
+        alike = [output for output in outputs if output.command == source.command]
+        return any(self.digest(output.path) == self.digest(source.path) for output in alike)
 
     def is_of_data(self, output: Output) -> bool:
         """Whether an output, or something that went into it, was made from a part of the data set."""
