@@ -94,7 +94,7 @@ def _weight(given: str) -> float:
 def _refuse_test(first: str, second: str, weight: str | None, truth: str | None) -> None:
     """Raise `IdgrError` where test.jsonl would choose the weight, or has chosen it."""
     if truth is not None:
-        refuse_held_out({"truth": truth})
+        refuse_held_out({"truth": truth}, [first, second])
         for lists in dict.fromkeys((first, second)):
             todo = "recommend to the users of valid.jsonl, and choose the weight on those lists"
             refuse_made_on_test(lists, "histories", "holds the lists that are to be tested, of", todo)

@@ -48,7 +48,7 @@ def eval_command(
     from idgr.formats.run_info import RunInfo
     from idgr.progress import log
 
-    refuse_held_out({"train": train})
+    refuse_held_out({"train": train}, [truth])
     ks = sorted(set(cutoffs or (5, 10)))
     info = RunInfo(
         "eval",

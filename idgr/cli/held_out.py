@@ -17,14 +17,14 @@ from idgr.formats.jsonl import Lines
 from idgr.formats.records import Query, Sequence
 from idgr.formats.run_info import PARTS, RUN_FILE, read_run, recorded_part, sha256_file
 
-Inputs = Mapping[str, str | os.PathLike[str] | None]
+Place = str | os.PathLike[str] | None
 
 # The part that each of these inputs has to be, where it is one at all.
 _PART_OF_ROLE = {"train": "train", "valid": "valid", "truth": "valid"}
 _RAW = "raw"
 
 
-def refuse_held_out(inputs: Inputs) -> None:
+def refuse_held_out(inputs: Mapping[str, Place], beside: Iterable[Place] = ()) -> None:
     """Refuse what must not be trained or chosen on.
 
     `train` must not be valid.jsonl or test.jsonl of a split, nor the sequences that `idgr prep` split; `valid` and
@@ -32,6 +32,7 @@ def refuse_held_out(inputs: Inputs) -> None:
 
     Args:
         inputs: the paths by role, as in a record.
+        beside: further paths by which a prepared folder may be found.
 
     Raises:
         IdgrError: an input is another part than its role asks for; or a record beside it is broken.
@@ -41,7 +42,7 @@ def refuse_held_out(inputs: Inputs) -> None:
         wanted = _PART_OF_ROLE.get(role)
         part, folder = recorded_part(path), path.parent
         if part is None and wanted is not None:
-            part, folder = _part_nearby(path, inputs)
+            part, folder = _part_nearby(path, [*inputs.values(), *beside])
         if part is None or part == wanted or (wanted is None and part in ("items", "train")):
             continue
         todo = f"give another file to --{role}" if wanted is None else f"give {wanted}.jsonl"
@@ -101,10 +102,10 @@ def refuse_targets_in_training(
         )
 
 
-def _part_nearby(path: Path, inputs: Inputs) -> tuple[str | None, Path]:
+def _part_nearby(path: Path, beside: Iterable[Place]) -> tuple[str | None, Path]:
     """Which part, or source, of a split nearby a file is, and where that is: of a copy, or of raw sequences."""
     hashes: set[str] = set()
-    for folder, record in _splits_nearby(inputs):
+    for folder, record in _splits_nearby(beside):
         hashes = hashes or _hashes(path)
         outputs, sources = record.get("outputs"), record.get("inputs")
         for part in PARTS:
@@ -129,11 +130,10 @@ def _hashes(path: Path) -> set[str]:
     return found
 
 
-def _splits_nearby(inputs: Inputs) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Prepared folders beside the inputs, with their records: where the inputs lie, next to that, and where the inputs
-    were made from."""
+def _splits_nearby(beside: Iterable[Place]) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Prepared folders, with their records, where files lie, next to that, and where the files were made from."""
     places: dict[Path, None] = {}
-    for path in (Path(path) for path in inputs.values() if path is not None and Path(path).exists()):
+    for path in (Path(path) for path in beside if path is not None and Path(path).exists()):
         places[path.parent] = None
         sources = _record(path).get("inputs")
         for source in sources.values() if isinstance(sources, dict) else ():

@@ -99,7 +99,7 @@ def recommend(
         name: value for name, value in given.items() if name not in {*inputs, "output", "prompts", "trie", "device"}
     }
     if baseline is not None:
-        refuse_held_out({"train": train})
+        refuse_held_out({"train": train}, [histories])
     run = RunInfo("recommend", shaping, inputs)
 
     from idgr.ids.shards import parse_shard

@@ -58,7 +58,7 @@ def zeroshot(
     items, train, test = (str(Path(data) / f"{name}.jsonl") for name in ("items", "train", "test"))
     inputs = {"items": items, "train": train, "test": test, "gen": generator, "rec": recommender}
     shaping = {name: given[name] for name in ("models", "beams", "normalize", "max_text_tokens", "empty_text")}
-    refuse_held_out({"items": items, "train": train})
+    refuse_held_out({"items": items, "train": train}, [test])
     run = RunInfo("zeroshot", shaping, {**inputs})
 
     with replace_folder(output) as folder:
