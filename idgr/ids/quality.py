@@ -17,6 +17,7 @@ from idgr.ids.spelling import clean_id
 # twice as much is doubtful, and where most IDs repeat themselves or most words are made up, they are junk.
 DOUBTFUL = 0.25
 JUNK = 0.5
+MIN_IDS = 100  # of fewer the shares are off by a tenth and more, which decides nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class IdQuality:
     @property
     def is_junk(self) -> bool:
         """Whether most IDs, or words, say nothing. Attempts alone do not show it: equal texts need them too."""
-        return max(self.repeating, self.strange_words) > JUNK
+        return self.n_ids >= MIN_IDS and max(self.repeating, self.strange_words) > JUNK
 
 
 def id_quality(ids: Sequence[ItemId], texts: Mapping[str, str]) -> IdQuality:
