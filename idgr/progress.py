@@ -15,7 +15,7 @@ LOG_EVERY_SECONDS = 30.0
 
 def log(message: str) -> None:
     """Print a line with the time of day to standard error; of several processes only the first does."""
-    if not is_first_process():
+    if sys.stderr is None or not is_first_process():  # without one, `print` would take standard output
         return
     print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)
 
@@ -30,7 +30,7 @@ def progress(iterable: Iterable[T], label: str, *, total: int | None = None, uni
     """
     if total is None and isinstance(iterable, Sized):
         total = len(iterable)
-    if not is_first_process():
+    if sys.stderr is None or not is_first_process():
         yield from iterable
         return
     if sys.stderr.isatty():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from idgr.errors import IdgrError, UsageError
+from idgr.formats.claims import check_file
 from idgr.formats.jsonl import STDIN, STDOUT, write_json
 from idgr.formats.run_info import RunInfo
 from idgr.progress import log
@@ -40,6 +41,8 @@ def audit(
     """
     if STDIN in (path, data):
         raise UsageError("audit reads folders, not standard input", "give the name of a folder")
+    if output is not None:
+        check_file(output)
     root, prepared = Path(path), None if data is None else Path(data)
     run = RunInfo("audit", {"mutate": mutate}, {"path": path, "data": data}, seed)
 

@@ -10,6 +10,7 @@ import orjson
 import typer
 
 from idgr.errors import IdgrError, UsageError
+from idgr.formats.claims import check_file
 from idgr.formats.jsonl import STDOUT, dump_line, replace_file, write_json
 from idgr.formats.records import Recommendation, read_queries, read_recommendations
 from idgr.formats.run_info import RunInfo
@@ -50,6 +51,7 @@ def blend(
     if [first, second, truth, weight].count("-") > 1:
         raise UsageError("standard input (-) given for several inputs", "give `-` once")
     share = None if weight is None else _weight(weight)
+    check_file(output)
 
     from idgr.evaluation.blending import blended_lists, candidates
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from idgr.errors import UsageError
+from idgr.formats.claims import check_file
 from idgr.formats.jsonl import STDIN, STDOUT, write_json
 from idgr.formats.run_info import RunInfo
 from idgr.progress import log
@@ -57,6 +58,7 @@ def compare(
     if base not in results:
         raise UsageError(f"--reference {base} is none of the files", "name one of those that are compared")
     chosen = list(dict.fromkeys(metrics or METRICS))
+    check_file(output)
 
     from idgr.evaluation.comparison import compare_results, read_results
     from idgr.evaluation.significance import Resampling, check_scipy

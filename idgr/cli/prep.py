@@ -269,7 +269,7 @@ def _folder(output: str, run: RunInfo) -> Iterator[Callable[[Prepared], None]]:
     from idgr.corpus.preparation import write_prepared
 
     stats: dict[str, Any] = {}
-    with replace_folder(output) as folder:
+    with replace_folder(output, run.command, run.inputs.values()) as folder:
 
         def write(prepared: Prepared) -> None:
             write_prepared(folder, prepared)

@@ -12,6 +12,7 @@ import typer
 
 from idgr.cli.answers import ask_baseline, ask_item_model, ask_recommender, check_item_model_options
 from idgr.errors import UsageError
+from idgr.formats.claims import check_file
 from idgr.formats.jsonl import STDIN, STDOUT, dump_line, read_jsonl, replace_file
 from idgr.formats.rec_folder import item_model_type
 from idgr.formats.records import Query
@@ -155,6 +156,8 @@ def _check_conflicts(
     written = [name for name in (output, prompts, given["trie"]) if name is not None]
     if len(set(written)) < len(written):
         raise UsageError("-o, --prompts and --trie name the same file", "give each its own")
+    for name in written:
+        check_file(name)
     if given["k"] < 1:
         raise UsageError(f"-k {given['k']}", "ask for at least one item")
     if baseline is None:

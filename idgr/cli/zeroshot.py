@@ -59,7 +59,7 @@ def zeroshot(
     shaping = {name: given[name] for name in ("models", "beams", "normalize", "max_text_tokens", "empty_text")}
     run = RunInfo("zeroshot", shaping, {**inputs})
 
-    with replace_folder(output) as folder:
+    with replace_folder(output, run.command, [data, *run.inputs.values()]) as folder:
         ids, recs, metrics = (str(folder / name) for name in ("ids.jsonl", "recs.jsonl", "metrics.json"))
         gen_ids(
             items,

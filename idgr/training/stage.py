@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from idgr.errors import IdgrError
+from idgr.formats.claims import check_folder
 from idgr.formats.jsonl import STDIN, dump_line, replace_folder
 from idgr.formats.run_info import RunInfo, differences, hash_output, read_run
 from idgr.progress import is_first_process, log
@@ -79,6 +80,7 @@ def open_stage(
         checkpoint_minutes: how often a checkpoint is written; 0 for only when a signal asks to stop.
         track: where the training is shown beside `log.jsonl`; see `idgr.training.tracking`.
     """
+    check_folder(output, run.command, run.inputs.values())  # in all processes, before any waits for another
     team, where = join(device)
     checkpoints = checkpoint_folder(output)
     if overwrite:
@@ -90,7 +92,7 @@ def open_stage(
     else:
         keeper = Keeper(checkpoints, run.made_of(), checkpoint_minutes)
     with ExitStack() as stack:
-        folder = stack.enter_context(replace_folder(output)) if team.leads else None
+        folder = stack.enter_context(replace_folder(output, run.command, run.inputs.values())) if team.leads else None
         yield stack.enter_context(_at_work(folder, team, where, keeper, output, run, track))
     _drop(checkpoints)
     part(team)
