@@ -131,7 +131,8 @@ def _check_owner(final: Path, path: Name, command: str | None) -> None:
         what = f"its {RECORD} does not tell which command wrote what is in it"
         raise IdgrError(what, "give another folder to -o, or move this one away", where=path)
     if command is not None and maker.split()[0] != command.split()[0]:
-        raise IdgrError(f"holds an output of `idgr {maker}`", "give another folder to -o", where=path)
+        what = f"holds another output of idgr, made by `idgr {maker}`"
+        raise IdgrError(what, "give another folder to -o", where=path)
     if (foreign := foreign_in(final)) is not None:
         what = f"holds {foreign}, which `idgr {maker}` did not write"
         raise IdgrError(what, "move that elsewhere, or give another folder to -o", where=path)

@@ -50,6 +50,7 @@ def replace_file(path: Name) -> Iterator[IO[bytes]]:
         return
     check_file(path)
     final = final_place(path)
+    settled_later = is_leftover(final.parent)  # in a folder that is being put together
     with _disk_faults(shown), _whole(shown), ExitStack() as held:
         try:
             final.parent.mkdir(parents=True, exist_ok=True)
@@ -69,10 +70,12 @@ def replace_file(path: Name) -> Iterator[IO[bytes]]:
                 yield raw
             raw.flush()
             os.fchmod(raw.fileno(), 0o666 & ~umask())
-            os.fsync(raw.fileno())
+            if not settled_later:
+                os.fsync(raw.fileno())
         try:
             Path(temporary).replace(final)
-            sync_folder(final.parent)
+            if not settled_later:
+                sync_folder(final.parent)
         except OSError as fault:
             raise cannot_write(shown, fault) from None
 
@@ -92,13 +95,14 @@ def replace_folder(path: Name, command: str | None = None, inputs: Iterable[Name
     """
     shown = Path(path)
     final = final_place(path)
-    check_folder(path, command, inputs)  # before anything is made
+    if not final.parent.is_dir():
+        check_folder(path, command, inputs)  # before anything is made
     with _disk_faults(shown), _whole(shown), ExitStack() as held:
         try:
             final.parent.mkdir(parents=True, exist_ok=True)
             held.enter_context(hold(final, shown))
             restore_folder(final)
-            check_folder(path, command, inputs)  # what was put back, too
+            check_folder(path, command, inputs)
             held.callback(_remove_leftovers, final, ".tmp", ".old")
             fresh = Path(tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".tmp", dir=final.parent))
         except OSError as fault:
@@ -141,7 +145,7 @@ def restore_folder(final: Path) -> None:
 
 
 def is_leftover(path: Path) -> bool:
-    """Whether a name is one that a killed run may have left, of any output."""
+    """Whether a name is that of an output, any one, while it is put together; a killed run may leave it."""
     return re.fullmatch(rf"\..+\.{_TEMPORARY}\.(tmp|old)", path.name, re.DOTALL) is not None
 
 

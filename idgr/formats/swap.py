@@ -15,25 +15,22 @@ from pathlib import Path
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
-# A file system, a kernel or a sandbox that cannot do it. What is forbidden for another reason, the renames tell.
-_CANNOT = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM, errno.EXDEV)
 _NOT_FOR_FOLDERS = (errno.EINVAL, errno.EBADF, errno.EOPNOTSUPP)  # some network file systems
 
 
 def exchange(one: Path, other: Path) -> bool:
-    """Let two names change places in one step; False where the system cannot, and nothing was done (not Linux)."""
+    """Let two names change places in one step; False where nothing was done.
+
+    Some file systems and other systems than Linux cannot. Where it is forbidden for another reason, renaming tells why.
+    """
     if sys.platform != "linux":
         return False
-    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    renameat2 = getattr(ctypes.CDLL(None), "renameat2", None)
     if renameat2 is None:
         return False
     sys.audit("os.rename", os.fspath(one), os.fspath(other), -1, -1)  # as every other renaming is announced
-    if renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
-        return True
-    number = ctypes.get_errno()
-    if number in _CANNOT:
-        return False
-    raise OSError(number, os.strerror(number), os.fspath(other))
+    done: int = renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)
+    return done == 0
 
 
 def put_in_place(fresh: Path, final: Path, aside: str) -> Path:

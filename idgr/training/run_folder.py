@@ -42,9 +42,8 @@ def _outputs(run: Path) -> Iterator[Path]:
                     yield inner
                 elif not (is_leftover(inner) or _CHECKPOINTS.fullmatch(inner.name)):
                     _refuse(run, f"{path.name}/{inner.name}")
-        elif path.is_dir() or not _OF_RUN.fullmatch(path.name):
-            if not is_leftover(path):
-                _refuse(run, path.name)
+        elif (path.is_dir() or not _OF_RUN.fullmatch(path.name)) and not is_leftover(path):
+            _refuse(run, path.name)
 
 
 def _refuse(folder: Path, strange: str) -> None:
