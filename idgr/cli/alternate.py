@@ -15,7 +15,7 @@ from idgr.cli.gen_ids import gen_ids
 from idgr.cli.recommender_defaults import Paper, defaults
 from idgr.cli.train_gen import PAPER_LR, train_gen
 from idgr.cli.train_rec import train_rec
-from idgr.errors import IdgrError, UsageError
+from idgr.errors import IdgrError, UsageError, check_utf8
 from idgr.formats.claims import check_apart, final_place
 from idgr.formats.jsonl import STDOUT
 from idgr.formats.lock import hold
@@ -92,6 +92,7 @@ def alternate(
     given = dict(locals())
     if output == STDOUT:
         raise UsageError("-o - cannot hold a run", "give the name of a folder to -o")
+    check_utf8("the place of a model", Path(output).absolute())
     check_apart(output, [data, gen, rec, templates])
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dry_run:
         raise UsageError(

@@ -68,6 +68,8 @@ class _Commands(TyperGroup):
         return command
 
 
+_INTERRUPTED = 128 + signal.SIGINT
+
 app = typer.Typer(
     name="idgr",
     cls=_Commands,
@@ -116,6 +118,8 @@ def run(arguments: list[str] | None = None) -> int:
         code = app(arguments, prog_name="idgr", standalone_mode=False, obj=told)
         if sys.stdout is not None:
             sys.stdout.flush()
+        if code == _INTERRUPTED:  # Typer makes it of a KeyboardInterrupt, and says nothing
+            return _fail("interrupted; run it again", code)
         return code if isinstance(code, int) else 0
     except TyperException as fault:
         context = getattr(fault, "ctx", None)
@@ -133,7 +137,7 @@ def run(arguments: list[str] | None = None) -> int:
         # Typer makes `sys.exit(1)` of every broken pipe; this is none of ours.
         return _fail("a connection was closed from the other side; run it again", 1, stop.__context__, **told)
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted", 130)
+        return _fail("interrupted; run it again", _INTERRUPTED)
     except SignalledError as stop:
         return _fail(f"stopped by {signal.Signals(stop.number).name}; run it again", 128 + stop.number)
     except Exception as fault:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from idgr.errors import UsageError
+from idgr.errors import UsageError, check_utf8
 from idgr.formats.claims import check_folder
 from idgr.formats.jsonl import STDIN, STDOUT, replace_folder
 from idgr.formats.run_info import RunInfo
@@ -37,6 +37,7 @@ def report(
     if output == STDOUT:
         raise UsageError("-o - cannot hold a folder", "give the name of a folder to -o")
     place = Path(output)
+    check_utf8("names in the output", *runs, data)
     check_folder(output, "report", [*runs, data])
 
     from idgr.evaluation.report.plots import check_packages, draw

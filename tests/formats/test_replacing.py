@@ -90,7 +90,7 @@ def test_the_earlier_folder_is_put_back_where_the_second_rename_fails(
         return rename(path, target)
 
     monkeypatch.setattr(Path, "rename", second_fails)
-    with pytest.raises(IdgrError, match="out: cannot be written .Permission denied"):
+    with pytest.raises(IdgrError, match=r"out: cannot be written \(Permission denied"):
         put(tmp_path / "out", "new")
     assert calls == 3
     assert names(tmp_path) == ["out", "out/old", "out/run.json"]
@@ -172,7 +172,7 @@ def test_a_folder_of_another_command_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("record", ["{", "[]", "{}", '{"command": 3, "outputs": {}}', '{"command": "prep"}', "null"])
 def test_a_folder_whose_record_tells_nothing_is_refused(record: str, tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(record)
-    with pytest.raises(IdgrError, match="its run.json does not tell which command wrote"):
+    with pytest.raises(IdgrError, match=r"its run\.json does not tell which command wrote"):
         check_folder(tmp_path, "prep demo")
 
 
@@ -237,7 +237,7 @@ def test_a_current_folder_that_is_gone_is_told(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
     for replace in (replace_folder, replace_file):
-        with pytest.raises(IdgrError, match="out: cannot be written .No such file"):
+        with pytest.raises(IdgrError, match=r"out: cannot be written \(No such file"):
             replace("out").__enter__()
 
 
@@ -246,9 +246,9 @@ def test_looking_makes_nothing(tmp_path: Path) -> None:
     check_file(tmp_path / "a/b/c.json")
     (tmp_path / "file").touch()
     for place in (tmp_path / "file/x", tmp_path / "file/x/y"):
-        with pytest.raises(IdgrError, match="cannot be written .Not a directory"):
+        with pytest.raises(IdgrError, match=r"cannot be written \(Not a directory"):
             check_folder(place, "prep demo")
-        with pytest.raises(IdgrError, match="cannot be written .Not a directory"):
+        with pytest.raises(IdgrError, match=r"cannot be written \(Not a directory"):
             check_file(place)
     assert names(tmp_path) == ["file"]
 
@@ -309,7 +309,7 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     fsync = os.fsync
 
     def watched(handle: int) -> None:
-        done.append(Path(os.readlink(f"/proc/self/fd/{handle}")).name)
+        done.append(Path(f"/proc/self/fd/{handle}").readlink().name)
         fsync(handle)
 
     def replaced(function: Any) -> Any:

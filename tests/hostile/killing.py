@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
+_TWO_NAMES = ("os.rename", "os.link", "os.symlink")
 _CHANGES = (
     "os.rename",
     "os.mkdir",
@@ -117,7 +118,7 @@ def which(now: Snapshot, **states: Snapshot) -> str:
 
 
 def leftovers(folder: Path) -> list[str]:
-    """The hidden names in a folder and below: what a killed run may leave until the next one, and an ended one never."""
+    """The hidden names in a folder and below: what only a killed run may leave, until the next one."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob(".*"))
 
 
@@ -153,7 +154,7 @@ def _watch(at: int, root: str, told: int) -> None:
         if isinstance(path, int):
             return "(open file)"
         name = os.fsdecode(path)
-        if not os.path.isabs(name):
+        if not name.startswith("/"):
             return name
         return os.path.relpath(name, root) if name.startswith(f"{root}/") else None
 
@@ -162,7 +163,7 @@ def _watch(at: int, root: str, told: int) -> None:
             return
         if event == "open" and (isinstance(arguments[0], int) or not (arguments[2] or 0) & _WRITES):
             return
-        names = [short(path) for path in arguments[: 2 if event in ("os.rename", "os.link", "os.symlink") else 1]]
+        names = [short(path) for path in arguments[: 2 if event in _TWO_NAMES else 1]]
         if None not in names:
             step(" ".join([event.removeprefix("os."), *map(str, names)]))
 
