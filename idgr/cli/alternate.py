@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,10 +15,12 @@ from idgr.cli.held_out import refuse_held_out
 from idgr.cli.recommender_defaults import Paper, defaults
 from idgr.cli.train_gen import PAPER_LR, train_gen
 from idgr.cli.train_rec import train_rec
-from idgr.errors import IdgrError, UsageError
+from idgr.errors import IdgrError, UsageError, check_utf8
+from idgr.formats.claims import check_apart, final_place
 from idgr.formats.jsonl import STDOUT
 from idgr.formats.lock import hold
-from idgr.formats.run_info import RunInfo, differences, read_run
+from idgr.formats.replacing import remove
+from idgr.formats.run_info import RUN_FILE, RunInfo, differences, read_run
 from idgr.progress import log
 
 if TYPE_CHECKING:
@@ -98,6 +99,8 @@ def alternate(
     given = dict(locals())
     if output == STDOUT:
         raise UsageError("-o - cannot hold a run", "give the name of a folder to -o")
+    check_utf8("the place of a model", Path(output).absolute())
+    check_apart(output, [data, gen, rec, templates])
     from idgr.training.distributed import n_processes
 
     if not dry_run and n_processes() > 1:
@@ -189,7 +192,7 @@ def _held(folder: Path) -> Iterator[None]:
     with ExitStack() as held:
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            held.enter_context(hold(folder))
+            held.enter_context(hold(final_place(folder), folder))
         except OSError as fault:
             what = f"cannot be written ({fault.strerror or fault})"
             raise IdgrError(what, "choose another -o or free its disk", where=folder) from None
@@ -202,6 +205,8 @@ def _claim(folder: Path, now: dict[str, Any], overwrite: bool) -> None:
     Raises:
         IdgrError: the folder holds something else, or a run that is not the same.
     """
+    from idgr.training.run_folder import check_run
+
     # A run that was cut off before its first word may have left a hidden file.
     if not folder.exists() or (folder.is_dir() and all(path.name.startswith(".") for path in folder.iterdir())):
         folder.mkdir(parents=True, exist_ok=True)
@@ -210,8 +215,9 @@ def _claim(folder: Path, now: dict[str, Any], overwrite: bool) -> None:
     if record.get("command") != "alternate":
         raise IdgrError("is not a run of `idgr alternate`", "give another folder to -o", where=folder)
     if overwrite:
-        shutil.rmtree(folder.resolve())  # of a link, the folder that it names
-        folder.resolve().mkdir()
+        check_run(folder)
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == RUN_FILE):  # last, what tells whose it is
+            remove(path)
         return
     before = record["options"]
     if before.get("rounds", 0) <= now["options"]["rounds"]:  # more rounds go on from those that are there

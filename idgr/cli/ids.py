@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from idgr.errors import IdgrError
+from idgr.formats.claims import check_file
 from idgr.formats.jsonl import STDOUT, write_jsonl
 from idgr.formats.limits import MOST_INT
 from idgr.formats.records import read_ids, read_items
@@ -40,6 +41,7 @@ def diff_command(
 
     Example: idgr ids diff runs/beauty/round-1/ids.jsonl runs/beauty/round-2/ids.jsonl --items data/beauty/items.jsonl
     """
+    check_file(output)
     from idgr.ids.diff import changed_share, id_changes
 
     run = RunInfo("ids diff", {}, {"before": before, "after": after, "items": items})
@@ -90,6 +92,7 @@ def purity_command(
 
     Example: idgr ids purity ids.jsonl --items data/beauty/items.jsonl --category-depth 2
     """
+    check_file(output)
     from idgr.ids.purity import purities
     from idgr.ids.schemes.category import category_paths
 

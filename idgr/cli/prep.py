@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from idgr.errors import UsageError
+from idgr.errors import UsageError, check_utf8
 from idgr.formats.jsonl import STDIN, STDOUT, replace_folder
 from idgr.formats.run_info import RunInfo
 from idgr.progress import log
@@ -244,6 +244,7 @@ def fuse_command(
     _check_output(output)
     if len(folders) < 2:
         raise UsageError("fuse needs two folders or more", "give another one")
+    check_utf8("names in the output", *folders)
     options = {"max-users": max_users}
     run = RunInfo("prep fuse", options, {f"data-{place}": folder for place, folder in enumerate(folders, 1)}, seed)
 
@@ -273,7 +274,7 @@ def _folder(output: str, run: RunInfo) -> Iterator[Callable[[Prepared], None]]:
     from idgr.corpus.preparation import write_prepared
 
     stats: dict[str, Any] = {}
-    with replace_folder(output) as folder:
+    with replace_folder(output, run.command, run.inputs.values()) as folder:
 
         def write(prepared: Prepared) -> None:
             write_prepared(folder, prepared)

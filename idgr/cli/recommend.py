@@ -15,6 +15,7 @@ from idgr.cli.answers import ask_baseline, ask_item_model, ask_recommender, chec
 from idgr.cli.held_out import refuse_held_out
 from idgr.decoding.options import SearchOptions
 from idgr.errors import UsageError
+from idgr.formats.claims import check_file
 from idgr.formats.jsonl import STDIN, STDOUT, Lines, dump_line, is_stream, read_jsonl, replace_file
 from idgr.formats.limits import MOST_INT
 from idgr.formats.rec_folder import item_model_type
@@ -231,6 +232,8 @@ def _check_conflicts(
     written = [name for name in (output, prompts, given["trie"]) if name is not None]
     if len(set(written)) < len(written):
         raise UsageError("-o, --prompts and --trie name the same file", "give each its own")
+    for name in written:
+        check_file(name)
     if given["k"] < 1:
         raise UsageError(f"-k {given['k']}", "ask for at least one item")
     if given["beams"] < 1:

@@ -62,7 +62,7 @@ def zeroshot(
     refuse_held_out({"items": items, "train": train}, [test])
     run = RunInfo("zeroshot", shaping, {**inputs})
 
-    with replace_folder(output) as folder:
+    with replace_folder(output, run.command, [data, *run.inputs.values()]) as folder:
         ids, recs, metrics = (str(folder / name) for name in ("ids.jsonl", "recs.jsonl", "metrics.json"))
         log("zeroshot: 1 of 3, IDs")
         gen_ids(

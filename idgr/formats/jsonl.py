@@ -1,35 +1,35 @@
-"""JSON Lines in and out: streams, gzip, standard input and output, errors with `path:line`, atomic replacement.
+"""JSON Lines in and out: streams, gzip, standard input and output, errors with `path:line`.
 
-Knows bytes and lines; what a record means is told by `idgr.formats.records`.
+Knows bytes and lines; what a record means is told by `idgr.formats.records`, and how an output takes its name by
+`idgr.formats.replacing`, whose two functions, and the names of streams, are at hand here.
 """
 
 from __future__ import annotations
 
 import codecs
 import os
-import re
-import shutil
-import stat
 import sys
-import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import suppress
 from gzip import BadGzipFile
 from itertools import islice
-from pathlib import Path
 from typing import IO, Any, TypeVar
 
 import orjson
 from isal import isal_zlib
 
-from idgr.errors import DISK_FAULTS, IdgrError, faulty_line
+from idgr.errors import IdgrError, faulty_line
 from idgr.formats.limits import TooLargeError, bounded
-from idgr.formats.lock import hold
+from idgr.formats.replacing import replace_file, replace_folder
+from idgr.formats.streams import STDIN, STDOUT, is_stream
+
+__all__ = [
+    "STDIN", "STDOUT", "Lines", "dump_line", "is_stream", "parse_object", "read_jsonl", "replace_file",
+    "replace_folder", "write_json", "write_jsonl",
+]  # fmt: skip
 
 T = TypeVar("T")
-
-STDIN = STDOUT = "-"
 
 
 def _open_bytes(path: str) -> IO[bytes]:
@@ -103,8 +103,6 @@ class Lines:
         except TooLargeError as fault:
             raise IdgrError(fault.what, fault.todo, where=self.path, line=first + len(block)) from None
         except OSError as fault:
-            if isinstance(fault, BrokenPipeError):
-                raise
             what = f"cannot be read ({fault.strerror or fault})"
             raise IdgrError(what, "check the path and its permissions", where=self.path) from None
         if not seen and not self.allow_empty:
@@ -158,149 +156,6 @@ def dump_line(record: dict[str, Any]) -> bytes:
     return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)
 
 
-def is_stream(path: str | os.PathLike[str]) -> bool:
-    """Whether an output is standard output, a device or a named pipe: written to, never replaced, nothing beside it."""
-    if os.fspath(path) == STDOUT:
-        return True
-    try:
-        mode = Path(path).stat().st_mode
-    except OSError:  # there is nothing yet, or it cannot be seen, which opening it will tell
-        return False
-    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
-
-
-@contextmanager
-def replace_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """A binary stream whose bytes appear under `path` only if the block ends without an exception.
-
-    `-` is standard output, flushed at the end. A name that ends in `.gz` is compressed, with no time
-    stamp inside, so equal records give equal bytes. A device or named pipe is written as it is.
-
-    Raises:
-        IdgrError: the folder cannot be made or written, or another run writes the file.
-    """
-    name = os.fspath(path)
-    final = Path(name)
-    if name == STDOUT or is_stream(final):
-        with _disk_faults(final):
-            if name != STDOUT:
-                with open(final, "wb") as stream:
-                    yield stream
-                return
-            if sys.stdout is None:
-                raise IdgrError("is closed", "give the name of a file to -o", where="standard output")
-            yield sys.stdout.buffer
-            sys.stdout.buffer.flush()
-        return
-    with _disk_faults(final), ExitStack() as held:
-        try:
-            final.parent.mkdir(parents=True, exist_ok=True)
-            if final.is_dir():
-                raise IdgrError("is a folder", "give the name of a file to -o", where=final)
-            held.enter_context(hold(final))
-            _remove(_leftovers(final, ".tmp"))
-            handle, temporary = tempfile.mkstemp(prefix=f".{final.name}.", suffix=".tmp", dir=final.parent)
-        except OSError as fault:
-            raise _cannot_write(final, fault) from None
-        try:
-            with os.fdopen(handle, "wb") as raw:
-                if final.suffix == ".gz":
-                    from isal import igzip
-
-                    with igzip.IGzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as packed:
-                        yield packed
-                else:
-                    yield raw
-                raw.flush()
-                os.fsync(raw.fileno())
-            Path(temporary).chmod(0o666 & ~_umask())
-            os.replace(temporary, final)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-
-
-@contextmanager
-def replace_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A fresh folder that takes the name `path` only if the block ends without an exception.
-
-    An earlier output of idgr under that name (it holds `run.json`) is replaced whole; any other
-    non-empty folder is left alone. Replacing a folder takes two renames. A run that was killed between them left the
-    earlier output under a hidden name; it is put back before anything else is done.
-
-    Raises:
-        IdgrError: the folder holds something that is not idgr's, cannot be written, or another run writes it.
-    """
-    final = Path(path)
-    with _disk_faults(final), ExitStack() as held:
-        try:
-            final.parent.mkdir(parents=True, exist_ok=True)
-            held.enter_context(hold(final))
-            restore_folder(final)
-            if final.exists() and not final.is_dir():
-                raise IdgrError("is a file, not a folder", "give the name of a folder to -o", where=final)
-            if final.is_dir() and any(final.iterdir()) and not (final / "run.json").is_file():
-                raise IdgrError("is not empty and was not written by idgr", "give another folder to -o", where=final)
-            fresh = Path(tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".tmp", dir=final.parent))
-        except OSError as fault:
-            raise _cannot_write(final, fault) from None
-        try:
-            yield fresh
-            fresh.chmod(0o777 & ~_umask())
-            if final.exists():
-                old = Path(tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".old", dir=final.parent))
-                os.replace(final, old / "old")
-                os.replace(fresh, final)
-                shutil.rmtree(old)
-            else:
-                os.replace(fresh, final)
-        except BaseException as fault:
-            shutil.rmtree(fresh, ignore_errors=True)
-            if isinstance(fault, IdgrError) and fault.where is not None and Path(fault.where).is_relative_to(fresh):
-                place = final / Path(fault.where).relative_to(fresh)  # the name that a user knows
-                raise IdgrError(fault.what, fault.todo, where=place, line=fault.line) from None
-            raise
-
-
-def restore_folder(final: Path) -> None:
-    """Put back what a run that was killed while it replaced `final` left, and remove what it had not finished.
-
-    Only for who holds `final` (`idgr.formats.lock`).
-    """
-    for leftover in _leftovers(final, ".old"):
-        if not final.exists() and (leftover / "old").is_dir():
-            os.replace(leftover / "old", final)
-    _remove(_leftovers(final, ".old") + _leftovers(final, ".tmp"))
-
-
-def _leftovers(final: Path, suffix: str) -> list[Path]:
-    """What `tempfile` made for this name: eight characters stand between it and the suffix."""
-    name = re.compile(re.escape(f".{final.name}.") + "[a-z0-9_]{8}" + re.escape(suffix))
-    return [path for path in final.parent.iterdir() if name.fullmatch(path.name) and not path.is_symlink()]
-
-
-def _remove(leftovers: list[Path]) -> None:
-    for path in leftovers:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-@contextmanager
-def _disk_faults(path: Path) -> Iterator[None]:
-    """Tell a full, broken or read-only disk in one line."""
-    try:
-        yield
-    except OSError as fault:
-        if fault.errno not in DISK_FAULTS:
-            raise
-        raise _cannot_write(path, fault) from None
-    except Exception as fault:
-        # Weights and vocabularies are written by Rust, whose errors are of other types but end in the system's number.
-        found = re.search(r"\(os error (\d+)\)", str(fault))
-        if isinstance(fault, IdgrError) or found is None or int(found[1]) not in DISK_FAULTS:
-            raise
-        raise _cannot_write(path, OSError(int(found[1]), os.strerror(int(found[1])))) from None
-
-
 def write_jsonl(path: str | os.PathLike[str], records: Iterable[dict[str, Any]]) -> int:
     """Write records atomically (see `replace_file`) and return how many there were."""
     count = 0
@@ -315,15 +170,3 @@ def write_json(path: str | os.PathLike[str], value: dict[str, Any]) -> None:
     """Write one indented JSON object atomically; keys keep their order."""
     with replace_file(path) as stream:
         stream.write(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _cannot_write(path: Path, fault: OSError) -> IdgrError:
-    place = "standard output" if path.name == STDOUT else path
-    what = f"cannot be written ({fault.strerror or fault})"
-    return IdgrError(what, "choose another -o or free its disk", where=place)

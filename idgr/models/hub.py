@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from idgr.errors import IdgrError
+from idgr.errors import IdgrError, check_utf8
 
 T = TypeVar("T")
 
@@ -31,6 +31,8 @@ def load_pretrained(from_pretrained: Callable[..., T], what: str, source: str, *
     Raises:
         IdgrError: there is nothing usable under that name, or the hub cannot be reached.
     """
+    if Path(source).is_dir():
+        check_utf8("the name of a model", source)  # the libraries take no other
     quiet_transformers()
     try:
         return from_pretrained(source, trust_remote_code=False, local_files_only=True, **options)

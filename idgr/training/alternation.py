@@ -22,6 +22,7 @@ from idgr.formats.jsonl import replace_file, replace_folder, write_json, write_j
 from idgr.formats.lock import hold
 from idgr.formats.rec_folder import RecommenderFacts, read_recommender_facts
 from idgr.formats.records import read_ids, read_queries
+from idgr.formats.replacing import is_leftover, remove
 from idgr.formats.run_info import RUN_FILE, RunInfo, hash_input, hash_output, read_run
 from idgr.ids.diff import changed_share
 from idgr.models.backbone import PRESETS, load_backbone, save_backbone
@@ -29,6 +30,7 @@ from idgr.progress import log
 from idgr.training.checkpoint import checkpoint_folder, read_origin
 from idgr.training.device import pick_device
 from idgr.training.recommender import RecommenderOptions, draw_users, id_tokens, validation
+from idgr.training.run_folder import check_model
 
 MODES = ("alternate", "rec-only", "id-only")
 ORDERS = ("gen-first", "rec-first")
@@ -196,8 +198,13 @@ def is_done(phase: Phase) -> bool:
 
 
 def clear(phase: Phase) -> None:
-    """Take away what would keep a phase from being done: an output made otherwise, checkpoints of other inputs."""
+    """Take away what would keep a phase from being done: an output made otherwise, checkpoints of other inputs.
+
+    Raises:
+        IdgrError: the output holds what its record does not list.
+    """
     if phase.output.is_dir():
+        check_model(phase.output)
         shutil.rmtree(phase.output)
     checkpoints = checkpoint_folder(phase.output)
     origin = read_origin(checkpoints)
@@ -286,9 +293,9 @@ def run_phases(
         perform: runs a command of idgr.
         score: gives the figures of a `validate` phase.
     """
-    for leftover in [*run.glob(".*.tmp"), *run.glob(".*.old"), *run.glob("*/.*.tmp"), *run.glob("*/.*.old")]:
-        # A run that was cut off left it; nothing of it was finished.
-        shutil.rmtree(leftover) if leftover.is_dir() and not leftover.is_symlink() else leftover.unlink()
+    for path in [*run.glob(".*"), *run.glob("*/.*")]:
+        if is_leftover(path):  # a run that was cut off left it; nothing of it was finished
+            remove(path)
     for leftover in [*run.glob(".*.lock"), *run.glob("*/.*.lock")]:
         with hold(leftover.with_name(leftover.name.removeprefix(".").removesuffix(".lock"))):
             pass  # taken and given up, it is gone; one that another process holds stops us

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from idgr.errors import IdgrError
-from idgr.formats.jsonl import Lines, dump_line, read_jsonl, replace_file, replace_folder, write_json, write_jsonl
+from idgr.formats.jsonl import Lines, dump_line, read_jsonl, replace_file, write_json, write_jsonl
 
 json_values = st.recursive(
     st.none()
@@ -209,35 +209,3 @@ def test_a_new_file_has_the_permissions_that_the_user_wants(tmp_path: Path) -> N
         stream.write(b"1")
     (tmp_path / "plain").touch()
     assert (tmp_path / "x").stat().st_mode == (tmp_path / "plain").stat().st_mode
-
-
-def test_a_folder_of_ours_is_replaced_whole(tmp_path: Path) -> None:
-    for content in ("old", "new"):
-        with replace_folder(tmp_path / "out") as folder:
-            (folder / "run.json").write_text("{}")
-            (folder / content).touch()
-    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["new", "run.json"]
-    assert [file.name for file in tmp_path.iterdir()] == ["out"]
-
-
-def test_a_failed_folder_leaves_the_earlier_one(tmp_path: Path) -> None:
-    with replace_folder(tmp_path / "out") as folder:
-        (folder / "run.json").write_text("{}")
-
-    def fail(folder: Path) -> None:
-        (folder / "half").touch()
-        raise RuntimeError
-
-    with pytest.raises(RuntimeError), replace_folder(tmp_path / "out") as folder:
-        fail(folder)
-    assert [file.name for file in (tmp_path / "out").iterdir()] == ["run.json"]
-    assert [file.name for file in tmp_path.iterdir()] == ["out"]
-
-
-def test_a_folder_of_others_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "precious").touch()
-    with pytest.raises(IdgrError, match="was not written by idgr"), replace_folder(tmp_path):
-        pass
-    with pytest.raises(IdgrError, match="is a file"), replace_folder(tmp_path / "precious"):
-        pass
-    assert [file.name for file in tmp_path.iterdir()] == ["precious"]
