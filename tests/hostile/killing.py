@@ -35,7 +35,7 @@ _CHANGES = (
 )
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _RANDOM = re.compile(r"(?<=\.)[a-z0-9_]{8}(?=\.(tmp|old))")
-_OF_TIME = ("started", "seconds")  # of a run.json, in which two runs that are alike differ
+_OF_TIME = ("started", "seconds", "instances_per_second")  # in which the records of two runs that are alike differ
 
 Snapshot = dict[str, str]
 
@@ -87,7 +87,7 @@ def run_killed(
 def snapshot(place: Path, *, hidden: bool = False) -> Snapshot:
     """What lies at a path, a file or a folder, by relative name; empty where nothing does.
 
-    A file is told by the hash of its bytes, a link by what it names. Of a `run.json` the times are left out.
+    A file is told by the hash of its bytes, a link by what it names. Of records and logs the times are left out.
 
     Args:
         hidden: whether names that begin with a dot count, such as what a killed run has left.
@@ -128,14 +128,19 @@ def _told(path: Path) -> str:
     if path.is_dir():
         return "folder"
     data = path.read_bytes()
-    if path.name.endswith("run.json"):
+    if path.name.endswith("run.json") or path.name == "log.jsonl":
         try:
-            record = json.loads(data)
+            whole = [data] if path.name.endswith("run.json") else data.splitlines()
+            data = json.dumps([_timeless(json.loads(part)) for part in whole]).encode()
         except ValueError:
-            record = None
-        if isinstance(record, dict):
-            data = json.dumps({key: value for key, value in record.items() if key not in _OF_TIME}).encode()
+            pass  # cut short: told by its bytes
     return hashlib.sha256(data).hexdigest()
+
+
+def _timeless(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _timeless(inner) for key, inner in value.items() if key not in _OF_TIME}
+    return [_timeless(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _watch(at: int, root: str, told: int) -> None:
