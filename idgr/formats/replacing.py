@@ -128,7 +128,7 @@ def _take_name(fresh: Path, final: Path) -> None:
         put_in_place(fresh, final, f".{final.name}.")
         return
     aside = f"{final.name}.kept-"
-    fresh = fresh.rename(final.parent / f"{aside}{fresh.name.split('.')[-2]}")
+    fresh = fresh.replace(final.parent / f"{aside}{fresh.name.split('.')[-2]}")
     kept = put_in_place(fresh, final, aside)
     log(f"{strange} came into {final} meanwhile, so what was there before is kept as {kept}")
 
@@ -140,7 +140,7 @@ def restore_folder(final: Path) -> None:
     """
     for leftover in _leftovers(final, ".old"):
         if not os.path.lexists(final) and os.path.lexists(leftover / "old"):
-            os.rename(leftover / "old", final)  # noqa: PTH104 - a link too, which is not followed
+            os.replace(leftover / "old", final)
     _remove_leftovers(final, ".old", ".tmp")
 
 

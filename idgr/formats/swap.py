@@ -43,14 +43,14 @@ def put_in_place(fresh: Path, final: Path, aside: str) -> Path:
     """
     earlier = fresh
     if not os.path.lexists(final):
-        fresh.rename(final)
+        fresh.replace(final)
     elif not exchange(fresh, final):
         earlier = Path(tempfile.mkdtemp(prefix=aside, suffix=".old", dir=final.parent)) / "old"
-        final.rename(earlier)
+        final.replace(earlier)
         try:
-            fresh.rename(final)
+            fresh.replace(final)
         except BaseException:
-            earlier.rename(final)
+            earlier.replace(final)
             raise
     sync_folder(final.parent)
     return earlier

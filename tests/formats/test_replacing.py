@@ -80,19 +80,18 @@ def test_the_earlier_folder_is_put_back_where_the_second_rename_fails(
 ) -> None:
     without_exchange(monkeypatch)
     put(tmp_path / "out", "old")
-    rename, calls = Path.rename, 0
+    replace, targets = Path.replace, list[str]()
 
     def second_fails(path: Path, target: Path) -> Path:
-        nonlocal calls
-        calls += 1
-        if calls == 2:
+        targets.append(target.name)
+        if targets.count("out") == 1 and target.name == "out":
             raise OSError(errno.EACCES, os.strerror(errno.EACCES))
-        return rename(path, target)
+        return replace(path, target)
 
-    monkeypatch.setattr(Path, "rename", second_fails)
+    monkeypatch.setattr(Path, "replace", second_fails)
     with pytest.raises(IdgrError, match=r"out: cannot be written \(Permission denied"):
         put(tmp_path / "out", "new")
-    assert calls == 3
+    assert targets == ["run.json", "old", "out", "out"]
     assert names(tmp_path) == ["out", "out/old", "out/run.json"]
 
 
@@ -320,7 +319,6 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return call
 
     monkeypatch.setattr(os, "fsync", watched)
-    monkeypatch.setattr(Path, "rename", replaced(Path.rename))
     monkeypatch.setattr(Path, "replace", replaced(Path.replace))
     monkeypatch.setattr(swap, "exchange", replaced(swap.exchange))
     return done

@@ -8,7 +8,7 @@ import pytest
 
 from idgr.cli.main import run
 
-from .test_faults import PREP, contents
+from .test_faults import PREP, contents, idgr
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "raw.jsonl", ".hidden"])
@@ -102,9 +102,10 @@ def test_names_that_are_not_utf8_work_or_are_refused_at_once(shop: Path, capsys:
         ["gen-ids", f"{odd}/items.jsonl", "--model", "keyphrase", "-o", f"{odd}.jsonl.gz"],
         ["ids", "diff", f"{odd}.jsonl.gz", f"{odd}.jsonl.gz", "--items", f"{odd}/items.jsonl", "-o", f"{odd}-diff"],
         ["recommend", f"{odd}/test.jsonl", "--baseline", "markov", "--train", f"{odd}/train.jsonl", "-o", f"{odd}-r"],
-        ["eval", f"{odd}-r", "--truth", f"{odd}/test.jsonl", "--no-baselines", "-o", f"{odd}-m"],
     ):
         assert run(words) == 0, capsys.readouterr().err
+    done = idgr(["eval", f"{odd}-r", "--truth", f"{odd}/test.jsonl", "--no-baselines", "-o", f"{odd}-m"])
+    assert done.returncode == 0, done.stderr
     made = contents(shop)
     for words in (
         ["stats", odd],

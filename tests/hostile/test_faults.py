@@ -104,14 +104,14 @@ def test_a_kill_between_two_renames_where_names_cannot_be_exchanged_loses_nothin
     if child == 0:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         swap.exchange = lambda one, other: False
-        rename = Path.rename
+        replace = Path.replace
 
         def dies(path: Path, target: Path) -> Path:
             if target.name == "data":
                 os.kill(os.getpid(), signal.SIGKILL)
-            return rename(path, target)
+            return replace(path, target)
 
-        Path.rename = dies  # type: ignore[assignment, method-assign]
+        Path.replace = dies  # type: ignore[assignment, method-assign]
         os._exit(run(PREP))
     os.waitpid(child, 0)
     assert not (shop / "data").exists()

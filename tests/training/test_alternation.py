@@ -323,6 +323,28 @@ def test_refuses_what_cannot_be_meant(data: Path, tmp_path: Path, capsys: pytest
     assert not output.exists()
 
 
+def test_nothing_that_a_run_did_not_write_is_deleted(
+    data: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_folder = tmp_path / "run"
+    shutil.copytree(finished, run_folder)
+    for name in ("notes.txt", "round-1/notes.txt", "round-2/rec/notes.txt", "final/mine/x", ".old/x"):
+        place = run_folder / name
+        place.parent.mkdir(exist_ok=True)
+        place.write_text("mine")
+        line = refusal(capsys, arguments(data, run_folder, "--overwrite"), 1)
+        assert "which no alternate training wrote; move that elsewhere" in line
+        assert place.parts[-1] in line or place.parts[-2] in line
+        assert place.read_text() == "mine"
+        if name == "round-2/rec/notes.txt":  # a phase whose output is not as it was is made again
+            refusal(capsys, arguments(data, run_folder), 1)
+            assert place.read_text() == "mine"
+        shutil.rmtree(place.parent) if place.name == "x" else place.unlink()
+    assert results(run_folder) == results(finished)
+    line = refusal(capsys, arguments(data, run_folder, "--gen", str(run_folder / "final" / "gen")), 2)
+    assert f"would take the place of {run_folder / 'final' / 'gen'}" in line
+
+
 def test_overwrite_begins_anew_and_gen_first_learns_through_an_untrained_folder(data: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
     one = ["--rounds", "1", "--rec", str(data / "gen"), "--objective", "trie"]
