@@ -60,6 +60,10 @@ def zeroshot(
     shaping = {name: given[name] for name in ("models", "beams", "normalize", "max_text_tokens", "empty_text")}
     run = RunInfo("zeroshot", shaping, {**inputs})
 
+    from idgr.models.backbone import check_t5
+
+    for name in (generator, recommender):
+        check_t5(name, "zeroshot")
     with replace_folder(output) as folder:
         ids, recs, metrics = (str(folder / name) for name in ("ids.jsonl", "recs.jsonl", "metrics.json"))
         log("zeroshot: 1 of 3, IDs")

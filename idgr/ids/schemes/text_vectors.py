@@ -75,7 +75,7 @@ def _from_encoder(texts: Sequence[str], source: str) -> Any:
 
     if not Path(source).is_dir():
         raise IdgrError("there is no such folder", f"give --text-vectors {TFIDF} or a local model folder", where=source)
-    tokenizer = load_tokenizer(source, need_pad=False)
+    tokenizer = load_tokenizer(source)
     if tokenizer.pad_token_id is None:  # Llamas seldom have one; the mask keeps it out of the mean
         tokenizer.pad_token = tokenizer.eos_token
     model = load_pretrained(AutoModel.from_pretrained, "model", source, use_safetensors=True).float().eval()
