@@ -94,7 +94,8 @@ def checked_config(config: Mapping[str, Any], shapes: Shapes, arch: str, name: s
 def _kind(arch: str) -> Callable[..., Any]:
     from transformers import LlamaConfig, T5Config
 
-    return T5Config if arch == "t5" else LlamaConfig
+    kind: Callable[..., Any] = T5Config if arch == "t5" else LlamaConfig
+    return kind
 
 
 def _todo(arch: str) -> str:

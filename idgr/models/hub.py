@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from idgr.errors import IdgrError
-from idgr.models.weight_files import check_files, has_pickles, has_safetensors, pickled
+from idgr.models.weight_files import check_files, has_pickles, has_safetensors, names_in, pickled
 
 T = TypeVar("T")
 
@@ -95,7 +95,7 @@ def _from_hub(name: str, what: str) -> Path:
         return cached
     missing = "there is no such folder"
     if cached is not None:
-        missing = f"the hub's cache holds no {what} of it, only {', '.join(sorted(os.listdir(cached))) or 'a folder'}"
+        missing = f"the hub's cache holds no {what} of it, only {', '.join(names_in(cached)) or 'a folder'}"
     if os.sep in name and (name.startswith((os.sep, ".", "~")) or name.count(os.sep) > 1):
         raise _cannot_load(what, name, "there is no such folder")
     if constants.is_offline_mode():
@@ -121,7 +121,7 @@ def _cached(name: str) -> Path | None:
 
 def _is_whole(folder: Path, what: str) -> bool:
     """Whether a folder of the hub's cache, which may hold a part of a model's files, has what is sought."""
-    names = os.listdir(folder)
+    names = names_in(folder)
     if what == "tokenizer":
         return not {"tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt"}.isdisjoint(names)
     return "config.json" in names and (has_safetensors(names) or has_pickles(names))

@@ -27,9 +27,11 @@ _MAX_TRAINING_TEXTS = 500_000
 _TRAINING_LETTERS = 1 << 14  # of each text; generators read far less, and SentencePiece is slow on one long word
 # What transformers notes of where and how a tokenizer was loaded.
 _OF_THE_MACHINE = frozenset(
-    ("is_local", "local_files_only", "name_or_path", "cache_dir", "token", "use_auth_token", "trust_remote_code")
-    + ("revision", "subfolder", "proxies", "force_download", "resume_download", "user_agent", "_commit_hash")
-    + ("_from_auto", "auto_map")
+    (
+        *("is_local", "local_files_only", "name_or_path", "cache_dir", "token", "use_auth_token", "trust_remote_code"),
+        *("revision", "subfolder", "proxies", "force_download", "resume_download", "user_agent", "_commit_hash"),
+        *("_from_auto", "auto_map"),
+    )
 )
 _LETTERS = re.compile(r"[^\W\d_]+")
 

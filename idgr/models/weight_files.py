@@ -6,7 +6,6 @@ them before anything is built. Knows files and tensors; architectures it does no
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +93,7 @@ def read_headers(folder: Path, name: str) -> dict[str, Header]:
     if (folder / WEIGHTS).exists():
         return headers_of(folder / WEIGHTS, name)
     if not (folder / INDEX).exists():
-        if has_pickles(os.listdir(folder)):
+        if has_pickles(names_in(folder)):
             raise pickled(name)
         raise IdgrError(f"holds no {WEIGHTS}", "give a complete model folder", where=name)
     shard_of = _shards(read_object(folder / INDEX, name).get("weight_map"), folder, name)
@@ -178,6 +177,11 @@ def read_tensors(headers: Mapping[str, Header], name: str) -> dict[str, Tensor]:
 
 def _of(headers: Mapping[str, Header], path: Path) -> Iterable[str]:
     return (tensor for tensor, header in headers.items() if header.file == path)
+
+
+def names_in(folder: Path) -> list[str]:
+    """The names of what lies in a folder."""
+    return sorted(path.name for path in folder.iterdir())
 
 
 def has_safetensors(names: Iterable[str]) -> bool:
