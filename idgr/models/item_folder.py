@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 import orjson
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from idgr.errors import IdgrError
 from idgr.formats.jsonl import write_json
 from idgr.formats.rec_folder import CONFIG
+from idgr.models.weight_files import check_files, headers_of, read_tensors
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     Config = TypeVar("Config", bound=DataclassInstance)
 
 ITEMS = "items.json"
+# No number of a shape is larger; with larger ones, products of shapes would not be numbers to PyTorch.
+_MOST = 1 << 28
 WEIGHTS = "model.safetensors"
 
 
@@ -56,6 +58,7 @@ def read_config(folder: str | os.PathLike[str], model_type: str, kind: type[Conf
     Raises:
         IdgrError: the folder holds another type of model, or a number is missing or out of range.
     """
+    check_files(Path(folder), os.fspath(folder))
     path = Path(folder) / CONFIG
     found = _read_object(path, model_type)
     if found.get("model_type") != model_type:
@@ -65,7 +68,7 @@ def read_config(folder: str | os.PathLike[str], model_type: str, kind: type[Conf
     for field in fields(kind):
         value: Any = found.get(field.name)
         good = isinstance(value, kinds[field.name]) and not isinstance(value, bool)
-        if not good or not (0 <= value < 1 if field.name == "dropout_rate" else value >= 1):
+        if not good or not (0 <= value < 1 if field.name == "dropout_rate" else 1 <= value < _MOST):
             raise IdgrError(f"its {field.name} is {value!r}", wanted(model_type), where=path)
     return kind(**{field.name: found[field.name] for field in fields(kind)})
 
@@ -87,17 +90,16 @@ def read_keys(folder: str | os.PathLike[str], model_type: str, n_items: int) -> 
 
 
 def read_weights(folder: str | os.PathLike[str], model_type: str) -> dict[str, Tensor]:
-    """The weights of a saved model, by name.
+    """The weights of a saved model, by name, in float32.
 
     Raises:
-        IdgrError: the file cannot be read.
+        IdgrError: the file cannot be read, or holds other numbers than finite floating-point ones.
     """
     path = Path(folder) / WEIGHTS
-    try:
-        tensors: dict[str, Tensor] = load_file(path)
-    except (OSError, SafetensorError) as fault:
-        raise IdgrError(f"cannot be read ({fault})", wanted(model_type), where=path) from None
-    return tensors
+    if not path.exists():
+        raise IdgrError("cannot be read (there is no such file)", wanted(model_type), where=path)
+    name = os.fspath(folder)
+    return read_tensors(headers_of(path, name), name)
 
 
 def take_weights(

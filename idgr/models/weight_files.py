@@ -43,6 +43,8 @@ def check_files(folder: Path, name: str) -> None:
     Args:
         name: what to call the folder in messages.
     """
+    if not folder.is_dir():
+        return  # whoever reads it tells
     home = folder.resolve()
     for path in sorted(folder.iterdir()):
         if not path.name.endswith(_OPENED) or path.is_dir():
@@ -87,8 +89,8 @@ def read_headers(folder: Path, name: str) -> dict[str, Header]:
         name: what to call the folder in messages.
 
     Raises:
-        IdgrError: the folder has no weights, or pickled ones only; a file is missing, damaged, lies elsewhere or holds
-            other numbers than floating-point ones; the index names what is no safetensors file of the folder.
+        IdgrError: the folder has no weights, or pickled ones only; a file is missing or damaged; the index names what
+            is no safetensors file of the folder.
     """
     if (folder / WEIGHTS).exists():
         return headers_of(folder / WEIGHTS, name)
@@ -127,11 +129,14 @@ def _shards(weight_map: Any, folder: Path, name: str) -> dict[str, str]:
     return dict(weight_map)
 
 
-def headers_of(path: Path, name: str) -> dict[str, Header]:
+def headers_of(path: Path, name: str, what: str = "model") -> dict[str, Header]:
     """What the header of one safetensors file tells of its tensors.
 
+    Args:
+        what: what is read, for messages.
+
     Raises:
-        IdgrError: the file is damaged, or a tensor does not hold floating-point numbers.
+        IdgrError: the file is damaged.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -140,24 +145,36 @@ def headers_of(path: Path, name: str) -> dict[str, Header]:
             slices = {tensor: tensors.get_slice(tensor) for tensor in tensors.keys()}  # noqa: SIM118 - no dictionary
             found = {tensor: Header(tuple(part.get_shape()), part.get_dtype(), path) for tensor, part in slices.items()}
     except (OSError, SafetensorError) as fault:
-        what = f"holds no usable model (its {path.name} cannot be read: {str(fault).strip()})"
-        raise IdgrError(what, "give a complete model folder", where=name) from None
-    for tensor, header in found.items():
-        if header.dtype not in _FLOATS:
-            what = f"its {tensor!r} holds numbers of type {header.dtype}"
-            raise IdgrError(what, "give a model that is not quantised: F32, F16, BF16 or F64", where=name)
+        raise _unreadable(what, path, fault, name) from None
     return found
 
 
-def read_tensors(headers: Mapping[str, Header], name: str) -> dict[str, Tensor]:
+def _unreadable(what: str, path: Path, fault: Exception, name: str) -> IdgrError:
+    reason = f"its {path.name} cannot be read: {str(fault).strip()}"
+    return IdgrError(f"holds no usable {what} ({reason})", f"give a complete {what} folder", where=name)
+
+
+def floats(headers: Mapping[str, Header]) -> dict[str, Header]:
+    """Those of floating-point numbers; some encoders have places and the like among their tensors."""
+    return {tensor: header for tensor, header in headers.items() if header.dtype in _FLOATS}
+
+
+def read_tensors(headers: Mapping[str, Header], name: str, what: str = "model") -> dict[str, Tensor]:
     """The tensors, in float32, which all of idgr's models train and rank in if nothing else is asked for.
 
+    Args:
+        what: what is read, for messages.
+
     Raises:
-        IdgrError: a file cannot be read, or a tensor holds what is no number.
+        IdgrError: a file cannot be read, or a tensor holds other numbers than finite floating-point ones.
     """
     import torch
     from safetensors import SafetensorError, safe_open
 
+    for tensor, header in headers.items():
+        if header.dtype not in _FLOATS:
+            told = f"its {tensor!r} holds numbers of type {header.dtype}"
+            raise IdgrError(told, "give weights that are not quantised: F32, F16, BF16 or F64", where=name)
     found: dict[str, Tensor] = {}
     for path in sorted({header.file for header in headers.values()}):
         try:
@@ -166,12 +183,11 @@ def read_tensors(headers: Mapping[str, Header], name: str) -> dict[str, Tensor]:
                     # A copy: the file may be replaced while the model is in use.
                     found[tensor] = tensors.get_tensor(tensor).to(torch.float32, copy=True)
         except (OSError, SafetensorError) as fault:
-            what = f"holds no usable model (its {path.name} cannot be read: {str(fault).strip()})"
-            raise IdgrError(what, "give a complete model folder", where=name) from None
+            raise _unreadable(what, path, fault, name) from None
     for tensor, values in found.items():
         if not bool(values.isfinite().all()):
-            what = f"its {tensor!r} holds values that are not finite numbers"
-            raise IdgrError(what, "train or fetch the model again", where=name)
+            told = f"its {tensor!r} holds values that are not finite numbers"
+            raise IdgrError(told, f"train or fetch the {what} again", where=name)
     return found
 
 
