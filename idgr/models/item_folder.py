@@ -6,12 +6,13 @@ Knows how the three hold together; what kind of model it is, and what its weight
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 import orjson
+import torch
 from safetensors.torch import save_file
 
 from idgr.errors import IdgrError
@@ -24,10 +25,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     Config = TypeVar("Config", bound=DataclassInstance)
+    Model = TypeVar("Model", bound=nn.Module)
 
 ITEMS = "items.json"
-# No number of a shape is larger; with larger ones, products of shapes would not be numbers to PyTorch.
-_MOST = 1 << 28
 WEIGHTS = "model.safetensors"
 
 
@@ -68,7 +68,7 @@ def read_config(folder: str | os.PathLike[str], model_type: str, kind: type[Conf
     for field in fields(kind):
         value: Any = found.get(field.name)
         good = isinstance(value, kinds[field.name]) and not isinstance(value, bool)
-        if not good or not (0 <= value < 1 if field.name == "dropout_rate" else 1 <= value < _MOST):
+        if not good or not (0 <= value < 1 if field.name == "dropout_rate" else value >= 1):
             raise IdgrError(f"its {field.name} is {value!r}", wanted(model_type), where=path)
     return kind(**{field.name: found[field.name] for field in fields(kind)})
 
@@ -96,10 +96,28 @@ def read_weights(folder: str | os.PathLike[str], model_type: str) -> dict[str, T
         IdgrError: the file cannot be read, or holds other numbers than finite floating-point ones.
     """
     path = Path(folder) / WEIGHTS
-    if not path.exists():
-        raise IdgrError("cannot be read (there is no such file)", wanted(model_type), where=path)
     name = os.fspath(folder)
-    return read_tensors(headers_of(path, name), name)
+    try:
+        headers = headers_of(path, name)
+    except IdgrError as fault:
+        raise IdgrError(f"cannot be read ({fault.what})", wanted(model_type), where=path) from None
+    return read_tensors(headers, name)
+
+
+def without_weights(
+    kind: Callable[[Config], Model], config: Config, folder: str | os.PathLike[str], model_type: str
+) -> Model:
+    """A model on the device `meta`, which takes no memory, whatever its configuration says.
+
+    Raises:
+        IdgrError: there are no tensors of such a shape.
+    """
+    try:
+        with torch.device("meta"):
+            return kind(config)
+    except (RuntimeError, OverflowError, TypeError):  # what PyTorch makes of numbers that a size cannot be
+        what = "asks for tensors that are too large to be"
+        raise IdgrError(what, wanted(model_type), where=Path(folder) / CONFIG) from None
 
 
 def take_weights(
