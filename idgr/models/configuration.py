@@ -137,7 +137,7 @@ def _check_t5(config: dict[str, Any], shapes: Shapes, name: str) -> None:
     gated = bool(config.get("is_gated_act", bool(acts and acts[1])))
     inner = f"encoder.block.0.layer.1.DenseReluDense.{'wi_0' if gated else 'wi'}.weight"
     tables = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
-    _check_shape(shapes, next((key for key in tables if key in shapes), tables[0]), (vocabulary, d_model), name)
+    _check_tables(shapes, tables, (vocabulary, d_model), name)
     _check_shape(shapes, f"{own}q.weight", (heads * d_kv, d_model), name)
     _check_shape(shapes, f"{own}relative_attention_bias.weight", (buckets, heads), name)
     _check_shape(shapes, inner, (d_ff, d_model), name)
@@ -167,7 +167,7 @@ def _check_llama(config: dict[str, Any], shapes: Shapes, name: str) -> None:
     _check_rope(config, name)
     _check_layers(shapes, r"(?:model\.)?layers\.(\d+)\.", get("num_hidden_layers"), "num_hidden_layers", name)
     layer = "model.layers.0."
-    _check_shape(shapes, "model.embed_tokens.weight", (vocabulary, width), name)
+    _check_tables(shapes, ("model.embed_tokens.weight",), (vocabulary, width), name)
     _check_shape(shapes, f"{layer}self_attn.q_proj.weight", (heads * head, width), name)
     _check_shape(shapes, f"{layer}self_attn.k_proj.weight", (few * head, width), name)
     _check_shape(shapes, f"{layer}mlp.gate_proj.weight", (inner, width), name)
@@ -244,6 +244,13 @@ def _check_layers(shapes: Shapes, pattern: str, told: int, key: str, name: str) 
         else:
             what = f"its weights have none of the {told} layers that {key} in config.json tells of"
         raise IdgrError(what, "give a complete model folder", where=name)
+
+
+def _check_tables(shapes: Shapes, tables: tuple[str, ...], wanted: tuple[int, int], name: str) -> None:
+    """Raise `IdgrError` unless one of the embeddings' names is there, and all that are, with the head, fit."""
+    there = [tensor for tensor in (*tables, "lm_head.weight") if tensor in shapes]
+    for tensor in there if there and there[0] in tables else tables[:1]:
+        _check_shape(shapes, tensor, wanted, name)
 
 
 def _check_shape(shapes: Shapes, tensor: str, wanted: tuple[int, ...], name: str) -> None:
