@@ -109,13 +109,15 @@ def alternate(
         )
 
     from idgr.formats.rec_folder import RecommenderFacts
-    from idgr.models.backbone import PRESETS
+    from idgr.models.backbone import CAUSAL_PRESETS, PRESETS, check_t5
     from idgr.models.tokenizer import load_tokenizer
     from idgr.prompts.templates import load_templates
     from idgr.training.alternation import Alternation, plan, rounds_in_words, run_phases, score_phase
     from idgr.training.id_learning import check_one_vocabulary
     from idgr.training.recommender import RecommenderOptions
 
+    if rec in CAUSAL_PRESETS:
+        raise UsageError(f"--rec {rec}, which is causal", f"give --rec {' or '.join(PRESETS)}: alternate takes a T5")
     folder = Path(output)
     scoring: dict[str, Any] = {"valid_users": valid_users, "valid_beams": valid_beams}
     prompts: dict[str, Any] = {
@@ -165,6 +167,8 @@ def alternate(
     for name in ("items", "train", "valid"):
         if not (Path(data) / f"{name}.jsonl").is_file():
             raise IdgrError(f"has no {name}.jsonl", "give a folder that `idgr prep` wrote", where=data)
+    for model in (gen,) if rec in PRESETS else (gen, rec):
+        check_t5(model, "alternate")
     if rec not in PRESETS:
         check_one_vocabulary(load_tokenizer(gen), load_tokenizer(rec), gen, rec)
     inputs: dict[str, str | None] = {name: str(Path(data) / f"{name}.jsonl") for name in ("items", "train", "valid")}

@@ -62,6 +62,10 @@ def zeroshot(
     refuse_held_out({"items": items, "train": train}, [test])
     run = RunInfo("zeroshot", shaping, {**inputs})
 
+    from idgr.models.backbone import check_t5
+
+    for name in (generator, recommender):
+        check_t5(name, "zeroshot")
     with replace_folder(output, run.command, [data, *run.inputs.values()]) as folder:
         ids, recs, metrics = (str(folder / name) for name in ("ids.jsonl", "recs.jsonl", "metrics.json"))
         log("zeroshot: 1 of 3, IDs")
