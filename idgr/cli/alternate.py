@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from idgr.cli.gen_ids import gen_ids
+from idgr.cli.held_out import refuse_held_out
 from idgr.cli.recommender_defaults import Paper, defaults
 from idgr.cli.train_gen import PAPER_LR, train_gen
 from idgr.cli.train_rec import train_rec
@@ -154,6 +155,7 @@ def alternate(
         check_one_vocabulary(load_tokenizer(gen), load_tokenizer(rec), gen, rec)
     inputs: dict[str, str | None] = {name: str(Path(data) / f"{name}.jsonl") for name in ("items", "train", "valid")}
     inputs |= {"gen": gen, "rec": rec if rec not in PRESETS else None, "templates": templates}
+    refuse_held_out(inputs)
     left_out = {*inputs, "data", "output", "device", "paper", "dry_run", "overwrite"}
     options = {name: value for name, value in given.items() if name not in left_out} | {"rec": rec}
     info = RunInfo("alternate", options, {**inputs}, seed)

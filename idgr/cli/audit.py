@@ -67,8 +67,11 @@ def audit(
         write_json(output, {"path": path, "verdict": verdict, "checks": [check.row() for check in checks]})
         if output != STDOUT:
             run.write(output)
-    counts = {verdict: sum(check.verdict == verdict for check in checks) for verdict in ("PASS", "FAIL", "SKIP")}
-    log("audit: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
+    counts = {
+        verdict: sum(check.verdict == verdict for check in checks) for verdict in ("PASS", "FAIL", "SKIP", "WARN")
+    }
+    told = [f"{count} {verdict}" for verdict, count in counts.items() if count or verdict != "WARN"]
+    log(f"audit: {', '.join(told)}")
     if failed:
         raise IdgrError(
             f"{len(failed)} of {len(checks)} checks failed, the first of them: {failed[0].name}",

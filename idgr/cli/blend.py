@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import orjson
 import typer
 
+from idgr.cli.held_out import refuse_held_out, refuse_made_on_test
 from idgr.errors import IdgrError, UsageError
-from idgr.formats.jsonl import STDOUT, dump_line, replace_file, write_json
+from idgr.formats.jsonl import STDIN, STDOUT, dump_line, replace_file, write_json
 from idgr.formats.limits import MOST_INT
 from idgr.formats.records import Recommendation, read_queries, read_recommendations
 from idgr.formats.run_info import RunInfo
@@ -51,6 +53,7 @@ def blend(
     if [first, second, truth, weight].count("-") > 1:
         raise UsageError("standard input (-) given for several inputs", "give `-` once")
     share = None if weight is None else _weight(weight)
+    _refuse_test(first, second, weight, truth)
 
     from idgr.evaluation.blending import blended_lists, candidates
 
@@ -58,9 +61,9 @@ def blend(
     inputs |= {"weight": weight if weight is not None and Path(weight).is_file() else None}
     run = RunInfo("blend", {"weight": weight, "by": by, "k": k}, inputs)
     lists = list(read_recommendations(first))
-    found = candidates(lists, _same_users(second, lists), by_rank=by == "rank")
+    found = candidates(lists, _same_users(second, lists, first), by_rank=by == "rank")
     if truth is not None:
-        chosen = _choose(found, lists, truth)
+        chosen = _choose(found, lists, first, truth)
         log(f"blend: weight {chosen['weight']:g}, NDCG@10 {chosen['ndcg@10']:.4f}")
         write_json(output, chosen)
         run.write(output)
@@ -92,32 +95,55 @@ def _weight(given: str) -> float:
     return float(found)
 
 
-def _same_users(path: str, lists: list[Recommendation]) -> list[Recommendation]:
-    """The lists of a file in the order of others, of which it must have the users."""
-    of = {one.user_id: one for one in read_recommendations(path, users={one.user_id for one in lists})}
-    missing = [one.user_id for one in lists if one.user_id not in of]
-    if missing:
-        raise IdgrError(
-            f"has no recommendations for {len(missing)} users of the other file, such as {missing[0]!r}",
-            "recommend to the same users with both",
-            where=path,
-        )
+def _refuse_test(first: str, second: str, weight: str | None, truth: str | None) -> None:
+    """Raise `IdgrError` where test.jsonl would choose the weight, or has chosen it."""
+    if truth is not None:
+        refuse_held_out({"truth": truth}, [first, second])
+        for lists in dict.fromkeys((first, second)):
+            todo = "recommend to the users of valid.jsonl, and choose the weight on those lists"
+            refuse_made_on_test(lists, "histories", "holds the lists that are to be tested, of", todo)
+    elif weight is not None and Path(weight).is_file():
+        todo = "choose the weight with --truth valid.jsonl"
+        refuse_made_on_test(weight, "truth", "holds a weight that was chosen on", todo)
+
+
+def _same_users(path: str, lists: list[Recommendation], other: str) -> list[Recommendation]:
+    """The lists of a file in the order of those of `other`. Raises `IdgrError` where their users are not the same."""
+    of = {one.user_id: one for one in read_recommendations(path)}
+    users = {one.user_id for one in lists}
+    for where, there, name, wanted in ((path, of.keys(), other, users), (other, users, path, of.keys())):
+        _check_users(where, there, name, wanted, "recommendations", "recommend to the same users with both")
     return [of[one.user_id] for one in lists]
 
 
-def _choose(found: Candidates, lists: list[Recommendation], truth: str) -> dict[str, Any]:
-    """The weight with the best NDCG@10, the lowest of equals, with the figures of all that were tried."""
+def _check_users(where: str, there: Set[str], name: str, wanted: Set[str], what: str, todo: str) -> None:
+    """Raise `IdgrError` where a file, which has the users `there`, lacks some that another one has."""
+    if missing := sorted(wanted - there):
+        name = "standard input" if name == STDIN else name
+        told = f"has no {what} for {len(missing)} of the {len(wanted)} users of {name}, such as {missing[0]!r}"
+        raise IdgrError(told, todo, where=where)
+
+
+def _choose(found: Candidates, lists: list[Recommendation], first: str, truth: str) -> dict[str, Any]:
+    """The weight with the best NDCG@10, the lowest of equals, with the figures of all that were tried.
+
+    Raises:
+        IdgrError: lists and truth are of different users, or no list holds its user's target.
+    """
     from idgr.evaluation.blending import blended_ranks
     from idgr.evaluation.metrics import hit_rate, ndcg
 
     target_of = {query.user_id: str(query.target) for query in read_queries(truth, need_target=True)}
-    strange = next((one.user_id for one in lists if one.user_id not in target_of), None)
-    if strange is not None:
-        raise IdgrError(f"has no user {strange!r}", "recommend to the users of this file", where=truth)
+    users, todo = {one.user_id for one in lists}, "recommend to the users of this truth with both"
+    _check_users(truth, target_of.keys(), first, users, "target", todo)
+    _check_users(first, users, truth, target_of.keys(), "recommendations", todo)
     targets = [target_of[one.user_id] for one in lists]
     tried = []
     for step in range(_STEPS + 1):
         ranks = blended_ranks(found, targets, step / _STEPS)
         tried.append({"weight": step / _STEPS, "hr@10": hit_rate(ranks, _K), "ndcg@10": ndcg(ranks, _K)})
     best = max(tried, key=lambda row: row["ndcg@10"])
+    if best["ndcg@10"] == 0:
+        what = f"has no target of its {len(targets)} users among the first {_K} of any blend, so no weight is the best"
+        raise IdgrError(what, "recommend longer lists, to just these histories, with both", where=truth)
     return {**best, "n_users": len(targets), "tried": tried}

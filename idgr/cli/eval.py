@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from idgr.cli.held_out import refuse_held_out
 from idgr.errors import UsageError
 from idgr.formats.limits import MOST_INT
 
@@ -52,6 +53,7 @@ def eval_command(
     from idgr.formats.run_info import RunInfo
     from idgr.progress import log
 
+    refuse_held_out({"train": train}, [truth])
     ks = sorted(set(cutoffs or (5, 10)))
     info = RunInfo(
         "eval",

@@ -11,6 +11,7 @@ import typer
 
 from idgr.cli import scheme_options
 from idgr.cli.catalogue import read_catalogue
+from idgr.cli.held_out import refuse_held_out
 from idgr.cli.scheme_options import TEXTUAL, ids_by_scheme, options_of, shaping
 from idgr.errors import UsageError
 from idgr.formats.jsonl import STDIN, STDOUT, dump_line, replace_file
@@ -173,6 +174,7 @@ def _by_scheme(scheme: str, everything: dict[str, Any], given: dict[str, Any]) -
     encoder = options.text_vectors if options.text_vectors != TFIDF else None
     inputs = {"items": items, "train": train, "text-vectors": encoder, "rec-tokenizer": rec_tokenizer}
     inputs["item-vectors"] = options.item_vectors
+    refuse_held_out(inputs)
     run = RunInfo("gen-ids", given, inputs, options.seed)
     reads_text = scheme in OF_TEXT and everything["empty-text"] == "error"
     with replace_file(output) as written:

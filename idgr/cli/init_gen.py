@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from idgr.cli.catalogue import read_catalogue
+from idgr.cli.held_out import refuse_held_out
 from idgr.cli.training_options import (
     UNSHAPING,
     CheckpointMinutes,
@@ -115,6 +116,7 @@ def init_gen(
         compile=compile,
     )
     paths = {"items": items, "pairs": pairs, "tokenizer": tokenizer}
+    refuse_held_out(paths)
     shaping = {name: value for name, value in given.items() if name not in {*paths, *UNSHAPING}}
     run = RunInfo("init-gen", shaping, {**paths, "model": model if Path(model).is_dir() else None}, seed)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from idgr.cli.held_out import refuse_held_out, refuse_targets_in_training
 from idgr.cli.training_options import UNSHAPING, loop_options
 from idgr.errors import IdgrError, UsageError
 
@@ -75,6 +76,7 @@ def run_item_training(
 
     loop = loop_options(given)
     paths = {name: given[name] for name in ("train", "valid", "items")}
+    refuse_held_out(paths)
     shaping = {name: value for name, value in given.items() if name not in {*paths, *UNSHAPING}}
     run = RunInfo(command, shaping, {**paths}, given["seed"])
     output, overwrite = given["output"], given["overwrite"]
@@ -139,7 +141,8 @@ def _prepare(paths: dict[str, Any], new_model: Callable[[int], ItemModel], where
     sequences = [[number[item] for item in row.items] for row in rows]
     if max(map(len, sequences)) < 2:
         raise IdgrError("no sequence has two items", "give longer training sequences", where=train)
-    queries = read_queries(valid, number, need_target=True) if valid is not None else ()
+    queries = list(read_queries(valid, number, need_target=True)) if valid is not None else []
+    refuse_targets_in_training(train, rows, queries)
     users = [([number[item] for item in query.history], number[str(query.target)]) for query in queries]
     return _Prepared(keys, [row.user_id for row in rows], sequences, users, new_model(len(keys)).to(where))
 

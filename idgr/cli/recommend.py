@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from idgr.cli.answers import ask_baseline, ask_item_model, ask_recommender, check_item_model_options
+from idgr.cli.held_out import refuse_held_out
 from idgr.decoding.options import SearchOptions
 from idgr.errors import UsageError
 from idgr.formats.jsonl import STDIN, STDOUT, Lines, dump_line, is_stream, read_jsonl, replace_file
@@ -116,6 +117,8 @@ def recommend(
     shaping = {
         name: value for name, value in given.items() if name not in {*inputs, "output", "prompts", "trie", "device"}
     }
+    if baseline is not None:
+        refuse_held_out({"train": train}, [histories])
     run = RunInfo("recommend", shaping, inputs)
 
     from idgr.ids.shards import parse_shard

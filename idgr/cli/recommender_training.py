@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from idgr.cli.held_out import refuse_targets_in_training
 from idgr.errors import IdgrError
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def read_inputs(train: str, ids: str, valid: str | None) -> Inputs:
     """Read IDs, training sequences and validation users.
 
     Raises:
-        IdgrError: a file is at fault, or no training sequence has a target.
+        IdgrError: a file is at fault, no training sequence has a target, or one goes on to what is held out.
     """
     from idgr.formats.records import read_ids, read_queries, read_sequences
 
@@ -75,6 +76,7 @@ def read_inputs(train: str, ids: str, valid: str | None) -> Inputs:
     if max(map(len, sequences)) < 2:
         raise IdgrError("no sequence has two items", "give longer training sequences", where=train)
     users = [] if valid is None else list(read_queries(valid, number, need_target=True))
+    refuse_targets_in_training(train, rows, users)
     pairs = [([number[item] for item in query.history], number[str(query.target)]) for query in users]
     return Inputs(known, [row.user_id for row in rows], sequences, pairs)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from idgr.cli.held_out import refuse_held_out
 from idgr.cli.recommender_training import Prepared, print_forecast, read_inputs
 from idgr.cli.training_options import (
     UNSHAPING,
@@ -97,6 +98,8 @@ def train_adapter(
     from idgr.training.recommender import RecommenderOptions, id_tokens, recommender_work
     from idgr.training.stage import is_finished, open_stage
 
+    paths = {"train": train, "rec": rec, "ids": ids, "valid": valid}
+    refuse_held_out(paths)
     check_lora("train-adapter")
     facts = read_recommender_facts(rec)
     if facts.arch != "causal":
@@ -104,7 +107,6 @@ def train_adapter(
         raise IdgrError("is a T5, for which there are no adapters", todo, where=rec)
     options = RecommenderOptions(facts.objective, valid_users, valid_beams, patience)
     loop = loop_options(given)
-    paths = {"train": train, "rec": rec, "ids": ids, "valid": valid}
     shaping = {name: value for name, value in given.items() if name not in {*paths, *UNSHAPING}}
     run = RunInfo("train-adapter", shaping, {**paths}, seed)
 

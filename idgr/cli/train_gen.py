@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from idgr.cli.held_out import refuse_held_out
 from idgr.cli.training_options import (
     UNSHAPING,
     Accumulate,
@@ -111,6 +112,7 @@ def train_gen(
         raise UsageError(f"--objective {objective}", f"choose {' or '.join(OBJECTIVES)}")
     inputs = ("train", "items", "ids", "rec", "gen", "templates")
     shaping = {name: value for name, value in given.items() if name not in {*inputs, *UNSHAPING, "paper"}}
+    refuse_held_out({name: given[name] for name in inputs})
     run = RunInfo("train-gen", {**shaping, "lr": rate}, {name: given[name] for name in inputs}, seed)
 
     if is_finished(output, run, overwrite=overwrite):

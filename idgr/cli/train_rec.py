@@ -19,6 +19,7 @@ from idgr.cli.causal_options import (
     contrast_of,
     tasks_of,
 )
+from idgr.cli.held_out import refuse_held_out
 from idgr.cli.recommender_defaults import Paper, defaults
 from idgr.cli.recommender_training import Prepared, print_forecast, read_inputs
 from idgr.cli.training_options import (
@@ -222,6 +223,7 @@ def train_rec(
     )
     paths = {"train": train, "ids": ids, "valid": valid, "tokenizer": tokenizer, "templates": templates}
     paths |= {"gen": gen, "items": items, **causal.folders()}
+    refuse_held_out(paths)
     shaping = {name: value for name, value in given.items() if name not in {*paths, *UNSHAPING, "usual", "paper"}}
     run = RunInfo("train-rec", shaping, {**paths, "model": model if Path(model).is_dir() else None}, seed)
 

@@ -9,6 +9,7 @@ import typer
 
 from idgr.cli.eval import eval_command
 from idgr.cli.gen_ids import gen_ids
+from idgr.cli.held_out import refuse_held_out
 from idgr.cli.recommend import recommend
 from idgr.errors import UsageError
 from idgr.formats.jsonl import STDOUT, replace_folder, write_json
@@ -58,6 +59,7 @@ def zeroshot(
     items, train, test = (str(Path(data) / f"{name}.jsonl") for name in ("items", "train", "test"))
     inputs = {"items": items, "train": train, "test": test, "gen": generator, "rec": recommender}
     shaping = {name: given[name] for name in ("models", "beams", "normalize", "max_text_tokens", "empty_text")}
+    refuse_held_out({"items": items, "train": train}, [test])
     run = RunInfo("zeroshot", shaping, {**inputs})
 
     with replace_folder(output) as folder:

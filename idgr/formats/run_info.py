@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
@@ -21,7 +21,10 @@ from idgr import __version__
 from idgr.errors import IdgrError
 from idgr.formats.jsonl import STDIN, is_stream, write_json
 
+T = TypeVar("T")
+
 RUN_FILE = "run.json"
+PARTS = ("items", "train", "valid", "test")  # of a prepared data set, each a file of JSON Lines
 _PACKAGES = (
     *("torch", "transformers", "tokenizers", "sentencepiece", "numpy", "polars", "accelerate", "safetensors"),
     *("scikit-learn", "scipy", "faiss-cpu", "peft"),
@@ -69,8 +72,9 @@ class RunInfo:
 
     Args:
         command: the subcommand, such as "train-rec".
-        options: every option that shapes the result, by its name on the command line without dashes.
-        inputs: the paths read, by role, such as {"ids": "ids.jsonl"}; None values are left out.
+        options: every option that shapes the result, by its name on the command line without the dashes before it, such
+            as max-history; the name of a parameter, max_history, is written so too.
+        inputs: the paths read, by role, such as {"ids": "ids.jsonl"}, named as options are; None values are left out.
         seed: the seed of all that is random, if anything is.
         facts: what later stages must know, such as the fingerprint of the IDs that a model was trained on.
     """
@@ -87,8 +91,10 @@ class RunInfo:
         """What shapes the result: command, options and the hashes of the inputs as they are now."""
         return {
             "command": self.command,
-            "options": _plain(self.options),
-            "inputs": _plain({role: hash_input(path) for role, path in self.inputs.items() if path is not None}),
+            "options": _plain(with_dashes(self.options)),
+            "inputs": _plain(
+                {role: hash_input(path) for role, path in with_dashes(self.inputs).items() if path is not None}
+            ),
         }
 
     def write(self, output: str | os.PathLike[str], folder: str | os.PathLike[str] | None = None) -> None:
@@ -137,6 +143,32 @@ def read_run(output: str | os.PathLike[str]) -> dict[str, Any]:
     return record
 
 
+def with_dashes(named: Mapping[str, T]) -> dict[str, T]:
+    """Options or inputs under the names that the command line has for them; older records have those of parameters."""
+    return {name.replace("_", "-"): value for name, value in named.items()}
+
+
+def recorded_part(path: str | os.PathLike[str]) -> str | None:
+    """Which part of a prepared data set a file is: train, valid, test or items.
+
+    None where the file's folder has no record of `idgr prep`, or the file is not as the record tells.
+
+    Raises:
+        IdgrError: the folder's `run.json` is not a JSON object.
+    """
+    place = Path(path)
+    if not place.is_file():
+        return None
+    record = read_run(place.parent)
+    outputs = record.get("outputs")
+    if not str(record.get("command", "")).startswith("prep ") or not isinstance(outputs, dict):
+        return None
+    digest = sha256_file(place)
+    # Two parts without a line are equal files: there the name decides.
+    names = sorted((f"{part}.jsonl" for part in PARTS), key=lambda name: name != place.name)
+    return next((Path(name).stem for name in names if outputs.get(name) == digest), None)
+
+
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """How what a record was made of differs from what it would be made of now, in words; empty where nothing does.
 
@@ -147,13 +179,13 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """
     if before.get("command") != now["command"]:
         return f"made by `idgr {before.get('command')}`"
-    old, new = before.get("options", {}), now["options"]
+    old, new = with_dashes(before.get("options", {})), with_dashes(now["options"])
     found = [
-        f"made with --{name.replace('_', '-')} {old.get(name)}, not {value}"
+        f"made with --{name} {old.get(name)}, not {value}"
         for name, value in new.items()
         if (old.get(name) != value if name in old else bool(value))
     ]
-    read, reads = before.get("inputs", {}), now["inputs"]
+    read, reads = with_dashes(before.get("inputs", {})), with_dashes(now["inputs"])
     for role in sorted({*read, *reads}):
         then, here = read.get(role), reads.get(role)
         if then is None or here is None:

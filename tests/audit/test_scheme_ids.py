@@ -53,9 +53,9 @@ def test_ids_by_a_scheme_pass(scheme: str, data: Path, tmp_path: Path, capsys: p
     assert found.get(ORDER, ("none",))[0] == ("PASS" if scheme == "sequential" else "none")
 
 
-def train_vectors(command: str, data: Path, train: Path, valid: str, folder: Path) -> None:
+def train_vectors(command: str, data: Path, train: Path, valid: Path | None, folder: Path) -> None:
     little = ["--width", "8", "--epochs", "1", "--epoch-instances", "8", "--valid-users", "8"]
-    files = [train, "--items", data / "items.jsonl", "--valid", data / f"{valid}.jsonl"]
+    files = [train, "--items", data / "items.jsonl", *(["--valid", valid] if valid is not None else [])]
     assert run([command, *map(str, files), *little, "-o", str(folder)]) == 0
 
 
@@ -63,18 +63,19 @@ def train_vectors(command: str, data: Path, train: Path, valid: str, folder: Pat
 def test_ids_by_item_vectors(scheme: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole = tmp_path / "whole.jsonl"
     write_jsonl(whole, ({"user_id": u, "items": row} for u, row in whole_sequences(read_data(data)).items()))
-    wrong_train = f"sasrec was trained on {whole}, which is not train.jsonl of"
-    cases = [
-        ("train", data / "train.jsonl", "valid", "PASS", "items.jsonl and a SASRec of train.jsonl alone"),
-        ("whole", whole, "valid", "FAIL", wrong_train),
-        ("test", data / "train.jsonl", "test", "FAIL", "sasrec was test.jsonl of"),
-        ("tower", data / "train.jsonl", "valid", "PASS", "items.jsonl and a two-tower of train.jsonl alone"),
+    train, valid, part = data / "train.jsonl", data / "valid.jsonl", tmp_path / "part.jsonl"
+    part.write_text("".join((data / "test.jsonl").read_text().splitlines(keepends=True)[1:]))
+    cases: list[tuple[str, Path, Path | None, str, str]] = [
+        ("train", train, valid, "PASS", "items.jsonl and a SASRec of train.jsonl alone"),
+        ("whole", whole, None, "FAIL", f"sasrec, --train was {whole}, which is not train.jsonl of"),
+        ("test", train, part, "FAIL", f"sasrec, --valid was {part}, which is not valid.jsonl of"),
+        ("tower", train, valid, "PASS", "items.jsonl and a two-tower of train.jsonl alone"),
     ]
-    for name, train, valid, verdict, evidence in cases:
+    for name, trained, chosen, verdict, evidence in cases:
         folder = tmp_path / name
         folder.mkdir()
         command = "train-two-tower" if name == "tower" else "train-sasrec"
-        train_vectors(command, data, train, valid, folder / "sasrec")
+        train_vectors(command, data, trained, chosen, folder / "sasrec")
         make(data, scheme, folder / "ids.jsonl", sasrec=folder / "sasrec")
         found = verdicts(folder, data, int(verdict == "FAIL"), capsys)[FROM_TRAINING]
         assert (found[0], evidence in found[1]) == (verdict, True), found

@@ -118,10 +118,33 @@ def test_wrong_weights(
 
 
 def test_other_users_are_refused(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def said(*options: str) -> str:
+        assert blend(files, *options, "-o", str(files / "out")) == 1
+        assert not (files / "out").exists()
+        told = capsys.readouterr().err
+        assert told.count("\n") == 1, "one line"
+        return told
+
+    valid = ["--truth", str(files / "valid.jsonl")]
     write_jsonl(files / "b.jsonl", [{"user_id": "u", "items": ["x"]}])
-    assert blend(files, "--weight", "0.5") == 1
-    assert "b.jsonl: has no recommendations for 1 users of the other file, such as 'v'" in capsys.readouterr().err
-    write_jsonl(files / "valid.jsonl", [{"user_id": "w", "history": ["h"], "target": "t"}])
+    for options in (["--weight", "0.5"], valid):
+        told = f"b.jsonl: has no recommendations for 1 of the 2 users of {files}/a.jsonl, such as 'v'"
+        assert told in said(*options)
+    write_jsonl(files / "b.jsonl", [{"user_id": u, "items": ["x"]} for u in "uvw"])
+    told = f"a.jsonl: has no recommendations for 1 of the 3 users of {files}/b.jsonl, such as 'w'"
+    assert told in said("--weight", "0.5")
     write_jsonl(files / "b.jsonl", [{"user_id": u, "items": ["x"]} for u in "uv"])
-    assert blend(files, "--truth", str(files / "valid.jsonl")) == 1
-    assert "valid.jsonl: has no user 'u'" in capsys.readouterr().err
+    for users, lacking in (("w", "no target for 2 of the 2 users"), ("vw", "no target for 1 of the 2 users")):
+        write_jsonl(files / "valid.jsonl", [{"user_id": u, "history": ["h"], "target": "t"} for u in users])
+        assert f"valid.jsonl: has {lacking} of {files}/a.jsonl, such as 'u'" in said(*valid)
+    write_jsonl(files / "valid.jsonl", [{"user_id": u, "history": ["h"], "target": "t"} for u in "uvw"])
+    told = f"a.jsonl: has no recommendations for 1 of the 3 users of {files}/valid.jsonl, such as 'w'"
+    assert told in said(*valid)
+
+
+def test_a_weight_is_not_chosen_where_no_list_holds_a_target(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Users of another data set may have the same keys."""
+    write_jsonl(files / "valid.jsonl", [{"user_id": u, "history": ["h"], "target": "other"} for u in "uv"])
+    assert blend(files, "--truth", str(files / "valid.jsonl"), "-o", str(files / "out")) == 1
+    assert "valid.jsonl: has no target of its 2 users among the first 10 of any blend" in capsys.readouterr().err
+    assert not (files / "out").exists()

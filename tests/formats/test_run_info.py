@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from idgr.errors import IdgrError
-from idgr.formats.run_info import RunInfo, differences, hash_input, read_run
+from idgr.formats.run_info import RunInfo, differences, hash_input, read_run, recorded_part
 
 
 def sha256(content: bytes) -> str:
@@ -93,3 +93,36 @@ def test_what_a_record_and_a_run_differ_in_is_told_in_words(tmp_path: Path) -> N
     assert differences({**now, "command": "init-gen"}, now) == "made by `idgr init-gen`"
     piped = RunInfo("train-rec", run.options, {"train": "-"}).made_of()
     assert "cannot be compared" in differences(piped, piped)
+
+
+def test_the_part_of_a_split_that_a_file_is(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for part in ("items", "train", "valid", "test"):
+        (data / f"{part}.jsonl").write_text(part)
+    assert recorded_part(data / "test.jsonl") is None, "there is no record"
+    RunInfo("prep jsonl", {}, {}).write(data)
+    assert [recorded_part(data / f"{part}.jsonl") for part in ("items", "train", "valid", "test")] == [
+        *("items", "train", "valid", "test")
+    ]
+    (data / "renamed.jsonl").write_text("test")
+    assert recorded_part(data / "renamed.jsonl") == "test", "by its hash, whatever its name"
+    (data / "test.jsonl").write_text("changed")
+    assert recorded_part(data / "test.jsonl") is None
+    assert recorded_part(data / "none.jsonl") is recorded_part("-") is None
+
+
+def test_options_and_inputs_are_spelled_as_on_the_command_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("one\n")
+    now = RunInfo("train-rec", {"user_ids": "history", "max-history": 20}, {"item_vectors": path}).made_of()
+    assert now["options"] == {"user-ids": "history", "max-history": 20}
+    assert list(now["inputs"]) == ["item-vectors"]
+    older = {
+        **now,
+        "options": {"user_ids": "history", "max_history": 20},
+        "inputs": {"item_vectors": now["inputs"]["item-vectors"]},
+    }
+    assert differences(older, now) == ""
+    older["options"] = {"user_ids": "none", "max_history": 20}
+    assert differences(older, now) == "made with --user-ids none, not history"

@@ -130,7 +130,7 @@ def test_ablation(path: str, tmp_path: Path) -> None:
     options = {
         row: json.loads((out / "table6" / row / "rec" / "run.json").read_bytes())["options"] for row in shown["table6"]
     }
-    assert {row: (found["user_ids"], found["history"]) for row, found in options.items()} == {
+    assert {row: (found["user-ids"], found["history"]) for row, found in options.items()} == {
         "both": ("history", "shown"),
         "user-only": ("history", "none"),
         "item-only": ("none", "shown"),
@@ -178,7 +178,7 @@ def test_llm_bs(path: str, tmp_path: Path) -> None:
     adapted = json.loads((out / "dual-gct-aat" / "recs.jsonl.run.json").read_bytes())
     assert adapted["inputs"]["adapter"]["path"] == str(out / "dual-gct-aat" / "adapter")
     options = json.loads((out / "dual-gct" / "rec" / "run.json").read_bytes())["options"]
-    assert (options["word_tokens"], options["contrast_semantic"], options["contrast_behavior"]) == (True, 0.1, 0.1)
+    assert (options["word-tokens"], options["contrast-semantic"], options["contrast-behavior"]) == (True, 0.1, 0.1)
     before = trained(out)
     assert sorted(before) == ["dual-gct-aat/adapter/run.json", "dual-gct/rec/run.json", "sasrec/rec/run.json"]
     recipe(path, "llm-bs", *words, "--stage", "2", "--stop-stage", "5")

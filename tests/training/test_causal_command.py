@@ -61,10 +61,10 @@ def test_all_of_it_is_in_the_log_and_nothing_of_it_in_the_folder(data: Path, sas
     text = "title: the amber basil; brand: amber"
     assert decode(tokenizer, encode(tokenizer, [text])) == [text]
     record = orjson.loads((out / "run.json").read_bytes())
-    assert set(record["inputs"]) == {"train", "ids", "valid", "items", "item_vectors"}
-    assert {name: record["options"][name] for name in ("reconstruction", "contrast_semantic")} == {
+    assert set(record["inputs"]) == {"train", "ids", "valid", "items", "item-vectors"}
+    assert {name: record["options"][name] for name in ("reconstruction", "contrast-semantic")} == {
         "reconstruction": 1.0,
-        "contrast_semantic": 0.2,
+        "contrast-semantic": 0.2,
     }
     recs = data / "recs.jsonl"
     asked = ["recommend", str(data / "valid.jsonl"), "--rec", str(out), "--ids", str(data / "ids.jsonl")]

@@ -171,8 +171,8 @@ def test_a_folder_that_is_not_idgrs_is_left_alone(
 @pytest.mark.parametrize(
     ("given", "settled"),
     [
-        ([], {"objective": "trie", "max_history": 20, "lr": 1e-3}),
-        (["--paper"], {"objective": "full", "max_history": 20, "lr": 1e-3}),
+        ([], {"objective": "trie", "max-history": 20, "lr": 1e-3}),
+        (["--paper"], {"objective": "full", "max-history": 20, "lr": 1e-3}),
         (["--paper", "--objective", "trie", "--lr", "0.01"], {"objective": "trie", "lr": 0.01}),
     ],
 )

@@ -1,6 +1,7 @@
 """A check and its verdict.
 
-PASS and FAIL are said only where the evidence decides; what cannot be decided is SKIP, with the reason.
+PASS and FAIL are said only where the evidence decides; what cannot be decided is SKIP, with the reason. WARN is what is
+no fault in itself, but should be looked at.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-PASS, FAIL, SKIP = "PASS", "FAIL", "SKIP"
+PASS, FAIL, SKIP, WARN = "PASS", "FAIL", "SKIP", "WARN"
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Check:
     Attributes:
         name: what is claimed, such as "users stand once".
         subject: the file or folder.
-        verdict: PASS, FAIL or SKIP.
+        verdict: PASS, FAIL, WARN or SKIP.
         evidence: what the verdict rests on; for SKIP why there is none.
     """
 

@@ -19,8 +19,9 @@ Numbered = Sequence[tuple[int, ItemId]]
 
 def any_id(row: dict[str, Any]) -> ItemId:
     """A line of `ids.jsonl`; lenient, so that an empty ID is counted and does not stop the audit."""
-    text = row.get("id")
-    return ItemId(key(row, "item_id"), text if isinstance(text, str) else "")
+    text, attempt = row.get("id"), row.get("attempt")
+    told = attempt if type(attempt) is int else None
+    return ItemId(key(row, "item_id"), text if isinstance(text, str) else "", attempt=told)
 
 
 def id_text_checks(ids: Numbered, path: Path) -> list[Check]:

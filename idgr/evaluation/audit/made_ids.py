@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from idgr.evaluation.audit.checks import FAIL, PASS, Check, skipped
+from idgr.evaluation.audit.checks import FAIL, PASS, WARN, Check, skipped
 from idgr.evaluation.audit.data import read_numbered
 from idgr.evaluation.audit.id_texts import Numbered, any_id, id_text_checks, token_check
 from idgr.evaluation.audit.provenance import Findings, Output
@@ -17,6 +17,7 @@ from idgr.evaluation.audit.scheme_ids import order_check, scheme_check, scheme_o
 from idgr.formats.records import Item, ids_fingerprint, read_items
 from idgr.formats.run_info import sha256_file
 from idgr.ids.keyphrase import keyphrase_ids
+from idgr.ids.quality import id_quality
 from idgr.ids.spelling import can_spell
 from idgr.models.backbone import Backbone, load_backbone
 from idgr.models.tokenizer import load_tokenizer
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 FROM_TEXT = "IDs are made from item text alone"
 KNOWN = "IDs and items are the same"
+SOUND = "IDs are words that tell of their items"
 REMADE = 16  # items whose IDs are made again with the generator
 _ROLES = {"items", "model", "rec-tokenizer"}
 
@@ -53,6 +55,8 @@ def ids_checks(findings: Findings) -> list[Check]:
         checks.append(token_check(ids, tokenizer, path, "the recommender's tokenizer is not here"))
         checks.append(_covers(ids, path, findings))
         checks.append(_from_text(ids, path, maker, findings))
+        if maker is not None and (sound := _sound(ids, path, maker, findings)) is not None:
+            checks.append(sound)
         if (ordered := order_check(ids, path, findings)) is not None:
             checks.append(ordered)
     return checks
@@ -107,6 +111,18 @@ def _from_text(ids: Numbered, path: Path, maker: Output | None, findings: Findin
     return Check(FROM_TEXT, str(path), PASS, f"{told}; the first {count}, made again from those alone, are equal")
 
 
+def _sound(ids: Numbered, path: Path, maker: Output, findings: Findings) -> Check | None:
+    """Whether IDs that a generator or a rule wrote are words that say something; None for those of a scheme."""
+    if (maker.command != "zeroshot" and scheme_of(maker) is not None) or not ids:
+        return None
+    items_file = findings.find(maker, "items")
+    if items_file is None:
+        return skipped(SOUND, path, "the items that they were made from are not here")
+    found = id_quality([one for _, one in ids], {item.item_id: item.text for item in read_items(items_file)})
+    verdict = FAIL if found.is_junk else WARN if found.is_doubtful else PASS
+    return Check(SOUND, str(path), verdict, found.told)
+
+
 def _made_again(ids: Numbered, items: list[Item], maker: Output, findings: Findings) -> tuple[int, int]:
     """How many IDs were made again, from nothing but text, and how many of them are equal."""
     role = "gen" if maker.command == "zeroshot" else "model"
@@ -140,11 +156,8 @@ def _options(maker: Output) -> GenerationOptions:
     usual = GenerationOptions()
 
     def number(name: str, default: float) -> Any:
-        for spelled in (name, name.replace("_", "-")):
-            value = maker.option(spelled)
-            if isinstance(value, (int, float)) and not isinstance(value, bool):
-                return value
-        return default
+        value = maker.option(name)
+        return value if isinstance(value, (int, float)) and not isinstance(value, bool) else default
 
     schedule = Schedule(
         number("penalty_start", usual.schedule.penalty_start),

@@ -1,85 +1,94 @@
-"""Checks of trained models: what they were made from, and by what their weights were chosen."""
+"""Checks of what is trained, counted or chosen: what it was made from, and by what it was chosen.
+
+Models below a folder may be made of others elsewhere; those are followed by their records and checked too.
+"""
 
 from __future__ import annotations
 
 from idgr.errors import IdgrError
 from idgr.evaluation.audit.checks import FAIL, PASS, Check, skipped
+from idgr.evaluation.audit.held_out import chosen_on, trained_on
 from idgr.evaluation.audit.provenance import ITEM_MODELS, Findings, Output
 from idgr.formats.jsonl import read_jsonl
-from idgr.formats.records import Query
 
 TRAINED = "the model has read nothing held out"
+COUNTED = "baselines have read nothing held out"
 CHOSEN = "the checkpoint was chosen on validation"
+WEIGHT = "the weight was chosen on validation"
 BEST = "the final round is the best on validation"
 USER_IDS = "user IDs are made from the shown history alone"
-_TRAINING = ("init-gen", "train-gen", "train-rec", "train-adapter", *ITEM_MODELS)
-_CHOOSING = ("train-rec", "train-adapter", *ITEM_MODELS)  # by valid.jsonl
+_CHOOSING = ("train-rec", "train-adapter", "alternate", *ITEM_MODELS)  # by valid.jsonl
+_TRAINING = ("init-gen", "train-gen", *_CHOOSING)
+_COUNTING = ("recommend", "eval", "zeroshot")  # popularity and Markov
 
 
 def model_checks(findings: Findings) -> list[Check]:
-    """Checks of every model below the folder, and of the choice between the rounds of a run."""
+    """Checks of all that was trained or chosen, here or for what is here, and of the rounds of a run."""
+    sources = findings.sources_of(findings.outputs)
     checks = []
-    for model in findings.of(*_TRAINING):
-        checks.append(_held_out(model, findings))
-        if model.command in _CHOOSING:
-            checks.append(_chosen(model, findings))
-        if model.command == "train-rec":
-            checks.append(_user_ids(model))
+    for one in (*findings.outputs, *sources):
+        if one.command in _TRAINING:
+            checks.append(_held_out(one, findings))
+        if one.command in _CHOOSING:
+            checks.append(_chosen(one, findings))
+        if one.command in _COUNTING and one.named("train") is not None:
+            checks.append(Check(COUNTED, str(one.path), *trained_on(one, findings)))
+        if one.command == "blend":
+            checks.append(_weight(one, findings))
+        if one.command == "train-rec":
+            checks.append(_user_ids(one))
+    # IDs below the folder have a check of their own, which makes them again.
+    checks += [Check(TRAINED, str(ids.path), *trained_on(ids, findings)) for ids in sources
+               if ids.command == "gen-ids" and ids.named("train") is not None]  # fmt: skip
     return checks + [_best_round(run, findings) for run in findings.of("alternate")]
 
 
 def _held_out(model: Output, findings: Findings) -> Check:
-    """By hash: what went in is known, so it can be said that the test file, whatever its name, did not."""
+    """By hash, and by content where no record knows the hash: so no held-out file goes in, whatever its name."""
     if findings.data is None:
         return skipped(TRAINED, model.path, "the data set is not here; name it with --data")
-    held_out = {findings.data_digest("test"): "test.jsonl"}
-    if model.command not in _CHOOSING:
-        held_out[findings.data_digest("valid")] = "valid.jsonl"
     for role in model.roles:
-        if (digest := model.digest(role)) is not None and digest in held_out:
-            return Check(TRAINED, str(model.path), FAIL, f"--{role} was {held_out[digest]} of {findings.data}")
-    train = model.digest("train")
-    if model.command != "init-gen" and train != findings.data_digest("train"):
-        return skipped(TRAINED, model.path, f"it was trained on another train.jsonl than that of {findings.data}")
-    if model.command == "init-gen" and model.digest("items") != findings.data_digest("items"):
+        part = findings.data_part(model.digest(role))
+        if part == "test" or (part == "valid" and not (role == "valid" and model.command in _CHOOSING)):
+            return Check(TRAINED, str(model.path), FAIL, f"--{role} was {part}.jsonl of {findings.data}")
+    if model.command == "init-gen" and findings.data_part(model.digest("items")) != "items":
         return skipped(TRAINED, model.path, f"it was made from other items than those of {findings.data}")
-    told = ", ".join(role for role in model.roles if role != "valid")
-    return Check(
-        TRAINED, str(model.path), PASS, f"by their hashes its inputs were {told} of {findings.data}, no held-out file"
-    )
+    verdict, told = (PASS, "") if model.command == "init-gen" else trained_on(model, findings)
+    if verdict == PASS:
+        inputs = ", ".join(role for role in model.roles if role != "valid")
+        told = f"{told}; " * bool(told) + f"by their hashes its inputs ({inputs}) were no held-out file"
+    return Check(TRAINED, str(model.path), verdict, told)
 
 
 def _chosen(model: Output, findings: Findings) -> Check:
-    digest = model.digest("valid")
     if model.named("valid") is None:
         return Check(CHOSEN, str(model.path), PASS, "nothing was chosen: without --valid the last epoch is kept")
-    if digest is None:
-        return skipped(CHOSEN, model.path, "--valid came through standard input, so what it held is not known")
-    if findings.data is None:
-        return skipped(CHOSEN, model.path, "the data set is not here; name it with --data")
-    if digest == findings.data_digest("test"):
-        return Check(CHOSEN, str(model.path), FAIL, f"--valid was test.jsonl of {findings.data}")
-    if digest == findings.data_digest("valid"):
-        return Check(CHOSEN, str(model.path), PASS, f"--valid was valid.jsonl of {findings.data}, by its hash")
-    found = findings.find(model, "valid")
-    if found is None:
-        return skipped(CHOSEN, model.path, "--valid was another file than valid.jsonl, and is not here any more")
-    targets = dict(_targets(found))
-    same = sum(targets.get(user) == target for user, target in _targets(findings.data / "test.jsonl"))
-    if same > len(targets) / 2:
-        told = f"--valid was {found}, whose targets are test.jsonl's for {same:,} of {len(targets):,} users"
-        return Check(CHOSEN, str(model.path), FAIL, told)
-    return Check(
-        CHOSEN, str(model.path), PASS, f"--valid was {found}; {same:,} of {len(targets):,} targets are test.jsonl's"
-    )
+    return Check(CHOSEN, str(model.path), *chosen_on(model, findings))
 
 
-def _targets(path: object) -> list[tuple[str, str | None]]:
-    return [(query.user_id, query.target) for query in read_jsonl(str(path), Query.parse, allow_empty=True)]
+def _weight(blend: Output, findings: Findings) -> Check:
+    """Of the file with a weight, and of lists that were blended by it."""
+    chooser = blend
+    if blend.named("truth") is None:
+        if blend.named("weight") is None:
+            told = f"the weight {blend.option('weight')} was given, and how it was found is not known"
+            return skipped(WEIGHT, blend.path, told)
+        made = findings.sources_of([blend])
+        digest = blend.digest("weight")
+        found = [one for one in made if one.command == "blend" and findings.digest(one.path) == digest]
+        if not found or found[0].named("truth") is None:
+            return skipped(WEIGHT, blend.path, f"no record of {blend.named('weight')} tells how it was chosen")
+        chooser = found[0]
+    verdict, told = chosen_on(chooser, findings, "truth")
+    for lists in findings.sources_of([chooser]):
+        asked = findings.data_part(lists.digest("histories"))
+        if verdict != FAIL and lists.command == "recommend" and asked == "test":
+            verdict, told = FAIL, f"the lists that it was chosen on, {lists.path}, are of test.jsonl of {findings.data}"
+    return Check(WEIGHT, str(blend.path), verdict, told)
 
 
 def _user_ids(model: Output) -> Check:
-    how = model.record.get("user_ids", "none")
+    how = model.record.get("user_ids", "none")  # a fact that later stages read; older records have no such option
     if how == "none":
         return Check(USER_IDS, str(model.path), PASS, "its prompts hold no user IDs")
     if how != "history":

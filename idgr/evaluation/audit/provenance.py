@@ -6,16 +6,23 @@ hashes; what they prove is judged elsewhere.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from idgr.errors import IdgrError
 from idgr.evaluation.audit.checks import Check, judged
-from idgr.evaluation.audit.data import is_data
-from idgr.formats.run_info import RUN_FILE, hash_folder, hash_input, read_run, sha256_file
+from idgr.evaluation.audit.data import DataSet, is_data, read_data
+from idgr.formats.run_info import PARTS, RUN_FILE, hash_folder, hash_input, read_run, sha256_file, with_dashes
 
 RECORDED = "files are as their stages wrote them"
+
+RAW = "raw"
+# Commands that look at what is there and make nothing of it.
+_LOOKING = ("audit", "compare", "report")
+_ASKED = ("truth", "histories")
+_READ = ("train", "items", "valid")
 
 # The commands that train models of items without IDs, and what such a model is called.
 ITEM_MODELS = {"train-sasrec": "SASRec", "train-two-tower": "two-tower"}
@@ -42,16 +49,19 @@ class Output:
 
     @property
     def roles(self) -> list[str]:
-        found = self.record.get("inputs")
-        return list(found) if isinstance(found, dict) else []
+        return list(self._inputs())
 
     def option(self, name: str) -> Any:
+        """An option by its name on the command line, such as max-history, however the record spells it."""
         options = self.record.get("options")
-        return options.get(name) if isinstance(options, dict) else None
+        return with_dashes(options).get(name.replace("_", "-")) if isinstance(options, dict) else None
+
+    def _inputs(self) -> dict[str, Any]:
+        found = self.record.get("inputs")
+        return with_dashes(found) if isinstance(found, dict) else {}
 
     def _input(self, role: str) -> dict[str, Any]:
-        found = self.record.get("inputs")
-        entry = found.get(role) if isinstance(found, dict) else None
+        entry = self._inputs().get(role)
         # Anyone may have written the record.
         return (
             {name: value for name, value in entry.items() if isinstance(value, str)} if isinstance(entry, dict) else {}
@@ -72,6 +82,8 @@ class Findings:
     outputs: list[Output]
     data: Path | None
     _hashes: dict[str, str | None] = field(default_factory=dict, repr=False)
+    _data_set: DataSet | None = field(default=None, repr=False)
+    _named: dict[str, list[Path]] | None = field(default=None, repr=False)
 
     def of(self, *commands: str) -> list[Output]:
         return [output for output in self.outputs if output.command in commands]
@@ -87,6 +99,49 @@ class Findings:
         """The hash of `NAME.jsonl` of the data set; None where there is none."""
         return None if self.data is None else self.digest(self.data / f"{name}.jsonl")
 
+    def data_set(self) -> DataSet | None:
+        """The records of the data set, read once."""
+        if self._data_set is None and self.data is not None:
+            self._data_set = read_data(self.data)
+        return self._data_set
+
+    def data_part(self, digest: str | None) -> str | None:
+        """What bytes are to the data set: items, train, valid or test; RAW for what `prep` made it from; else None."""
+        if digest is None or self.data is None:
+            return None
+        part = next((name for name in PARTS if self.data_digest(name) == digest), None)
+        prepared = Output(self.data, read_run(self.data))
+        if part is None and prepared.command.startswith("prep "):
+            return RAW if digest in {prepared.digest(role) for role in prepared.roles} else None
+        return part
+
+    def sources_of(self, outputs: Sequence[Output]) -> list[Output]:
+        """What went into outputs and has a record of its own, and what went into that, as far as it is here."""
+        known = {output.path.absolute() for output in outputs}
+        found: list[Output] = []
+        waiting = [output for output in outputs if output.command not in _LOOKING]
+        while waiting:
+            output = waiting.pop()
+            for role in output.roles:
+                path = self.find(output, role)
+                source = None if path is None else _made(path)
+                if source is None or source.path.absolute() in known or self._is_copy(source, outputs):
+                    continue
+                known.add(source.path.absolute())
+                found.append(source)
+                waiting.append(source)
+        return found
+
+    def _is_copy(self, source: Output, outputs: Sequence[Output]) -> bool:
+        """Whether a source has the bytes of an output: a folder that was copied still names the one it comes from."""
+        alike = [output for output in outputs if output.command == source.command]
+        return any(self.digest(output.path) == self.digest(source.path) for output in alike)
+
+    def is_of_data(self, output: Output) -> bool:
+        """Whether an output, or something that went into it, was made from a part of the data set."""
+        chain = [output, *self.sources_of([output])]
+        return any(self.data_part(one.digest(role)) is not None for one in chain for role in one.roles)
+
     def find(self, output: Output, role: str) -> Path | None:
         """An input of an output as it was then: under its old name, or wherever equal bytes lie here."""
         digest, name = output.digest(role), output.named(role)
@@ -95,10 +150,31 @@ class Findings:
         known = (
             [] if self.data is None else [self.data / f"{part}.jsonl" for part in ("items", "train", "valid", "test")]
         )
-        for path in (Path(name), *known, *(other.path for other in self.outputs)):
+        for path in (Path(name), *known, *(other.path for other in self.outputs), *self._of_name(Path(name).name)):
             if path.exists() and self.digest(path) == digest:
                 return path
         return None
+
+    def _of_name(self, name: str) -> list[Path]:
+        """Files below the folder under a name, wherever they were when it was written down."""
+        if self._named is None:
+            self._named = {}
+            for path in sorted(self.root.rglob("*")):
+                if path.is_file():
+                    self._named.setdefault(path.name, []).append(path)
+        return self._named.get(name, [])
+
+
+def _made(path: Path) -> Output | None:
+    """What a path is as an output: of itself, or of the folder that it was written with; None without a record."""
+    if record := read_run(path):
+        made = Output(path, record)
+    else:
+        made = Output(path.parent, read_run(path.parent))
+        outputs = made.record.get("outputs")
+        if not isinstance(outputs, dict) or path.name not in outputs:
+            return None
+    return None if made.command.startswith("prep ") else made
 
 
 def look_at(root: Path, data: Path | None = None) -> Findings:
@@ -133,15 +209,21 @@ def look_at(root: Path, data: Path | None = None) -> Findings:
 
 
 def _read_data_set(findings: Findings) -> Path | None:
-    """The prepared folder that one of the outputs was made from, if it is still what it was."""
-    for output in findings.outputs:
-        for role in ("train", "items", "truth", "histories"):
-            name, digest = output.named(role), output.digest(role)
-            if name is None or digest is None:
-                continue
-            folder = Path(name).parent
-            if is_data(folder) and findings.digest(name) == digest:
-                return folder
+    """The prepared folder that one of the outputs was made from, if it is still what it was.
+
+    That of what was asked and scored comes first: whether a model has seen it is the question. Then what the outputs
+    were trained on, and what went into what they were made of.
+    """
+    outputs, sources = findings.outputs, findings.sources_of(findings.outputs)
+    for made, roles in ((outputs, _ASKED), (outputs, _READ), (sources, _ASKED), (sources, _READ)):
+        for output in made:
+            for role in roles:
+                name, digest = output.named(role), output.digest(role)
+                if name is None or digest is None:
+                    continue
+                folder = Path(name).parent
+                if is_data(folder) and findings.digest(name) == digest:
+                    return folder
     return None
 
 

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from idgr.errors import IdgrError
-from idgr.evaluation.audit.checks import FAIL, PASS, Check, skipped
+from idgr.evaluation.audit.checks import FAIL, PASS, SKIP, Check, skipped
 from idgr.evaluation.audit.data import DataSet, read_data, whole_sequences
+from idgr.evaluation.audit.held_out import chosen_on, trained_on
 from idgr.evaluation.audit.id_texts import Numbered
 from idgr.evaluation.audit.provenance import ITEM_MODELS, Findings, Output
-from idgr.formats.records import read_items
+from idgr.formats.records import read_items, read_sequences
 from idgr.formats.run_info import read_run
 from idgr.ids.schemes.choice import OF_SEQUENCES, OF_TEXT, OF_USE, SCHEMES, SchemeOptions, scheme_ids
 
@@ -49,24 +50,23 @@ def scheme_check(name: str, ids: Numbered, path: Path, maker: Output, findings: 
     if strange:
         return Check(name, str(path), FAIL, f"{', '.join(strange)} went into them too")
     if of_sequences:
-        if findings.data is None:
-            return skipped(name, path, "the data set is not here; name it with --data")
-        if maker.digest("train") != findings.data_digest("train"):
-            told = f"they were made from {maker.named('train')}, which is not train.jsonl of {findings.data}"
-            return Check(name, str(path), FAIL, told)
+        verdict, told = trained_on(maker, findings)
+        if verdict != PASS:
+            return Check(name, str(path), verdict, told)
     vectors = _vectors_model(name, path, maker, findings) if scheme in OF_USE else ""
     if isinstance(vectors, Check):
         return vectors
     items_file = findings.find(maker, "items")
     if items_file is None:
         return skipped(name, path, "the items that they were made from are not here")
-    read = f"{items_file} and train.jsonl" if of_sequences else f"{items_file}"
+    train_file = findings.find(maker, "train") if of_sequences else None
+    read = f"{items_file}" if train_file is None else f"{items_file} and {train_file.name}"
     if vectors:
         read += f" and a {vectors} of train.jsonl"
     told = f"by the scheme {scheme}, on record from {read} alone"
     if scheme not in _MADE_AGAIN:
         return Check(name, str(path), PASS, f"{told}; not made again")
-    sequences = [row.items for _, row in read_data(findings.data).train] if of_sequences and findings.data else []
+    sequences = [] if train_file is None else [row.items for row in read_sequences(train_file)]
     items = read_items(items_file)
     try:
         again = scheme_ids(items, sequences, _options(scheme, maker))
@@ -95,12 +95,13 @@ def _vectors_model(name: str, path: Path, maker: Output, findings: Findings) -> 
     model = Output(place, read_run(place))
     if model.command not in ITEM_MODELS:
         return skipped(name, path, f"no run.json tells how {place} was made")
-    if model.digest("train") != findings.data_digest("train"):
-        told = f"{place} was trained on {model.named('train')}, which is not train.jsonl of {findings.data}"
-        return Check(name, str(path), FAIL, told)
-    for role in model.roles:
-        if (digest := model.digest(role)) is not None and digest == findings.data_digest("test"):
-            return Check(name, str(path), FAIL, f"--{role} of {place} was test.jsonl of {findings.data}")
+    verdicts = [trained_on(model, findings)]
+    if model.named("valid") is not None:
+        verdicts.append(chosen_on(model, findings))
+    for wrong in (FAIL, SKIP):
+        for verdict, told in verdicts:
+            if verdict == wrong:
+                return Check(name, str(path), verdict, f"of {place}, {told}")
     return ITEM_MODELS[model.command]
 
 
@@ -109,7 +110,7 @@ def _options(scheme: str, maker: Output) -> SchemeOptions:
     usual = SchemeOptions(scheme)
     found: dict[str, Any] = {}
     for field in fields(SchemeOptions):
-        value = maker.record.get("seed") if field.name == "seed" else maker.option(field.name.replace("_", "-"))
+        value = maker.record.get("seed") if field.name == "seed" else maker.option(field.name)
         if type(value) is type(getattr(usual, field.name)):
             found[field.name] = value
     return replace(usual, **found | {"scheme": scheme})

@@ -10,7 +10,7 @@ from statistics import mean
 from typing import Any
 
 from idgr.errors import one_line
-from idgr.evaluation.audit.checks import FAIL, PASS, SKIP
+from idgr.evaluation.audit.checks import FAIL, PASS, SKIP, WARN
 from idgr.evaluation.report.gathering import Audit, Gathered, Made
 from idgr.evaluation.report.learned_ids import IdsFile, LearnedIds
 from idgr.evaluation.report.results import INTERVAL, Result, TestSet
@@ -154,9 +154,12 @@ def _audits(audits: Sequence[Audit]) -> Iterator[str]:
         if one.reason:
             yield f"{_code(one.folder)} could not be audited: {_cell(one.reason)}."
             continue
-        counts = {verdict: sum(check.verdict == verdict for check in one.checks) for verdict in (PASS, FAIL, SKIP)}
+        counts = {
+            verdict: sum(check.verdict == verdict for check in one.checks) for verdict in (PASS, FAIL, SKIP, WARN)
+        }
         verdict = f"**{FAIL if counts[FAIL] else PASS}**"
         told = f"{counts[PASS]} checks passed, {counts[FAIL]} failed, {counts[SKIP]} could not be made"
+        told += f", {counts[WARN]} warned" if counts[WARN] else ""
         rest = [check for check in one.checks if check.verdict != PASS]
         yield f"{_code(one.folder)}: {verdict}; {told}{', these:' if rest else '.'}"
         if rest:

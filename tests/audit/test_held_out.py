@@ -1,0 +1,437 @@
+"""Nothing held out is trained or chosen on: commands refuse it, and `idgr audit` fails what got past them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from idgr.cli.main import run
+from idgr.evaluation.audit.data import read_data
+from idgr.evaluation.audit.held_out import held
+from idgr.formats.jsonl import write_jsonl
+from idgr.formats.records import Sequence
+from idgr.formats.run_info import hash_input
+from idgr.ids.quality import MIN_IDS
+
+TRAINED, COUNTED = "the model has read nothing held out", "baselines have read nothing held out"
+CHOSEN, WEIGHT = "the checkpoint was chosen on validation", "the weight was chosen on validation"
+SOUND = "IDs are words that tell of their items"
+PARTS = ("items", "train", "valid", "test")
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    write_jsonl(path, rows)
+    return path
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def idgr(*words: object) -> None:
+    assert run([str(word) for word in words]) == 0
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Raw sequences, the prepared folder `data`, and IDs of its items."""
+    root = tmp_path_factory.mktemp("shop")
+    rng = random.Random(5)
+    write(root / "meta.jsonl", [{"item_id": f"I{n}", "title": f"thing {n}"} for n in range(30)])
+    whole = [{"user_id": f"U{user}", "items": [f"I{n}" for n in rng.sample(range(30), 7)]} for user in range(25)]
+    write(root / "raw.jsonl", whole)
+    idgr("prep", "jsonl", root / "raw.jsonl", "--meta", root / "meta.jsonl", "--k-core", 0, "-o", root / "data")
+    idgr("gen-ids", root / "data" / "items.jsonl", "--model", "keyphrase", "-o", root / "ids.jsonl")
+    return root
+
+
+@pytest.fixture
+def copy(shop: Path, tmp_path: Path) -> Path:
+    """The same in a folder that may be changed, with records that name what lies there."""
+    root = Path(shutil.copytree(shop, tmp_path / "copy"))
+    for record in (root / "data" / "run.json", root / "ids.jsonl.run.json"):
+        record.write_text(record.read_text().replace(str(shop), str(root)))
+    return root
+
+
+def packed(source: Path, target: Path) -> Path:
+    target.write_bytes(gzip.compress(source.read_bytes(), mtime=0))
+    return target
+
+
+Made = Callable[[Path], Path]
+TRAINING: dict[str, tuple[Made, str]] = {
+    "test": (lambda root: root / "data" / "test.jsonl", "is test.jsonl of"),
+    "valid": (lambda root: root / "data" / "valid.jsonl", "is valid.jsonl of"),
+    "raw": (lambda root: root / "raw.jsonl", "was prepared from"),
+    "raw elsewhere": (
+        lambda root: Path(shutil.copy(root / "raw.jsonl", root.parent / "mine.jsonl")),
+        "was prepared from",
+    ),
+    "raw in gzip": (lambda root: packed(root / "raw.jsonl", root / "raw.jsonl.gz"), "was prepared from"),
+}
+CHOOSING: dict[str, tuple[Made, str]] = {
+    "test": (lambda root: root / "data" / "test.jsonl", "is test.jsonl of"),
+    "train": (lambda root: root / "data" / "train.jsonl", "is train.jsonl of"),
+    "renamed": (lambda root: Path(shutil.copy(root / "data" / "test.jsonl", root / "valid.jsonl")), "is test.jsonl of"),
+    "in gzip": (lambda root: packed(root / "data" / "test.jsonl", root / "valid.jsonl.gz"), "is test.jsonl of"),
+}
+TRAINS: dict[str, tuple[str, ...]] = {
+    "train-rec": ("train-rec", "{train}", "--ids", "{root}/ids.jsonl", "-o", "{root}/out"),
+    "train-adapter": ("train-adapter", "{train}", "--rec", "no", "--ids", "{root}/ids.jsonl", "-o", "{root}/out"),
+    "train-gen": ("train-gen", "{train}", "--items", "{root}/data/items.jsonl", "--ids", "{root}/ids.jsonl", "--rec",
+                  "no", "--gen", "no", "-o", "{root}/out"),
+    "train-sasrec": ("train-sasrec", "{train}", "--items", "{root}/data/items.jsonl", "-o", "{root}/out"),
+    "train-two-tower": ("train-two-tower", "{train}", "--items", "{root}/data/items.jsonl", "-o", "{root}/out"),
+    "gen-ids": ("gen-ids", "{root}/data/items.jsonl", "--scheme", "sequential", "--train", "{train}", "-o",
+                "{root}/out"),
+    "recommend": ("recommend", "{root}/data/test.jsonl", "--baseline", "markov", "--train", "{train}", "-o",
+                  "{root}/out"),
+    "eval": ("eval", "{root}/recs.jsonl", "--truth", "{root}/data/test.jsonl", "--train", "{train}", "-o",
+             "{root}/out"),
+}  # fmt: skip
+CHOOSES: dict[str, tuple[str, ...]] = {
+    "train-rec": (*TRAINS["train-rec"], "--valid", "{valid}"),
+    "train-adapter": (*TRAINS["train-adapter"], "--valid", "{valid}"),
+    "train-sasrec": (*TRAINS["train-sasrec"], "--valid", "{valid}"),
+    "train-two-tower": (*TRAINS["train-two-tower"], "--valid", "{valid}"),
+    "blend": ("blend", "{root}/recs.jsonl", "{root}/recs.jsonl", "--truth", "{valid}", "-o", "{root}/out"),
+}
+
+
+def refused(words: tuple[str, ...], root: Path, capsys: pytest.CaptureFixture[str], **files: Path) -> str:
+    given = {"train": root / "data" / "train.jsonl", **files}
+    assert run([word.format(root=root, **given) for word in words]) == 1
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1, "one line"
+    assert not (root / "out").exists()
+    return told
+
+
+@pytest.mark.parametrize("file", TRAINING)
+@pytest.mark.parametrize("command", TRAINS)
+def test_training_refuses_what_is_held_out(
+    command: str, file: str, copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made, what = TRAINING[file]
+    train = made(copy)
+    told = refused(TRAINS[command], copy, capsys, train=train)
+    assert f"{train}: " in told
+    assert what in told
+    assert str(copy / "data") in told
+
+
+@pytest.mark.parametrize("file", CHOOSING)
+@pytest.mark.parametrize("command", CHOOSES)
+def test_choosing_refuses_what_is_no_validation(
+    command: str, file: str, copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made, what = CHOOSING[file]
+    valid = made(copy)
+    told = refused(CHOOSES[command], copy, capsys, valid=valid)
+    assert f"{valid}: {what} {copy}/data" in told
+    assert "give valid.jsonl" in told
+
+
+def test_a_prepared_folder_with_exchanged_files_is_refused(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`alternate` and `zeroshot` take a folder, whose files may be copies."""
+    wrong = copy / "wrong"
+    wrong.mkdir()
+    for name, source in (
+        ("items", "data/items"),
+        ("train", "data/train"),
+        ("valid", "data/test"),
+        ("test", "data/test"),
+    ):
+        shutil.copy(copy / f"{source}.jsonl", wrong / f"{name}.jsonl")
+    told = refused(("alternate", "{root}/wrong", "--gen", "no", "-o", "{root}/out"), copy, capsys)
+    assert f"{wrong}/valid.jsonl: is test.jsonl of {copy}/data" in told
+    shutil.copy(copy / "raw.jsonl", wrong / "train.jsonl")
+    told = refused(("zeroshot", "{root}/wrong", "--gen", "no", "--rec", "no", "-o", "{root}/out"), copy, capsys)
+    assert f"{wrong}/train.jsonl: is what {copy}/data was prepared from" in told
+    told = refused(("init-gen", "{root}/data/test.jsonl", "-o", "{root}/out"), copy, capsys)
+    assert "data/test.jsonl: is test.jsonl of" in told
+
+
+def test_sequences_that_go_on_to_the_validation_targets_are_refused(
+    copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever file they come from: here one that no record knows."""
+    whole = write(copy / "whole.jsonl", rows_of(copy / "raw.jsonl")[:3])
+    for command in ("train-rec", "train-sasrec"):
+        words = (*TRAINS[command], "--valid", "{root}/data/valid.jsonl")
+        assert "whole.jsonl: goes on to the held-out targets of 3 users" in refused(words, copy, capsys, train=whole)
+
+
+def recommend(copy: Path, part: str) -> Path:
+    recs = copy / f"{part}-recs.jsonl"
+    idgr("recommend", copy / "data" / f"{part}.jsonl", "--baseline", "markov", "--train", copy / "data" / "train.jsonl",
+         "-k", 20, "-o", recs)  # fmt: skip
+    return recs
+
+
+def test_lists_and_weights_of_test_choose_nothing(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recs = recommend(copy, "test")
+    capsys.readouterr()
+    words = ("blend", str(recs), str(recs), "--truth", "{root}/data/valid.jsonl", "-o", "{root}/out")
+    assert "holds the lists that are to be tested" in refused(words, copy, capsys)
+    weight = copy / "weight.json"
+    weight.write_text('{"weight": 0.5}')
+    record = {"command": "blend", "inputs": {"truth": hash_input(copy / "data" / "test.jsonl")}}
+    Path(f"{weight}.run.json").write_text(json.dumps(record))
+    words = ("blend", str(recs), str(recs), "--weight", str(weight), "-o", "{root}/out")
+    assert "weight.json: holds a weight that was chosen on" in refused(words, copy, capsys)
+
+
+def test_the_right_files_and_parts_of_them_are_taken(copy: Path) -> None:
+    """Also beside a record of another folder that cannot be read."""
+    (copy / "broken").mkdir()
+    (copy / "broken" / "run.json").write_text("{")
+    part = write(copy / "part.jsonl", rows_of(copy / "data" / "train.jsonl")[:9])
+    little = ["--width", 4, "--epochs", 1]
+    for number, train in enumerate((copy / "data" / "train.jsonl", part)):
+        valid = ["--valid", copy / "data" / "valid.jsonl"]
+        idgr("train-sasrec", train, "--items", copy / "data/items.jsonl", *valid, *little, "-o", copy / f"s{number}")
+
+
+Verdicts = dict[tuple[str, str], tuple[str, str]]
+
+
+def verdicts(folder: Path, capsys: pytest.CaptureFixture[str], code: int, *more: object) -> Verdicts:
+    capsys.readouterr()
+    assert run(["audit", str(folder), *map(str, more), "-o", "-"]) == code
+    checks = json.loads(capsys.readouterr().out)["checks"]
+    return {(check["name"], Path(check["subject"]).name): (check["verdict"], check["evidence"]) for check in checks}
+
+
+def train_sasrec(copy: Path, train: Path, output: Path, *more: object) -> None:
+    idgr(
+        "train-sasrec",
+        train,
+        "--items",
+        copy / "data" / "items.jsonl",
+        "--width",
+        4,
+        "--epochs",
+        1,
+        *more,
+        "-o",
+        output,
+    )
+
+
+def _whole(copy: Path) -> Path:
+    """The raw sequences, written anew, so that no hash is known."""
+    return write(copy / "own" / "mine.jsonl", [{**row, "note": 1} for row in rows_of(copy / "raw.jsonl")])
+
+
+def _cut(copy: Path) -> Path:
+    """The newest five events of each raw sequence."""
+    rows = rows_of(copy / "raw.jsonl")
+    return write(copy / "own" / "mine.jsonl", [{**row, "items": row["items"][-5:]} for row in rows])
+
+
+def _one_user(copy: Path) -> Path:
+    """train.jsonl, but for one user's validation item."""
+    rows = rows_of(copy / "data" / "train.jsonl")
+    rows[4]["items"].append(rows_of(copy / "data" / "valid.jsonl")[4]["target"])
+    return write(copy / "own" / "mine.jsonl", rows)
+
+
+def _other_split(copy: Path) -> Path:
+    """train.jsonl of a split of the same sequences in which their validation items are no longer held out."""
+    longer = [{"user_id": row["user_id"], "items": [*row["items"], "I0"]} for row in rows_of(copy / "raw.jsonl")]
+    write(copy / "own" / "longer.jsonl", longer)
+    words = ["--meta", copy / "meta.jsonl", "--k-core", 0, "-o", copy / "own" / "split"]
+    idgr("prep", "jsonl", copy / "own" / "longer.jsonl", *words)
+    return copy / "own" / "split" / "train.jsonl"
+
+
+@pytest.mark.parametrize("made", [_whole, _cut, _one_user, _other_split])
+def test_training_on_held_out_events_fails(
+    made: Callable[[Path], Path], copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_sasrec(copy, made(copy), copy / "run" / "sasrec")
+    found = verdicts(copy / "run", capsys, int(made is not _other_split))
+    assert (found[TRAINED, "sasrec"][0] == "PASS") == (made is _other_split), "of its own split it has seen no more"
+    for more in ((), ("--data", copy / "data"))[made is _other_split :]:
+        found = verdicts(copy / "run", capsys, 1, *more)[TRAINED, "sasrec"]
+        assert found[0] == "FAIL"
+        assert f"which is not train.jsonl of {copy}/data: it holds a held-out item of" in found[1]
+        assert "of valid.jsonl" in found[1]
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_part_of_training_passes_while_it_is_there(
+    lost: bool, copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    part = write(copy / "own.jsonl", [{**row, "items": row["items"][1:]} for row in rows_of(copy / "data/train.jsonl")])
+    train_sasrec(copy, part, copy / "run" / "sasrec", "--valid", copy / "data" / "valid.jsonl")
+    if lost:
+        part.unlink()
+    verdict, told = verdicts(copy / "run", capsys, int(lost))[TRAINED, "sasrec"]
+    assert verdict == ("FAIL" if lost else "PASS")
+    assert ("is not here to be looked into" if lost else "a part of it, the 25 sequences") in told
+
+
+def test_other_users_decide_nothing(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    strange = write(copy / "own.jsonl", [{"user_id": f"V{n}", "items": ["I1", "I2", "I3"]} for n in range(9)])
+    train_sasrec(copy, strange, copy / "run" / "sasrec")
+    verdict, told = verdicts(copy / "run", capsys, 0)[TRAINED, "sasrec"]
+    assert (verdict, told.endswith("it holds none of its users")) == ("SKIP", True)
+
+
+def test_raw_sequences_on_record_fail(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As before raw sequences were refused; a baseline's too, and what was chosen on training."""
+    data = copy / "data"
+    train_sasrec(copy, data / "train.jsonl", copy / "run" / "sasrec", "--valid", data / "valid.jsonl")
+    recs, metrics = copy / "run" / "recs.jsonl", copy / "run" / "metrics.json"
+    idgr("recommend", data / "test.jsonl", "--baseline", "markov", "--train", data / "train.jsonl", "-o", recs)
+    idgr("eval", recs, "--truth", data / "test.jsonl", "--train", data / "train.jsonl", "-o", metrics)
+    found = verdicts(copy / "run", capsys, 0)
+    assert found[TRAINED, "sasrec"][0] == found[CHOSEN, "sasrec"][0] == "PASS"
+    assert found[COUNTED, "recs.jsonl"][0] == found[COUNTED, "metrics.json"][0] == "PASS"
+    for place in ("sasrec/run.json", "recs.jsonl.run.json", "metrics.json.run.json"):
+        _record_input(copy / "run" / place, "train", copy / "raw.jsonl")
+    _record_input(copy / "run" / "sasrec/run.json", "valid", data / "train.jsonl")
+    found = verdicts(copy / "run", capsys, 1)
+    for check in ((TRAINED, "sasrec"), (COUNTED, "recs.jsonl"), (COUNTED, "metrics.json")):
+        assert found[check][0] == "FAIL"
+        assert (
+            f"--train was what {data} was prepared from ({copy}/raw.jsonl), which is not its train.jsonl"
+            in found[check][1]
+        )
+    assert found[CHOSEN, "sasrec"][0] == "FAIL"
+    assert "--valid was train.jsonl" in found[CHOSEN, "sasrec"][1]
+
+
+def _record_input(place: Path, role: str, path: Path) -> None:
+    record = json.loads(place.read_text())
+    record["inputs"][role] = hash_input(path)
+    place.write_text(json.dumps(record))
+
+
+def test_standard_input_decides_nothing(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train_sasrec(copy, copy / "data" / "train.jsonl", copy / "run" / "sasrec", "--valid", copy / "data" / "valid.jsonl")
+    for role in ("train", "valid"):
+        _record_input(copy / "run" / "sasrec" / "run.json", role, Path("-"))
+    found = verdicts(copy / "run", capsys, 0)
+    assert found[TRAINED, "sasrec"][0] == found[CHOSEN, "sasrec"][0] == "SKIP"
+    assert "standard input" in found[TRAINED, "sasrec"][1]
+
+
+def test_a_blend_is_chosen_on_validation(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, folder = copy / "data", copy / "blend"
+    valid, test = recommend(copy, "valid"), recommend(copy, "test")
+    weight = copy / "weights" / "weight.json"
+    idgr("blend", valid, valid, "--truth", data / "valid.jsonl", "-o", weight)
+    idgr("blend", test, test, "--weight", weight, "-o", folder / "recs.jsonl")
+    found = verdicts(folder, capsys, 0)
+    assert found[WEIGHT, "recs.jsonl"][0] == "PASS"
+    assert found[WEIGHT, "weight.json"][0] == "PASS", "it is followed to where it lies"
+    part = write(copy / "part.jsonl", rows_of(data / "test.jsonl")[:9])
+    for role, path, told in (
+        ("truth", data / "test.jsonl", "--truth was test.jsonl"),
+        ("truth", part, "test.jsonl's for 9 of 9 users"),
+        ("first", test, "are of test.jsonl"),
+    ):
+        before = Path(f"{weight}.run.json").read_text()
+        _record_input(Path(f"{weight}.run.json"), role, path)
+        for where in (folder, weight.parent):
+            found = verdicts(where, capsys, 1, "--data", data)
+            assert found[WEIGHT, "weight.json"][0] == "FAIL"
+            assert told in found[WEIGHT, "weight.json"][1]
+        assert found.get((WEIGHT, "recs.jsonl"), ("FAIL",))[0] == "FAIL"
+        Path(f"{weight}.run.json").write_text(before)
+    idgr("blend", test, test, "--weight", 0.5, "-o", folder / "recs.jsonl")
+    verdict, evidence = verdicts(folder, capsys, 0)[WEIGHT, "recs.jsonl"]
+    assert (verdict, "the weight 0.5 was given" in evidence) == ("SKIP", True)
+
+
+def test_what_went_into_a_model_is_followed(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Recommendations, by IDs of a scheme, by vectors of a SASRec: only the last of these has read too much."""
+    data = copy / "data"
+    train_sasrec(copy, _one_user(copy), copy / "elsewhere" / "sasrec")
+    vectors = ["--scheme", "behavior-tree", "--item-vectors", copy / "elsewhere" / "sasrec", "--codebook", 4]
+    idgr("gen-ids", data / "items.jsonl", *vectors, "-o", copy / "elsewhere" / "ids.jsonl")
+    train_sasrec(copy, data / "train.jsonl", copy / "run" / "sasrec")
+    assert (TRAINED, "ids.jsonl") not in verdicts(copy / "run", capsys, 0)
+    recs = copy / "run" / "recs.jsonl"
+    idgr("recommend", data / "test.jsonl", "--rec", copy / "run" / "sasrec", "-k", 5, "-o", recs)
+    _record_input(Path(f"{recs}.run.json"), "ids", copy / "elsewhere" / "ids.jsonl")
+    capsys.readouterr()
+    assert run(["audit", str(copy / "run"), "-o", "-"]) == 1
+    checks = json.loads(capsys.readouterr().out)["checks"]
+    assert [check["subject"] for check in checks if check["verdict"] == "FAIL"] == [str(copy / "elsewhere" / "sasrec")]
+
+
+def test_records_of_older_versions_are_read(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Options and inputs were spelled as parameters are."""
+    from idgr.evaluation.audit.provenance import Output
+
+    for spelled in ("max-text-tokens", "max_text_tokens"):
+        record = {"options": {spelled: 64}, "inputs": {spelled: {"path": "x", "sha256": "y"}}}
+        output = Output(copy, record)
+        assert output.option("max-text-tokens") == output.option("max_text_tokens") == 64
+        assert (output.digest("max-text-tokens"), output.roles) == ("y", ["max-text-tokens"])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "verdict"),
+    [
+        (lambda n, row: row, "PASS"),
+        (lambda n, row: {**row, "id": f"polymaker polymaker polymaker polymaker {n}"} if n > 10 else row, "FAIL"),
+        (lambda n, row: {**row, "id": f"polymaker blorp {n}"}, "FAIL"),
+        (lambda n, row: {**row, "id": f"thing thing {n}"} if n % 3 == 0 else row, "WARN"),
+        (lambda n, row: {**row, "attempt": 2 if n % 3 else 1}, "WARN"),
+    ],
+)
+def test_junk_ids(
+    spoil: Callable[[int, dict[str, Any]], dict[str, Any]],
+    verdict: str,
+    copy: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.rmtree(copy / "data")
+    for n_items in (MIN_IDS, MIN_IDS - 1):
+        items = [{"item_id": f"I{n}", "text": f"title: thing {n}"} for n in range(n_items)]
+        idgr("gen-ids", write(copy / "items.jsonl", items), "--model", "keyphrase", "-o", copy / "ids.jsonl")
+        ids, record = copy / "ids.jsonl", copy / "ids.jsonl.run.json"
+        before = ids.read_bytes()
+        write(ids, [spoil(n, row) for n, row in enumerate(rows_of(ids))])
+        told = json.loads(record.read_text())
+        told["outputs"] = {"ids.jsonl": hash_input(ids)["sha256"]}
+        record.write_text(json.dumps(told))
+        # Other IDs also differ from those that the rule makes again.
+        code = int(verdict != "PASS" and [row["id"] for row in rows_of(ids)] != _ids_of(before))
+        told = verdicts(copy, capsys, code)[SOUND, "ids.jsonl"]
+        assert told[0] == ("WARN" if verdict == "FAIL" and n_items < MIN_IDS else verdict), told
+
+
+def _ids_of(content: bytes) -> list[str]:
+    return [json.loads(line)["id"] for line in content.splitlines()]
+
+
+def test_events_are_counted_at_their_place(copy: Path) -> None:
+    data = read_data(copy / "data")
+    train, valid = data.train[0][1], data.valid[0][1]
+    target = str(valid.target)
+    assert valid.history == train.items
+    for items, expected in (
+        (train.items, (1, 1, 0, 0)),
+        (train.items[2:], (1, 1, 0, 0)),
+        ([*train.items, target], (1, 0, 1, 1)),
+        ([*train.items[-3:], target], (1, 0, 1, 1)),
+        ([target, *train.items], (1, 0, 0, 1)),
+        (["I99", *train.items], (1, 0, 0, 0)),
+    ):
+        found = held([Sequence(train.user_id, items)], data)
+        assert (found.n_users, found.parts, found.in_place, found.more) == expected, items
+    assert held([Sequence("nobody", train.items)], data).n_users == 0
