@@ -43,11 +43,15 @@ def checked(package: str, version: str, name: str) -> Path:
         sys.exit(f"pretrained.py: error: {package} is not installed; run recipes/pretrained.sh")
     path = Path(str(found.locate_file(name)))
     if found.version != version or not path.is_file():
-        sys.exit(f"pretrained.py: error: {package} {found.version} is installed, not {version}; run recipes/pretrained.sh")
+        sys.exit(
+            f"pretrained.py: error: {package} {found.version} is installed, not {version}; run recipes/pretrained.sh"
+        )
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     if digest != HASHES[name]:
-        sys.exit(f"pretrained.py: error: {path}: its SHA-256 is {digest}, not {HASHES[name]}; install the package again")
+        sys.exit(
+            f"pretrained.py: error: {path}: its SHA-256 is {digest}, not {HASHES[name]}; install the package again"
+        )
     return path
 
 

@@ -158,7 +158,7 @@ def alternate(
     refuse_held_out(inputs)
     left_out = {*inputs, "data", "output", "device", "paper", "dry_run", "overwrite"}
     options = {name: value for name, value in given.items() if name not in left_out} | {"rec": rec}
-    info = RunInfo("alternate", options, {**inputs}, seed)
+    info = RunInfo("alternate", options, {**inputs}, seed, outputs=[output])
     with _held(folder):
         _claim(folder, info.made_of(), overwrite)
         info.write(folder)  # before the work: a rerun can tell whether it is the same run
