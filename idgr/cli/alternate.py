@@ -176,7 +176,7 @@ def alternate(
     refuse_held_out(inputs)
     left_out = {*inputs, "data", "output", "device", "paper", "dry_run", "overwrite"}
     options = {name: value for name, value in given.items() if name not in left_out} | {"rec": rec}
-    info = RunInfo("alternate", options, {**inputs}, seed)
+    info = RunInfo("alternate", options, {**inputs}, seed, outputs=[output])
     with _held(folder):
         _claim(folder, info.made_of(), overwrite)
         log("alternate: " + "; ".join(f"round {number}: {words}" for number, words in rounds_do.items()))

@@ -45,7 +45,7 @@ def audit(
     if output is not None:
         check_file(output)
     root, prepared = Path(path), None if data is None else Path(data)
-    run = RunInfo("audit", {"mutate": mutate}, {"path": path, "data": data}, seed)
+    run = RunInfo("audit", {"mutate": mutate}, {"path": path, "data": data}, seed, outputs=[output])
 
     from idgr.evaluation.audit.data import is_data
 
@@ -68,6 +68,7 @@ def audit(
     failed = [check for check in checks if check.verdict == "FAIL"]
     if output is not None:
         verdict = "FAIL" if failed else "PASS"
+        run.check_unchanged()
         write_json(output, {"path": path, "verdict": verdict, "checks": [check.row() for check in checks]})
         if output != STDOUT:
             run.write(output)

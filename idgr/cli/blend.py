@@ -13,7 +13,7 @@ import typer
 from idgr.cli.held_out import refuse_held_out, refuse_made_on_test
 from idgr.errors import IdgrError, UsageError
 from idgr.formats.claims import check_file
-from idgr.formats.jsonl import STDIN, STDOUT, dump_line, replace_file, write_json
+from idgr.formats.jsonl import STDIN, STDOUT, dump_line, write_json
 from idgr.formats.limits import MOST_INT
 from idgr.formats.records import Recommendation, read_queries, read_recommendations
 from idgr.formats.run_info import RunInfo
@@ -61,21 +61,21 @@ def blend(
 
     inputs: dict[str, str | os.PathLike[str] | None] = {"first": first, "second": second, "truth": truth}
     inputs |= {"weight": weight if weight is not None and Path(weight).is_file() else None}
-    run = RunInfo("blend", {"weight": weight, "by": by, "k": k}, inputs)
+    run = RunInfo("blend", {"weight": weight, "by": by, "k": k}, inputs, outputs=[output])
     lists = list(read_recommendations(first))
     found = candidates(lists, _same_users(second, lists, first), by_rank=by == "rank")
     if truth is not None:
         chosen = _choose(found, lists, first, truth)
         log(f"blend: weight {chosen['weight']:g}, NDCG@10 {chosen['ndcg@10']:.4f}")
+        run.check_unchanged()
         write_json(output, chosen)
         run.write(output)
         return
     run.facts["weight"] = share
     assert share is not None
     rows = zip(lists, blended_lists(found, share, k), strict=True)
-    with replace_file(output) as written:
+    with run.replace_file(output) as written:
         written.writelines(dump_line(Recommendation(one.user_id, *best).row()) for one, best in rows)
-    run.write(output)
 
 
 def _weight(given: str) -> float:

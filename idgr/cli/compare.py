@@ -68,12 +68,15 @@ def compare(
 
     options = {"reference": base, "metric": chosen, "correction": correction, "resamples": resamples}
     options |= {"level": level, "interval": interval, "common": common}
-    info = RunInfo("compare", options, {f"results-{place}": file for place, file in enumerate(results, 1)}, seed)
+    info = RunInfo(
+        "compare", options, {f"results-{place}": file for place, file in enumerate(results, 1)}, seed, outputs=[output]
+    )
     found = read_results([base, *(file for file in results if file != base)], chosen, common=common)
     if found.left_out:
         log(f"compare: {found.left_out} users that not all files hold are left out")
     rows = compare_results(found, base, Resampling(resamples, seed, level, interval), correction)
     head = {"reference": base, "n_users": len(found.users), "users_left_out": found.left_out}
+    info.check_unchanged()
     write_json(output, {**head, **options, "seed": seed, "comparisons": rows})
     info.write(output)
     _show(rows, base, len(found.users), correction, level)

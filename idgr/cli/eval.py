@@ -63,6 +63,7 @@ def eval_command(
         "eval",
         {"k": ks, "segments": segments, "keep-history": keep_history, "no-baselines": no_baselines},
         {"recs": recs, "truth": truth, "train": train, "items": catalogue_file},
+        outputs=[output, per_user],
     )
     known = None
     if catalogue_file is not None:
@@ -93,6 +94,7 @@ def eval_command(
         train=None if train is None else sequences,
         by_segment=segments,
     )
+    info.check_unchanged()
     if per_user is not None:
         write_jsonl(per_user, scores.per_user)
         info.write(per_user)

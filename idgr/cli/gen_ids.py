@@ -14,7 +14,7 @@ from idgr.cli.catalogue import read_catalogue
 from idgr.cli.held_out import refuse_held_out
 from idgr.cli.scheme_options import TEXTUAL, ids_by_scheme, options_of, shaping
 from idgr.errors import UsageError
-from idgr.formats.jsonl import STDIN, STDOUT, dump_line, replace_file
+from idgr.formats.jsonl import STDIN, STDOUT, dump_line
 from idgr.formats.limits import MOST_INT
 from idgr.formats.records import Item, ItemId
 from idgr.formats.run_info import RunInfo, hash_input
@@ -126,15 +126,15 @@ def gen_ids(
     paths = sorted({path for pattern in assign or [] for path in glob.glob(pattern)})  # noqa: PTH207 - a Path globs no absolute pattern
     if assign and not paths:
         raise UsageError(f"--assign {' '.join(assign)} names no file", "give the files that --shard wrote")
-    run = RunInfo("gen-ids", given, {"items": items, "rec-tokenizer": rec_tokenizer})
-    run.inputs |= {f"candidates {number}": path for number, path in enumerate(paths, start=1)}
+    inputs = {"items": items, "rec-tokenizer": rec_tokenizer}
+    inputs |= {f"candidates {number}": path for number, path in enumerate(paths, start=1)}
+    inputs["model"] = model if model != KEYPHRASE else None
+    run = RunInfo("gen-ids", given, {**inputs}, outputs=[output])
     if model == KEYPHRASE:
-        with replace_file(output) as written:
+        with run.replace_file(output) as written:
             catalogue = read_catalogue(items, need_text=need_text)
             written.writelines(dump_line(record.row()) for record in _by_keyphrase(catalogue, rec_tokenizer, run))
-        run.write(output)
         return
-    run.inputs["model"] = model
 
     from idgr.ids.diverse_beam import BeamOptions
     from idgr.ids.generation import GenerationOptions, first_candidates
@@ -145,7 +145,7 @@ def gen_ids(
     options = GenerationOptions(schedule, beam_options, max_text_tokens, batch_size, exhausted == "number")
     settings = {"model": hash_input(model), "beams": [beams, groups, length_penalty], "text": max_text_tokens}
     settings |= {"first": [penalty_start, length_step], "no_repeat_ngram": no_repeat_ngram}
-    with replace_file(output) as written:  # before the work, so that a second run to the same file stops at once
+    with run.replace_file(output) as written:  # before the work, so that a second run to the same file stops at once
         catalogue = read_catalogue(items, need_text=need_text)
         if part is not None:
             ours = [item for item in (catalogue[place] for place in part.places(len(catalogue))) if item.text]
@@ -156,7 +156,6 @@ def gen_ids(
             first = read_candidates(paths, catalogue, settings) if assign else None
             records = _by_model(catalogue, model, rec_tokenizer, device, options, first, run)
             written.writelines(dump_line(record.row()) for record in records)
-    run.write(output)
 
 
 _USUAL = {
@@ -175,13 +174,12 @@ def _by_scheme(scheme: str, everything: dict[str, Any], given: dict[str, Any]) -
     inputs = {"items": items, "train": train, "text-vectors": encoder, "rec-tokenizer": rec_tokenizer}
     inputs["item-vectors"] = options.item_vectors
     refuse_held_out(inputs)
-    run = RunInfo("gen-ids", given, inputs, options.seed)
+    run = RunInfo("gen-ids", given, inputs, options.seed, outputs=[output])
     reads_text = scheme in OF_TEXT and everything["empty-text"] == "error"
-    with replace_file(output) as written:
+    with run.replace_file(output) as written:
         catalogue = read_catalogue(items, need_text=_GIVE_TEXT if reads_text else None)
         records = ids_by_scheme(catalogue, train, options, rec_tokenizer)
         written.writelines(dump_line(record.row()) for record in records)
-    run.write(output)
     words = sum(len(record.id.split()) for record in records) / max(1, len(records))
     log(f"gen-ids: {len(records)} items, {words:.1f} words an ID, by the scheme {scheme}")
 

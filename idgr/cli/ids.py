@@ -44,7 +44,7 @@ def diff_command(
     check_file(output)
     from idgr.ids.diff import changed_share, id_changes
 
-    run = RunInfo("ids diff", {}, {"before": before, "after": after, "items": items})
+    run = RunInfo("ids diff", {}, {"before": before, "after": after, "items": items}, outputs=[output])
     texts = {item.item_id: item.text for item in read_items(items)}
     old, new = read_ids(before), read_ids(after)
     changes = id_changes(old, new)
@@ -52,6 +52,7 @@ def diff_command(
         {"item_id": change.item_id, "before": change.before, "after": change.after, "text": texts.get(change.item_id)}
         for change in changes
     ]
+    run.check_unchanged()
     write_jsonl(output, rows)
     run.write(output)
     if show and rows:
@@ -97,7 +98,7 @@ def purity_command(
     from idgr.ids.schemes.category import category_paths
 
     options = {"category-field": category_field, "category-depth": category_depth, "draws": draws}
-    run = RunInfo("ids purity", options, {"ids": ids, "items": items}, seed=seed)
+    run = RunInfo("ids purity", options, {"ids": ids, "items": items}, seed=seed, outputs=[output])
     catalogue = {item.item_id: item for item in read_items(items)}
     known = read_ids(ids)
     strange = next((record.item_id for record in known if record.item_id not in catalogue), None)
@@ -105,6 +106,7 @@ def purity_command(
         raise IdgrError(f"has no item {strange!r}, of which {ids} has an ID", "give the items of the IDs", where=items)
     of = category_paths([catalogue[record.item_id] for record in known], category_field, category_depth)
     found = purities([record.id for record in known], of, draws=draws, seed=seed)
+    run.check_unchanged()
     write_jsonl(output, (one.row() for one in found))
     run.write(output)
     log(f"ids purity: {len(known)} items, {len(set(of))} categories")

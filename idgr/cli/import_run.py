@@ -8,7 +8,7 @@ import typer
 
 from idgr.errors import UsageError
 from idgr.formats.claims import check_file
-from idgr.formats.jsonl import STDIN, STDOUT, write_jsonl
+from idgr.formats.jsonl import STDIN, STDOUT, dump_line
 
 
 def import_run(
@@ -30,7 +30,7 @@ def import_run(
     from idgr.formats.records import read_queries
     from idgr.formats.run_info import RunInfo
 
-    info = RunInfo("import", {}, {"run": run, "users": users})
+    info = RunInfo("import", {}, {"run": run, "users": users}, outputs=[output])
     wanted = [] if users is None else [query.user_id for query in read_queries(users)]
-    write_jsonl(output, (row.row() for row in read_run(run, wanted)))
-    info.write(output)
+    with info.replace_file(output) as written:
+        written.writelines(dump_line(row.row()) for row in read_run(run, wanted))

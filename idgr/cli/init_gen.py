@@ -118,7 +118,9 @@ def init_gen(
     paths = {"items": items, "pairs": pairs, "tokenizer": tokenizer}
     refuse_held_out(paths)
     shaping = {name: value for name, value in given.items() if name not in {*paths, *UNSHAPING}}
-    run = RunInfo("init-gen", shaping, {**paths, "model": model if Path(model).is_dir() else None}, seed)
+    run = RunInfo(
+        "init-gen", shaping, {**paths, "model": model if Path(model).is_dir() else None}, seed, outputs=[output]
+    )
 
     if is_finished(output, run, overwrite=overwrite):
         return

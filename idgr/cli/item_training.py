@@ -78,7 +78,7 @@ def run_item_training(
     paths = {name: given[name] for name in ("train", "valid", "items")}
     refuse_held_out(paths)
     shaping = {name: value for name, value in given.items() if name not in {*paths, *UNSHAPING}}
-    run = RunInfo(command, shaping, {**paths}, given["seed"])
+    run = RunInfo(command, shaping, {**paths}, given["seed"], outputs=[given["output"]])
     output, overwrite = given["output"], given["overwrite"]
 
     if given["dry_run"]:

@@ -128,7 +128,7 @@ def _add_source(name: str, summary: str, example: str) -> None:
         names = None if fields is None else [field.strip() for field in fields.split(",") if field.strip()]
         if names == []:
             raise UsageError("--fields names no key", "give names such as title,brand")
-        run = RunInfo(f"prep {name}", options, {"events": interactions, "meta": meta}, seed)
+        run = RunInfo(f"prep {name}", options, {"events": interactions, "meta": meta}, seed, outputs=[output])
 
         with _folder(output, run) as write:
             from importlib import import_module
@@ -209,7 +209,7 @@ def demo_command(
     """
     _check_output(output)
     options = {"items": n_items, "users": n_users, "distracting": distracting}
-    run = RunInfo("prep demo", options, {}, seed)
+    run = RunInfo("prep demo", options, {}, seed, outputs=[output])
 
     from idgr.corpus.demo import DemoOptions, events, metadata
     from idgr.corpus.events import from_rows
@@ -246,7 +246,13 @@ def fuse_command(
         raise UsageError("fuse needs two folders or more", "give another one")
     check_utf8("names in the output", *folders)
     options = {"max-users": max_users}
-    run = RunInfo("prep fuse", options, {f"data-{place}": folder for place, folder in enumerate(folders, 1)}, seed)
+    run = RunInfo(
+        "prep fuse",
+        options,
+        {f"data-{place}": folder for place, folder in enumerate(folders, 1)},
+        seed,
+        outputs=[output],
+    )
 
     from idgr.corpus.fusion import fuse
 

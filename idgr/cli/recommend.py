@@ -16,7 +16,7 @@ from idgr.cli.held_out import refuse_held_out
 from idgr.decoding.options import SearchOptions
 from idgr.errors import UsageError
 from idgr.formats.claims import check_file
-from idgr.formats.jsonl import STDIN, STDOUT, Lines, dump_line, is_stream, read_jsonl, replace_file
+from idgr.formats.jsonl import STDIN, STDOUT, Lines, dump_line, is_stream, read_jsonl
 from idgr.formats.limits import MOST_INT
 from idgr.formats.rec_folder import item_model_type
 from idgr.formats.records import Query
@@ -120,7 +120,7 @@ def recommend(
     }
     if baseline is not None:
         refuse_held_out({"train": train}, [histories])
-    run = RunInfo("recommend", shaping, inputs)
+    run = RunInfo("recommend", shaping, inputs, outputs=[output, prompts, trie])
 
     from idgr.ids.shards import parse_shard
 
@@ -139,8 +139,8 @@ def recommend(
     block = 1 if batch_size == 1 else batch_size * _BATCHES_A_BLOCK
     short = done = 0
     with ExitStack() as files:
-        written = files.enter_context(replace_file(output))
-        written_prompts = files.enter_context(replace_file(prompts)) if prompts is not None else None
+        written = files.enter_context(run.replace_file(output))
+        written_prompts = files.enter_context(run.replace_file(prompts)) if prompts is not None else None
         total = _count(histories, part)
         shown = files.enter_context(Progress("recommend", total=total, unit="histories"))
         for queries in _blocks(reader.read(histories, part), block):
@@ -151,17 +151,15 @@ def recommend(
             written.flush()
             if written_prompts is not None and asked.shown is not None:
                 written_prompts.writelines(dump_line(asked.shown(query)) for query in queries)
+        if done and asked.expanded is not None:
+            run.facts["expansions"] = round(asked.expanded() / done, 1)
     if reader.dropped:
         empty = f", {reader.emptied} of which are empty now" if reader.emptied else ""
         log(f"recommend: left {reader.dropped} unknown items out of {reader.changed} of {done} histories{empty}")
     if short:
         log(f"recommend: {short} of {done} histories have fewer than {k} items")
-    if done and asked.expanded is not None:
-        run.facts["expansions"] = round(asked.expanded() / done, 1)
+    if "expansions" in run.facts:
         log(f"recommend: {run.facts['expansions']} prefixes expanded for each history, to prove its items the best")
-    run.write(output)
-    if prompts is not None:
-        run.write(prompts)
 
 
 @dataclass

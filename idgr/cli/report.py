@@ -49,7 +49,7 @@ def report(
     from idgr.evaluation.report.page import page
 
     given: dict[str, str | None] = {f"runs-{number}": run for number, run in enumerate(runs, 1)}
-    info = RunInfo("report", {"no-audit": no_audit}, {**given, "data": data})
+    info = RunInfo("report", {"no-audit": no_audit}, {**given, "data": data}, outputs=[output])
     found = gather([Path(run) for run in runs], None if data is None else Path(data), audit=not no_audit)
     with replace_folder(output, "report", [*runs, data]) as folder:
         plots = draw(found, folder)

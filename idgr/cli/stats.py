@@ -30,11 +30,12 @@ def stats(
         raise UsageError("stats reads folders, not standard input", "give the names of folders")
     check_file(output)
     check_utf8("names in the output", *data)
-    run = RunInfo("stats", {}, {f"data-{place}": folder for place, folder in enumerate(data, 1)})
+    run = RunInfo("stats", {}, {f"data-{place}": folder for place, folder in enumerate(data, 1)}, outputs=[output])
 
     from idgr.corpus.density import data_figures, grouped
 
     rows = grouped([data_figures(Path(folder)) for folder in data])
+    run.check_unchanged()
     write_jsonl(output, (row.row() for row in rows))
     run.write(output)
     _show(rows)

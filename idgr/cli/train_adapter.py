@@ -108,7 +108,7 @@ def train_adapter(
     options = RecommenderOptions(facts.objective, valid_users, valid_beams, patience)
     loop = loop_options(given)
     shaping = {name: value for name, value in given.items() if name not in {*paths, *UNSHAPING}}
-    run = RunInfo("train-adapter", shaping, {**paths}, seed)
+    run = RunInfo("train-adapter", shaping, {**paths}, seed, outputs=[output])
 
     def prepare(where: torch.device) -> Prepared:
         inputs = read_inputs(train, ids, valid)

@@ -113,7 +113,7 @@ def train_gen(
     inputs = ("train", "items", "ids", "rec", "gen", "templates")
     shaping = {name: value for name, value in given.items() if name not in {*inputs, *UNSHAPING, "paper"}}
     refuse_held_out({name: given[name] for name in inputs})
-    run = RunInfo("train-gen", {**shaping, "lr": rate}, {name: given[name] for name in inputs}, seed)
+    run = RunInfo("train-gen", {**shaping, "lr": rate}, {name: given[name] for name in inputs}, seed, outputs=[output])
 
     for model in (gen, rec):
         check_t5(model, "train-gen")

@@ -227,7 +227,9 @@ def train_rec(
     paths |= {"gen": gen, "items": items, **causal.folders()}
     refuse_held_out(paths)
     shaping = {name: value for name, value in given.items() if name not in {*paths, *UNSHAPING, "usual", "paper"}}
-    run = RunInfo("train-rec", shaping, {**paths, "model": model if Path(model).is_dir() else None}, seed)
+    run = RunInfo(
+        "train-rec", shaping, {**paths, "model": model if Path(model).is_dir() else None}, seed, outputs=[output]
+    )
 
     def prepare(where: torch.device) -> Prepared:
         inputs = read_inputs(train, ids, valid)

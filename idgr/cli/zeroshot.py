@@ -60,7 +60,7 @@ def zeroshot(
     inputs = {"items": items, "train": train, "test": test, "gen": generator, "rec": recommender}
     shaping = {name: given[name] for name in ("models", "beams", "normalize", "max_text_tokens", "empty_text")}
     refuse_held_out({"items": items, "train": train}, [test])
-    run = RunInfo("zeroshot", shaping, {**inputs})
+    run = RunInfo("zeroshot", shaping, {**inputs}, outputs=[output])
 
     from idgr.models.backbone import check_t5
 

@@ -36,12 +36,12 @@ def _open_bytes(path: str) -> IO[bytes]:
     if path == STDIN:
         if sys.stdin is None:
             raise IdgrError("is closed", "give a file, or something on standard input", where=path)
-        return bounded(sys.stdin.buffer)
+        return bounded(sys.stdin.buffer, hashed=STDIN)
     if path.endswith(".gz"):
         from isal import igzip_threaded  # three times the rate of the standard library's gzip, on a core of its own
 
         return bounded(igzip_threaded.open(path, "rb", threads=1), packed=path)
-    return bounded(open(path, "rb"))
+    return bounded(open(path, "rb"), hashed=path if is_stream(path) else None)
 
 
 def _damaged_line(path: str) -> int:

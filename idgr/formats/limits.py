@@ -6,6 +6,7 @@ environment variables raise them. Knows bytes; what the lines mean it does not.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import stat
@@ -28,7 +29,15 @@ class TooLargeError(Exception):
         super().__init__(what)
 
 
-def bounded(stream: IO[bytes], packed: str | None = None) -> IO[bytes]:
+_digests: dict[str, str] = {}
+
+
+def digest_of_stream(name: str) -> str | None:
+    """The SHA-256 of what a stream held that this process has read to its end; None for any other."""
+    return _digests.get(name)
+
+
+def bounded(stream: IO[bytes], packed: str | None = None, hashed: str | None = None) -> IO[bytes]:
     """A stream of the same bytes that raises `TooLargeError` where they are out of bounds. Closing it closes `stream`.
 
     A line may be longer than the bound by a chunk of 128 KiB, since chunks are looked at, not lines.
@@ -36,6 +45,7 @@ def bounded(stream: IO[bytes], packed: str | None = None) -> IO[bytes]:
     Args:
         stream: what to read.
         packed: the gzip file that `stream` unpacks, if it does.
+        hashed: the name under which `digest_of_stream` shall know the bytes, of what can be read only once.
 
     Raises:
         UsageError: an environment variable holds no number.
@@ -46,7 +56,7 @@ def bounded(stream: IO[bytes], packed: str | None = None) -> IO[bytes]:
         if packed is not None:
             found = os.stat(packed)  # noqa: PTH116 - a name, not a Path
             size = found.st_size if stat.S_ISREG(found.st_mode) else 0  # a pipe cannot tell how much it holds
-        return io.BufferedReader(_Bounded(stream, line, ratio, size), _CHUNK)
+        return io.BufferedReader(_Bounded(stream, line, ratio, size, hashed), _CHUNK)
     except BaseException:
         stream.close()
         raise
@@ -55,7 +65,10 @@ def bounded(stream: IO[bytes], packed: str | None = None) -> IO[bytes]:
 class _Bounded(io.RawIOBase):
     """Counts what it passes on: bytes in all, and those behind the last line end."""
 
-    def __init__(self, stream: Any, line_limit: int, ratio: int, packed_size: int) -> None:
+    def __init__(self, stream: Any, line_limit: int, ratio: int, packed_size: int, hashed: str | None) -> None:
+        self._name, self._digest = hashed, None if hashed is None else hashlib.sha256()
+        if hashed is not None:
+            _digests.pop(hashed, None)
         self._stream, self._line_limit, self._ratio, self._packed_size = stream, line_limit, ratio, packed_size
         self._total = self._in_line = 0
 
@@ -67,6 +80,10 @@ class _Bounded(io.RawIOBase):
         end = bytes(memoryview(buffer)[:n]).rfind(b"\n")
         self._in_line = n - end - 1 if end >= 0 else self._in_line + n
         self._total += n
+        if self._name is not None and self._digest is not None:
+            self._digest.update(memoryview(buffer)[:n])
+            if not n:
+                _digests[self._name] = self._digest.hexdigest()
         if self._in_line > self._line_limit:
             raise TooLargeError(
                 f"a line of more than {self._line_limit >> 20:,} MiB",

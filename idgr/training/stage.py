@@ -5,6 +5,7 @@ Knows outputs, their `run.json` and checkpoints; what is trained, the commands k
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,13 +17,16 @@ import torch
 
 from idgr.errors import IdgrError, check_utf8
 from idgr.formats.claims import check_folder, final_place
-from idgr.formats.jsonl import STDIN, dump_line, replace_folder
+from idgr.formats.jsonl import STDIN, dump_line, is_stream, replace_folder
 from idgr.formats.run_info import RunInfo, differences, hash_output, read_run
 from idgr.progress import is_first_process, log
 from idgr.training.checkpoint import Keeper, check_same, checkpoint_folder, read_origin
 from idgr.training.distributed import Team, join, part
 from idgr.training.tracking import tracking
 from idgr.training.work import Host
+
+# The option by which a command goes on from a model that it has finished.
+_GOES_ON = {"init-gen": "--model", "train-rec": "--model", "train-gen": "--gen"}
 
 
 @dataclass(frozen=True)
@@ -56,9 +60,11 @@ def is_finished(output: str, run: RunInfo, *, overwrite: bool) -> bool:
     record = read_run(output) if Path(output).is_dir() else {}
     if record:
         if found := differences(record, now):
-            todo = "give the same, another folder to -o, or --overwrite to begin anew"
+            goes_on = _GOES_ON.get(run.command)
+            way = f"to train it further, give {goes_on} {output} and another folder to -o; else " if goes_on else ""
+            todo = f"{way}give the same, another folder to -o, or --overwrite to begin anew"
             raise IdgrError(f"is there and was {found}", todo, where=output)
-        if hash_output(output) == record["outputs"]:
+        if hash_output(output) == record.get("outputs"):
             log(f"{run.command}: {output} is finished, with these options and inputs; nothing to do")
             _drop(checkpoint_folder(output))
             return True
@@ -75,7 +81,7 @@ def open_stage(
 ) -> Iterator[Stage]:
     """Join the other processes, and put the output together; it takes its name if the block ends well.
 
-    The checkpoints go when it has. A stage that reads standard input has none, since that cannot be read again.
+    The checkpoints go when it has. A stage that reads a stream has none, since that cannot be read again.
 
     Args:
         device: as on the command line.
@@ -90,8 +96,10 @@ def open_stage(
         _drop(checkpoints)
     team.gather([])  # nobody looks for checkpoints before they are gone
     keeper = None
-    if STDIN in run.inputs.values():
-        log(f"{run.command}: reads standard input, so it cannot go on if it is stopped")
+    streams = [os.fspath(path) for path in run.inputs.values() if path is not None and is_stream(path)]
+    if streams:
+        name = "standard input" if streams[0] == STDIN else streams[0]
+        log(f"{run.command}: reads {name}, so it cannot go on if it is stopped")
     else:
         keeper = Keeper(checkpoints, run.made_of(), checkpoint_minutes)
     with ExitStack() as stack:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import threading
 from pathlib import Path
 
 import pytest
 
-from idgr.errors import IdgrError
+from idgr.errors import IdgrError, UsageError
+from idgr.formats.jsonl import Lines
 from idgr.formats.run_info import RunInfo, differences, hash_input, read_run, recorded_part
 
 
@@ -89,7 +92,9 @@ def test_what_a_record_and_a_run_differ_in_is_told_in_words(tmp_path: Path) -> N
     other = RunInfo("train-rec", {"lr": 0.2, "ema": 0.0, "model": "nano"}, {"train": path, "valid": path}).made_of()
     assert differences(now, other) == "made with --lr 0.1, not 0.2, made without --valid"
     path.write_text("two\n")
-    assert differences(now, run.made_of()) == f"made from another train than {path}"
+    assert run.made_of() == now, "the hashes are those of the start"
+    again = RunInfo("train-rec", run.options, run.inputs).made_of()
+    assert differences(now, again) == f"made from another train than {path}"
     assert differences({**now, "command": "init-gen"}, now) == "made by `idgr init-gen`"
     piped = RunInfo("train-rec", run.options, {"train": "-"}).made_of()
     assert "cannot be compared" in differences(piped, piped)
@@ -126,3 +131,132 @@ def test_options_and_inputs_are_spelled_as_on_the_command_line(tmp_path: Path) -
     assert differences(older, now) == ""
     older["options"] = {"user_ids": "none", "max_history": 20}
     assert differences(older, now) == "made with --user-ids none, not history"
+
+
+@pytest.mark.parametrize("hashed", [True, False])
+@pytest.mark.parametrize("in_folder", [True, False])
+def test_an_input_that_is_changed_during_the_run_ends_it(tmp_path: Path, hashed: bool, in_folder: bool) -> None:
+    (tmp_path / "in").mkdir()
+    path, output = tmp_path / "in" / "a.jsonl", tmp_path / "out.jsonl"
+    path.write_text("one\n")
+    run = RunInfo("stage", {}, {"data": path.parent if in_folder else path}, outputs=[output])
+    if hashed:
+        run.made_of()
+        os.utime(path, ns=(1, 1))
+        run.check_unchanged()  # it was touched, and is the same
+    with pytest.raises(IdgrError) as fault, run.replace_file(output):
+        path.write_text("others\n")
+    assert str(fault.value) == f"{path}: was changed while it was read; run again"
+    assert not output.exists()
+    path.unlink()
+    with pytest.raises(IdgrError, match="was changed while it was read"):
+        run.write(path.parent)
+
+
+def test_inputs_are_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("one\n")
+    run = RunInfo("stage", {}, {"data": path, "again": path})
+    hashed: list[Path] = []
+    monkeypatch.setattr("idgr.formats.run_info.sha256_file", lambda file: hashed.append(file) or "0")
+    assert run.made_of() == run.made_of()
+    assert hashed == [path]
+
+
+def test_a_stream_is_hashed_as_it_is_read(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    run = RunInfo("stage", {}, {"data": pipe})
+    assert run.made_of()["inputs"]["data"] == {"path": str(pipe), "sha256": None}
+    content = b"a\n" * 100_000
+    writer = threading.Thread(target=pipe.write_bytes, args=[content])
+    writer.start()
+    lines = iter(Lines(pipe))
+    next(lines)
+    assert run.made_of()["inputs"]["data"]["sha256"] is None, "it is not read to its end"
+    assert sum(1 for _ in lines) == 99_999
+    writer.join()
+    made = run.made_of()
+    assert made["inputs"]["data"]["sha256"] == sha256(content)
+    assert differences(made, made) == f"made from data of the stream {pipe}, which cannot be compared"
+
+
+@pytest.mark.parametrize("how", ["same", "relative", "link", "hard link", "record", "in folder", "in input", "two"])
+def test_an_output_that_would_take_the_place_of_an_input_is_refused(
+    tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    path, output = folder / "in.jsonl", tmp_path / "out.jsonl"
+    path.write_text("x")
+    outputs = {"same": path, "relative": "folder/../folder/in.jsonl", "in folder": folder, "in input": path}
+    given: list[str | os.PathLike[str]] = [outputs.get(how, output)]
+    read = folder if how == "in input" else path
+    if how == "link":
+        output.symlink_to(path)
+    elif how == "hard link":
+        output.hardlink_to(path)
+    elif how == "record":
+        read = tmp_path / "out.jsonl.run.json"
+        read.write_text("{}")
+    elif how == "two":
+        given, read = [output, "out.jsonl"], tmp_path / "other"
+    with pytest.raises(UsageError, match="are one file" if how == "two" else "would take the place of the input"):
+        RunInfo("stage", {}, {"data": read}, outputs=given)
+    assert path.read_text() == "x"
+
+
+def test_an_output_beside_or_in_what_is_read_is_accepted(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text("x")
+    for _ in range(2):  # the second time, the output of the first lies in the folder
+        run = RunInfo("stage", {}, {"folder": tmp_path}, outputs=[tmp_path / "out.jsonl", "-", None])
+        with run.replace_file(tmp_path / "out.jsonl") as stream:
+            stream.write(os.urandom(8))
+        entry = read_run(tmp_path / "out.jsonl")["inputs"]["folder"]
+        assert entry == RunInfo("", {}, {"folder": tmp_path}, outputs=run.outputs).made_of()["inputs"]["folder"]
+    RunInfo("stage", {}, {"model": "t5-small", "data": tmp_path / "in.jsonl"}, outputs=[None, tmp_path / "new"])
+
+
+def test_a_record_of_other_bytes_is_not_that_files(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    path.write_text("one")
+    RunInfo("stage", {}, {}).write(path)
+    assert read_run(path)["command"] == "stage"
+    path.rename(tmp_path / "moved.jsonl")
+    (tmp_path / "out.jsonl.run.json").rename(tmp_path / "moved.jsonl.run.json")
+    assert read_run(tmp_path / "moved.jsonl")["command"] == "stage", "under another name it is still that file's"
+    (tmp_path / "moved.jsonl").write_text("two")
+    assert read_run(tmp_path / "moved.jsonl") == {}
+    assert read_run(tmp_path / "moved.jsonl", checked=False)["command"] == "stage"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b'{"options": []}', 'its "options" is not an object'),
+        (b'{"outputs": 7}', 'its "outputs" is not an object'),
+        (b'{"command": null}', 'its "command" is not a text'),
+        (b'{"inputs": {"train": "x"}}', "its input 'train' has no path and hash"),
+        (b'{"inputs": {"train": {"path": 1, "sha256": null}}}', "its input 'train' has no path and hash"),
+        (b'{"outputs": {"a": 1}}', "its output 'a' has no hash"),
+        (b"[" * 10_000, "is not a JSON object"),
+        (b'{"a": "\xff"}', "is not a JSON object"),
+        (b"", "is not a JSON object"),
+    ],
+)
+def test_a_malformed_record_is_told_in_one_line(tmp_path: Path, content: bytes, told: str) -> None:
+    (tmp_path / "run.json").write_bytes(content)
+    with pytest.raises(IdgrError) as fault:
+        read_run(tmp_path)
+    assert str(fault.value).startswith(f"{tmp_path / 'run.json'}: {told}")
+    assert str(fault.value).endswith("; make the output again")
+
+
+def test_a_record_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    """As of a version that spelled options as parameters and had no hash of standard input."""
+    record = {"command": "train-rec", "options": {"user_ids": "none"}, "seed": 0, "inputs": {
+        "train": {"path": "-", "sha256": None}}, "outputs": {"a": sha256(b"a")}, "kept": {"epoch": 1}}  # fmt: skip
+    (tmp_path / "a").write_bytes(b"a")
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    assert read_run(tmp_path) == record
