@@ -99,7 +99,7 @@ def alternate(
     given = dict(locals())
     if output == STDOUT:
         raise UsageError("-o - cannot hold a run", "give the name of a folder to -o")
-    check_utf8("the place of a model", Path(output).absolute())
+    check_utf8("the place of a model", Path(output).absolute(), gen, rec)
     check_apart(output, [data, gen, rec, templates])
     from idgr.training.distributed import n_processes
 
