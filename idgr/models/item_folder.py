@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from idgr.errors import IdgrError
 from idgr.formats.jsonl import write_json
-from idgr.formats.rec_folder import CONFIG
+from idgr.formats.rec_folder import CONFIG, ITEMS
 from idgr.models.weight_files import check_files, headers_of, read_tensors
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     Config = TypeVar("Config", bound=DataclassInstance)
     Model = TypeVar("Model", bound=nn.Module)
 
-ITEMS = "items.json"
 WEIGHTS = "model.safetensors"
 
 
@@ -81,7 +80,7 @@ def read_keys(folder: str | os.PathLike[str], model_type: str, n_items: int) -> 
     """
     path = Path(folder) / ITEMS
     keys = _read_object(path, model_type).get("items")
-    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+    if not isinstance(keys, list) or not all(isinstance(key, str) and key for key in keys):
         raise IdgrError('its "items" is not a list of keys', wanted(model_type), where=path)
     if len(set(keys)) != len(keys) or len(keys) != n_items:
         what = f"lists {len(set(keys))} different items, where {CONFIG} tells of {n_items}"

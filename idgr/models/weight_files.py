@@ -50,7 +50,10 @@ def check_files(folder: Path, name: str) -> None:
         if not path.name.endswith(_OPENED) or path.is_dir():
             continue
         if path.is_symlink():
-            target = path.resolve()
+            try:
+                target = path.resolve()
+            except (OSError, RuntimeError):  # a link to itself
+                raise IdgrError(f"its {path.name} is no file", "give a complete model folder", where=name) from None
             if not target.is_relative_to(home) and not _is_blob(target):
                 todo = "put the file itself there, whose hash then counts as the folder's"
                 raise IdgrError(f"its {path.name} is a link that leaves the folder", todo, where=name)
