@@ -260,7 +260,7 @@ def _check_output(output: str) -> None:
 
 
 def _date(option: str, text: str | None) -> int | None:
-    from idgr.corpus.events import parse_date
+    from idgr.corpus.times import parse_date
 
     try:
         return None if text is None else parse_date(text)

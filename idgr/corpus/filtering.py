@@ -9,7 +9,8 @@ from collections.abc import Container
 
 import numpy as np
 
-from idgr.corpus.events import Bools, Events, Int32s, Int64s
+from idgr.corpus.events import Bools, Events
+from idgr.corpus.times import Int32s, Int64s
 
 
 def k_core(user: Int32s, item: Int32s, k: int) -> Bools:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from idgr.corpus.events import Bools, Events, Int32s, Int64s
+from idgr.corpus.events import Bools, Events
+from idgr.corpus.times import Int32s, Int64s
 
 
 @dataclass(frozen=True)
