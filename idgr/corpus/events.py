@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from idgr.corpus.times import Int32s, Int64s, check_units, is_date, microseconds, parse_time
+from idgr.corpus.times import Int32s, Int64s, check_units, is_date, is_number, microseconds, parse_time
 from idgr.errors import IdgrError, faulty_line
 from idgr.formats.jsonl import Lines, parse_object
 from idgr.formats.records import key
@@ -43,7 +43,8 @@ class Events:
         line: [E] the line of the file that the event stands in.
         timed: whether the times are real.
         sequences: whether each user's events came as one sequence, oldest first, rather than as single events.
-        below_rating: users and items of the events that were left out since they are rated too low, in their order.
+        below_rating: how many events were left out since they are rated too low, and how many users and items with all
+            of theirs.
     """
 
     source: str
@@ -55,7 +56,7 @@ class Events:
     line: Int32s
     timed: bool = True
     sequences: bool = False
-    below_rating: Sequence[tuple[str, str]] = ()
+    below_rating: tuple[int, int, int] = (0, 0, 0)
 
     def __len__(self) -> int:
         return len(self.user)
@@ -89,6 +90,29 @@ class Codes:
     def keys(self) -> list[str]:
         return list(self._codes)
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._codes
+
+
+class LowRated:
+    """Counts the events that are left out since they are rated too low, and knows their users and items."""
+
+    def __init__(self) -> None:
+        self._events, self._users, self._items = 0, set[str](), set[str]()
+
+    def add(self, user: str, item: str) -> None:
+        self._events += 1
+        self._users.add(user)
+        self._items.add(item)
+
+    def counts(self, users: Codes, items: Codes) -> tuple[int, int, int]:
+        """How many events, and how many users and items that are not among those with other events."""
+        return (
+            self._events,
+            sum(user not in users for user in self._users),
+            sum(item not in items for item in self._items),
+        )
+
 
 def read_events(path: str | os.PathLike[str], layouts: Sequence[Layout], *, min_rating: float | None = None) -> Events:
     """Read one interaction a line.
@@ -117,11 +141,11 @@ def read_blocks(
     if layout is None:
         wanted = " or ".join(f'"{layout.user}" and "{layout.item}"' for layout in layouts)
         raise IdgrError(f"no {wanted}", "give this source's records, one a line", where=path, line=number)
-    parser = _RowParser(path, layout, is_date(row.get(layout.time)), min_rating)
     builder = EventBuilder(path)
+    parser = _RowParser(path, layout, is_date(row.get(layout.time)), min_rating)
+    builder.low = parser.low
     for first, block in blocks:
         builder.add(*parser.columns(first, block))
-    builder.below_rating = parser.below_rating
     return builder.events(scale=not parser.dated)
 
 
@@ -153,7 +177,7 @@ class EventBuilder:
         self._users, self._items = Codes(), Codes()
         self._user, self._item, self._line = array("i"), array("i"), array("i")
         self._times: list[npt.NDArray[Any]] = []
-        self.below_rating: Sequence[tuple[str, str]] = ()
+        self.low = LowRated()
 
     def add(
         self, users: Sequence[str], items: Sequence[str], times: Sequence[int | float], lines: Sequence[int]
@@ -183,7 +207,7 @@ class EventBuilder:
             line=line,
             timed=timed,
             sequences=sequences,
-            below_rating=self.below_rating,
+            below_rating=self.low.counts(self._users, self._items),
         )
 
     def _time(self, line: Int32s, *, scale: bool) -> Int64s:
@@ -208,7 +232,7 @@ class _RowParser:
     def __init__(self, path: str, layout: Layout, dated: bool, min_rating: float | None) -> None:
         self._path, self._layout, self.dated, self._min_rating = path, layout, dated, min_rating
         self._get = itemgetter(layout.user, layout.item, layout.time)
-        self.below_rating: list[tuple[str, str]] = []
+        self.low = LowRated()
 
     def columns(self, first: int, block: list[bytes]) -> Columns:
         """Users, items, times and line numbers of a block of lines."""
@@ -245,7 +269,7 @@ class _RowParser:
         user, item = key(record, self._layout.user), key(record, self._layout.item)
         time = parse_time(record, self._layout.time, dated=self.dated)
         if self._min_rating is not None and parse_number(record, self._layout.rating) < self._min_rating:
-            self.below_rating.append((user, item))
+            self.low.add(user, item)
             return None
         return user, item, time
 
@@ -253,6 +277,8 @@ class _RowParser:
 def parse_number(record: dict[str, Any], name: str) -> float:
     """The number under `name`. Raises `ValueError` where it is missing or something else."""
     value = record.get(name)
+    if isinstance(value, str) and is_number(value):
+        return float(value)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return value
     raise ValueError(f'"{name}" is missing, NaN or not a number; mend the record or leave --min-rating out')

@@ -36,9 +36,14 @@ def parse_date(text: str) -> int:
     return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH) // _MICROSECOND
 
 
+def is_number(text: str) -> bool:
+    """Whether a text is a finite number, as a table or a record with quotes around its numbers has it."""
+    return _NUMBER.fullmatch(text.strip()) is not None
+
+
 def is_date(value: Any) -> bool:
     """Whether a value is to be read as a date: a text that is no number, or one such as 20190301."""
-    return isinstance(value, str) and (not _NUMBER.fullmatch(value.strip()) or bool(_COMPACT_DATE.fullmatch(value)))
+    return isinstance(value, str) and (not is_number(value) or _COMPACT_DATE.fullmatch(value) is not None)
 
 
 def parse_time(record: dict[str, Any], name: str, *, dated: bool) -> int | float:
@@ -52,7 +57,7 @@ def parse_time(record: dict[str, Any], name: str, *, dated: bool) -> int | float
         if value.strip().startswith("9999"):
             raise ValueError(f'"{name}" is in the year 9999, which stands for no date; leave the event out')
         return time
-    if not dated and isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
+    if not dated and isinstance(value, str) and is_number(value):
         value = float(value) if re.search(r"[.eE]", value) else int(value)
     if not dated and isinstance(value, (int, float)) and not isinstance(value, bool):
         if not abs(value) < 2**62:

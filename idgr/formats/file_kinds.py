@@ -95,30 +95,31 @@ def table_kind(text: str, path: str) -> Kind | None:
     cells = text.split("\t")
     if re.fullmatch(r"\w+:(token|float)(_seq)?", cells[0]):
         rename = ".rename(lambda name: name.split(':')[0])"
-        turn = _polars(path, "read_csv", ", separator='\\t', quote_char=None", rename)
+        turn = _polars(path, "read_csv", ", separator='\\t', quote_char=None, infer_schema=False", rename)
         return Kind("is RecBole's atomic file (fields between tabs)", f"turn it into JSON Lines first: {turn}")
     if len(cells) == 4 and all(re.fullmatch(r"-?\d+", cell) for cell in cells):
         return Kind(
-            "is the form of MovieLens 100K's u.data (fields between tabs), which is not read",
+            "is in the form of MovieLens 100K's u.data (fields between tabs), which is not read",
             f"write it as ratings.dat first: sed 's/\\t/::/g' {_quoted(path)} > ratings.dat",
         )
     if re.match(r"\d+\|[^|]*\|[^|]*\|[^|]*\|", text):
         return Kind(
-            "is the form of MovieLens 100K's u.item (fields between bars), which is not read",
+            "is in the form of MovieLens 100K's u.item (fields between bars), which is not read",
             f"write it as movies.dat first: awk -F'|' '{{print $1\"::\"$2\"::\"}}' {_quoted(path)} > movies.dat",
         )
     if "::" in text and not text.startswith(("{", '"')):
-        return Kind("is the form of MovieLens' .dat files", "read it with `idgr prep movielens`")
+        return Kind("is in the form of MovieLens' .dat files", "read it with `idgr prep movielens`")
     if text.startswith(("{", "'", '"\\')):
         return None
     if len(cells) > 1:
-        turn = _polars(path, "read_csv", ", separator='\\t', quote_char=None")
+        turn = _polars(path, "read_csv", ", separator='\\t', quote_char=None, infer_schema=False")
         return Kind("is a table with fields between tabs", f"turn it into JSON Lines first: {turn}")
     if "," in text:
         if {"userid", "movieid"} <= set(text.lower().replace('"', "").split(",")):
             return Kind("is MovieLens' ratings.csv", "read it with `idgr prep movielens`")
         headless = any(re.fullmatch(r"-?\d+(\.\d*)?", cell.strip('" ')) for cell in text.split(","))
         names = ", has_header=False, new_columns=['user_id', 'item_id', 'rating', 'timestamp']" if headless else ""
+        names += ", infer_schema=False"  # keys of digits keep their zeros
         turn = _polars(path, "read_csv", names)
         return Kind("is CSV (fields between commas)", f"turn it into JSON Lines first: {turn}")
     return None

@@ -23,7 +23,6 @@ from idgr.formats.file_kinds import GZIP, HEAD, binary_kind
 from idgr.formats.limits import bounded
 from idgr.formats.streams import STDIN
 
-
 # What a damaged gzip stream raises while it is read.
 GZIP_FAULTS: tuple[type[Exception], ...] = (
     EOFError,

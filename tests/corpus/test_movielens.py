@@ -59,7 +59,7 @@ def test_films_in_quotes(write: Write) -> None:
         (b"1::2::3::4\n::2::3::4\n", 2, "empty key"),
         (b"userId,movieId,rating,timestamp\n1,2,3\n", 2, "3 fields, not 4"),
         (b"userId,movieId,rating,timestamp\n1,2,\xff,4\n", 2, "not valid UTF-8"),
-        (b"user,movie,stars,time\n1,2,3,4\n", 1, "1 fields, not 4"),
+        (b"user,movie,stars,time\n1,2,3,4\n", 1, "no header that names userId, movieId, timestamp"),
     ],
 )
 def test_faulty_ratings_are_named(write: Write, content: bytes, line: int, what: str) -> None:
