@@ -43,13 +43,20 @@ def is_number(text: str) -> bool:
 
 def is_date(value: Any) -> bool:
     """Whether a value is to be read as a date: a text that is no number, or one such as 20190301."""
-    return isinstance(value, str) and (not is_number(value) or _COMPACT_DATE.fullmatch(value) is not None)
+    if not isinstance(value, str) or _is_missing(value):
+        return False
+    return not is_number(value) or _COMPACT_DATE.fullmatch(value) is not None
+
+
+def _is_missing(value: Any) -> bool:
+    """Whether a value is what tables and records have where there is none."""
+    return value is None or (isinstance(value, str) and value.strip().lower() in ("", "nan", "null", "none"))
 
 
 def parse_time(record: dict[str, Any], name: str, *, dated: bool) -> int | float:
     """The time under `name`: a number as it stands or, if `dated`, a date as microseconds. Raises `ValueError`."""
     value = record.get(name)
-    if dated and isinstance(value, str):
+    if dated and isinstance(value, str) and not _is_missing(value):
         try:
             time = parse_date(value)
         except ValueError:
@@ -66,7 +73,7 @@ def parse_time(record: dict[str, Any], name: str, *, dated: bool) -> int | float
     if name not in record:
         raise ValueError(f'no "{name}"; give every event its time')
     form = "date" if dated else "number"
-    if value is None or value == "" or (isinstance(value, str) and value.strip().lower() == "nan"):
+    if _is_missing(value):
         raise ValueError(f'"{name}" is not a {form} but missing, null or NaN; give every event its time')
     raise ValueError(f'"{name}" is not a {form} as in the first record; use one form of time')
 

@@ -96,7 +96,7 @@ def test_each_kind_is_named_with_what_to_do(
         ["prep", "jsonl", str(path), "--meta", str(path), "-o", str(tmp_path / "data")],
         ["prep", "amazon", str(path), "--meta", str(path), "-o", str(tmp_path / "data")],
         ["gen-ids", str(path), "--model", "keyphrase", "-o", str(tmp_path / "ids.jsonl")],
-        ["eval", str(path), "--truth", str(path), "-o", str(tmp_path / "m.json")],
+        ["eval", str(path), "--truth", str(path), "--train", str(path), "-o", str(tmp_path / "m.json")],
     )
     for command in commands:
         assert run(command) == 1

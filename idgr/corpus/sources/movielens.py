@@ -176,7 +176,7 @@ class _Table:
         kind = text_kind(first, self.path) or table_kind(header, self.path)
         if first.startswith(b"{"):
             what, todo = "is JSON Lines, not MovieLens", "read it with `idgr prep jsonl`, `amazon` or `yelp`"
-        elif kind is None or "CSV" in kind.what:
+        elif kind is None or "CSV" in kind.what or "prep movielens" in kind.todo:
             todo = self._forms()
         else:
             what, todo = f"the file {kind.what}", kind.todo
