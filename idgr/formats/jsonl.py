@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import codecs
 import os
-import sys
-import zlib
+import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
-from gzip import BadGzipFile
 from itertools import islice
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 import orjson
-from isal import isal_zlib
 
 from idgr.errors import IdgrError, faulty_line
-from idgr.formats.limits import TooLargeError, bounded
+from idgr.formats.file_kinds import text_kind
+from idgr.formats.limits import TooLargeError
+from idgr.formats.opening import GZIP_FAULTS, damaged_line, open_bytes
 from idgr.formats.replacing import replace_file, replace_folder
 from idgr.formats.streams import STDIN, STDOUT, is_stream
 
@@ -32,40 +30,15 @@ __all__ = [
 T = TypeVar("T")
 
 
-def _open_bytes(path: str) -> IO[bytes]:
-    if path == STDIN:
-        if sys.stdin is None:
-            raise IdgrError("is closed", "give a file, or something on standard input", where=path)
-        return bounded(sys.stdin.buffer, hashed=STDIN)
-    if path.endswith(".gz"):
-        from isal import igzip_threaded  # three times the rate of the standard library's gzip, on a core of its own
-
-        return bounded(igzip_threaded.open(path, "rb", threads=1), packed=path)
-    return bounded(open(path, "rb"), hashed=path if is_stream(path) else None)
-
-
-def _damaged_line(path: str) -> int:
-    """The first line that a gzip file does not hold whole, which the fast reader cannot tell: it loses a block."""
-    lines, stream = 1, zlib.decompressobj(zlib.MAX_WBITS | 16)
-    with open(path, "rb") as packed, suppress(zlib.error):
-        while data := packed.read(1 << 16):
-            while data:
-                lines += stream.decompress(data).count(b"\n")
-                data = stream.unused_data
-                if stream.eof:
-                    stream = zlib.decompressobj(zlib.MAX_WBITS | 16)
-    return lines
-
-
 class Lines:
-    """The numbered lines of a text file, a `.gz` file, or standard input (`-`).
+    """The numbered lines of a text file, a gzip file whatever its name, or standard input (`-`).
 
     Iterating yields `(line number from 1, bytes without the line end)`; blank lines are passed over, and so is a
     byte order mark. On standard input a line is yielded as soon as it is there.
 
     Raises:
-        IdgrError: the file cannot be opened or read, is empty, is out of bounds (`idgr.formats.limits`), or its gzip
-            stream is damaged or cut short.
+        IdgrError: the file cannot be opened or read, is empty, is no text (`idgr.formats.file_kinds`), is out of bounds
+            (`idgr.formats.limits`), or its gzip stream is damaged or cut short.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, allow_empty: bool = False) -> None:
@@ -82,7 +55,7 @@ class Lines:
         """Yield `(number of the first line, up to size neighbouring lines)`: blank lines and line ends are in them."""
         first, seen, block = 1, False, list[bytes]()
         try:
-            with _open_bytes(self.path) as stream:
+            with open_bytes(self.path) as stream:
                 while True:
                     block = []
                     block.extend(islice(stream, size))  # what was read before a fault stays in the block
@@ -93,12 +66,12 @@ class Lines:
                     seen = seen or any(not raw.isspace() and raw for raw in block)
                     yield first, block
                     first += len(block)
-        except (EOFError, zlib.error, isal_zlib.IsalError, BadGzipFile) as fault:  # type: ignore[misc] # isal's stubs
+        except GZIP_FAULTS as fault:
             raise IdgrError(
                 f"damaged gzip data ({fault})",
                 "fetch or compress the file again",
                 where=self.path,
-                line=_damaged_line(self.path),
+                line=damaged_line(self.path),
             ) from None
         except TooLargeError as fault:
             raise IdgrError(fault.what, fault.todo, where=self.path, line=first + len(block)) from None
@@ -134,21 +107,42 @@ def read_jsonl(
 
 
 def parse_object(path: str, number: int, line: bytes) -> dict[str, Any]:
-    """The JSON object that a line holds. Raises `IdgrError` with file and line if there is none."""
+    """The JSON object that a line holds; NaN and infinities, which Python writes into JSON, count as null.
+
+    Raises:
+        IdgrError: there is none, with file and line; where the first line tells what the file is instead, with that.
+    """
     try:
         value = orjson.loads(line)
     except orjson.JSONDecodeError as fault:
+        if (bare := _without_nan(line)) is not None:
+            return parse_object(path, number, bare)
+        if number == 1 and (kind := text_kind(line, path)) is not None:
+            raise IdgrError(f"not valid JSON: the file {kind.what}", kind.todo, where=path, line=number) from None
         raise IdgrError(
             f"not valid JSON ({fault.msg})", "write one JSON object a line, in UTF-8", where=path, line=number
         ) from None
     if not isinstance(value, dict):
+        kind = text_kind(line, path) if number == 1 and isinstance(value, list) else None
         raise IdgrError(
             f"a JSON {type(value).__name__}, not an object",
-            'write one object a line, such as {"item_id": …}',
+            'write one object a line, such as {"item_id": …}' if kind is None else kind.todo,
             where=path,
             line=number,
         )
     return value
+
+
+# A string, whole or cut off, which is passed over; or a number that is none.
+_NAN = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|(-?\b(?:NaN|Infinity)\b)', re.DOTALL)
+
+
+def _without_nan(line: bytes) -> bytes | None:
+    """The line with null for NaN and infinities outside of strings; None where it holds none."""
+    if b"NaN" not in line and b"Infinity" not in line:
+        return None
+    bare = _NAN.sub(lambda found: b"null" if found[1] else found[0], line)
+    return None if bare == line else bare
 
 
 def dump_line(record: dict[str, Any]) -> bytes:

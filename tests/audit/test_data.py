@@ -95,6 +95,39 @@ def test_untimed_sequences_are_not_a_pass(tmp_path: Path, capsys: pytest.Capture
     assert found["sequences are not sorted by item key d"][0] == "SKIP"
 
 
+@pytest.mark.parametrize(
+    ("order", "verdict", "evidence"),
+    [
+        ("sorted", "FAIL", "60 of 60 groups of equal time ascend by item key"),
+        ("random", "PASS", "of 60 groups of equal time"),
+        ("back", "FAIL", "train.jsonl:1: user 'U0' goes back in time"),
+        ("broken", "FAIL", '"times" is not a list as long as "items"'),
+    ],
+)
+def test_times_that_foreign_data_keep_are_tested(
+    order: str, verdict: str, evidence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = random.Random(1)
+    rows = []
+    for user in range(20):
+        items = [rng.sample(range(100), 3) for _ in range(3)]
+        items = [sorted(group) if order == "sorted" else group for group in items]
+        times = [7, 7, 7, 8, 8, 8, 9, 9, 9][: 8 if order == "broken" else 9]
+        rows.append(
+            {
+                "user_id": f"U{user}",
+                "items": [str(item) for group in items for item in group],
+                "times": times[::-1] if order == "back" else times,
+            }
+        )
+    write(tmp_path / "train.jsonl", rows)
+    write(tmp_path / "items.jsonl", [{"item_id": str(item), "text": "x"} for item in range(100)])
+    found = verdicts(tmp_path, capsys, int(verdict == "FAIL"))
+    told = found[next(name for name in found if name.startswith("sequences are in order of time"))]
+    assert told[0] == verdict
+    assert evidence in told[1]
+
+
 Change = Callable[[list[dict[str, Any]], dict[str, list[dict[str, Any]]]], None]
 
 

@@ -71,13 +71,21 @@ def test_everything_on_a_small_set(write: Write, prep: Callable[..., Path], load
         "sequence_length": {"min": 4, "mean": 4.0, "median": 4.0, "max": 4},
         "mean_item_frequency": 2.0,
         "train": {"users": 2, "interactions": 4},
-        "valid": {"users": 2, "unseen": 0.0},
-        "test": {"users": 2, "unseen": 0.0},
+        "valid": {"users": 2, "unseen": 0.0, "in_history": 0},
+        "test": {"users": 2, "unseen": 0.0, "in_history": 0},
         "catalogue": 4,
         "read": {"events": 10, "repeats_left_out": 1},
+        "removed": [
+            {"why": "repeats of user, item and time", "events": 1, "users": 0, "items": 0},
+            {"why": "k-core 2, in 1 rounds", "events": 1, "users": 1, "items": 1},
+        ],
         "k_core": 2,
         "timed": True,
-        "ties": {"share": 0.125, "order": "file"},
+        "ties": {
+            "share": 0.125,
+            "order": "file",
+            "key_order": {"groups": 1, "ascending": 0, "descending": 1, "by_chance": 0.5, "p": 1.0},
+        },
         "ascending_key_order": {"share": 0.0, "users": 2},
     }
     record = json.loads((folder / "run.json").read_text())
@@ -111,7 +119,7 @@ def test_the_default_k_core_is_5_for_events_and_off_for_sequences(
     folder = prep("jsonl", write("s.jsonl", [{"user_id": "u", "items": ["c", "a", "b"]}]), meta)
     assert stats(folder)["k_core"] == 0
     events = write("e.jsonl", [event("u", item, 1) for item in "cab"])
-    assert run(["prep", "jsonl", str(events), "--meta", str(meta), "-o", str(folder)]) == 1
+    assert run(["prep", "jsonl", str(events), "--meta", str(meta), "-o", str(folder), "--overwrite"]) == 1
     assert "no interactions are left of 3; lower --k-core (now 5)" in capsys.readouterr().err
 
 

@@ -25,7 +25,7 @@ from idgr.models.tokenizer import train_tokenizer
 
 from .killing import Snapshot, leftovers, run_killed, snapshot, which
 
-PREP = ["prep", "jsonl", "s.jsonl", "--meta", "m.jsonl", "-o", "data"]
+PREP = ["prep", "jsonl", "s.jsonl", "--meta", "m.jsonl", "--overwrite", "-o", "data"]
 IDS = ["gen-ids", "m.jsonl", "--model", "keyphrase", "-o", "ids.jsonl"]
 POPULAR = ["recommend", "-", "--baseline", "popularity", "--train", "train.jsonl", "-k", "1"]
 
