@@ -43,7 +43,7 @@ def test_inputs_are_not_replaced_by_what_is_made_of_them(shop: Path, capsys: pyt
     ):
         capsys.readouterr()
         assert run(words) == 2
-        assert "-o data would take the place of data" in capsys.readouterr().err
+        assert "data would take the place of " in capsys.readouterr().err
         assert contents(shop) == before
 
 
@@ -55,7 +55,7 @@ def test_no_folder_that_one_is_in_is_replaced(
     monkeypatch.chdir("here")
     before = contents(shop)
     for words in (
-        ["prep", "jsonl", "../s.jsonl", "--meta", "../m.jsonl"],
+        ["prep", "jsonl", "../s.jsonl", "--meta", "../m.jsonl", "--overwrite"],
         ["train-sasrec", "../train.jsonl"],
         ["train-sasrec", "../train.jsonl", "--overwrite"],
     ):
@@ -65,7 +65,8 @@ def test_no_folder_that_one_is_in_is_replaced(
         assert run([*words, "-o", output]) == 2
         said = capsys.readouterr().err
         assert said.count("\n") == 1
-        assert f"-o {output!r} is no name of its own" in said or f"-o {output} is the current folder" in said
+        told = (f"-o {output!r} is no name of its own", f"-o {output} is the current folder", "would take the place of")
+        assert any(words in said for words in told)
         assert contents(shop) == before
 
 

@@ -117,7 +117,7 @@ def test_a_kill_between_two_renames_where_names_cannot_be_exchanged_loses_nothin
     assert not (shop / "data").exists()
     (kept,) = shop.glob(".data.*.old/old")
     assert snapshot(kept) == old
-    assert run(["prep", "jsonl", "none.jsonl", "--meta", "m.jsonl", "-o", "data"]) == 1
+    assert run(["prep", "jsonl", "none.jsonl", "--meta", "m.jsonl", "--overwrite", "-o", "data"]) == 1
     assert snapshot(shop / "data") == old, "put back even by a run that fails"
     assert leftovers(shop) == []
 
@@ -265,8 +265,10 @@ def test_a_stream_that_is_closed_is_told(stream: int, shop: Path) -> None:
     ],
 )
 def test_a_second_run_to_one_output_is_refused_before_it_works(
-    words: list[str], output: str, shop: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    words: list[str], output: str, shop: Path, tiny: Backbone, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    for name in {"gen", "rec"} - {output}:
+        save_backbone(tiny, shop / name)
     (shop / "data").mkdir()
     for name in ("items", "train", "valid"):
         (shop / "data" / f"{name}.jsonl").touch()
