@@ -32,7 +32,7 @@ WORDS = ("red nail polish", "blue nail polish", "chi pro dryer", "aloe cream", "
 ITEMS = [f"I{number}" for number in range(len(WORDS))]
 HISTORIES = [["I0"], ["I2", "I3"], []]
 K = 3
-SECONDS = 60  # of one run; far more than any takes
+MOST_WEIGHT = 1e4  # of a model whose scores are compared
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,8 @@ def _unlike_transformers(kind: str, folder: Path, output: Path, rows: list[dict[
         model.config.item_slots = int(json.loads((folder / "config.json").read_text()).get("item_slots", 0))
     elif getattr(model.config, "decoder_start_token_id", None) not in (0, None):
         return []  # the oracle starts from padding
+    if max(float(weight.abs().max()) for weight in model.parameters() if weight.numel()) > MOST_WEIGHT:
+        return []  # then the rounding of sums decides
     model.config.is_encoder_decoder = kind == "t5"
     ids = encode(load_tokenizer(str(folder)), WORDS)
     found = []
