@@ -156,7 +156,8 @@ def key(row: dict[str, Any], name: str) -> str:
         return str(value)
     if name not in row:
         raise ValueError(f'no "{name}"; give every record one')
-    raise ValueError(f'"{name}" is not a non-empty string or an integer; mend the record')
+    told = " but null or NaN" if value is None else ""
+    raise ValueError(f'"{name}" is not a non-empty string or an integer{told}; mend the record')
 
 
 def key_list(row: dict[str, Any], name: str, *, allow_empty: bool = False) -> list[str]:

@@ -83,7 +83,7 @@ def test_hostile_metadata_and_keys_go_through_every_stage(
     [
         (b'{"item_id": "a", "n": NaN}', "item 'a' has no text"),  # NaN and infinities are nothing
         (b'{"item_id": "a", "n": -Infinity}', "item 'a' has no text"),
-        (b'{"item_id": NaN}', '"item_id" is not a non-empty string'),
+        (b'{"item_id": NaN}', '"item_id" is not a non-empty string or an integer but null or NaN'),
         (b'{"item_id": "a", "n": nan}', "not valid JSON"),
         (b'{"item_id": "a", "n": ' + b"[" * 5000 + b"]" * 5000 + b"}", "not valid JSON"),
         (b'{"item_id": "a", "n": "\\ud800"}', "not valid JSON"),
