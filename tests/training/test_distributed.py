@@ -65,7 +65,7 @@ def test_two_processes_train_as_one(launcher: list[str], stage: str, data: Path,
     # Dropout is drawn by each process for itself, so it is off here; that is a setting of the model's for init-gen.
     config = small_folder / "config.json"
     config.write_bytes(orjson.dumps(orjson.loads(config.read_bytes()) | {"dropout_rate": 0.0}))
-    rows = [{"user_id": f"U{n}", "items": [f"I{(n + k) % 10}" for k in range(2 + n % 4)]} for n in range(9)]
+    rows = [{"user_id": f"V{n}", "items": [f"I{(n + k) % 10}" for k in range(2 + n % 4)]} for n in range(9)]
     write_jsonl(data / "train.jsonl", rows)
     command = [stage, str(data / ("train.jsonl" if stage == "train-rec" else "items.jsonl")), *PLAIN]
     command += ["--model", str(small_folder)]
