@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from idgr.decoding.trie import build_trie
-from idgr.errors import UsageError
+from idgr.errors import IdgrError, UsageError
 from idgr.evaluation.trained_prompts import renderer_of, user_ids_of
+from idgr.formats.json_file import read_object
 from idgr.formats.jsonl import replace_file, replace_folder, write_json, write_jsonl
 from idgr.formats.lock import hold
 from idgr.formats.rec_folder import RecommenderFacts, read_recommender_facts
@@ -174,7 +173,7 @@ def is_done(phase: Phase) -> bool:
         return False
     if phase.command == "keep":
         return _same(phase.arguments["source"], phase.output)
-    return _same_inputs(phase, record["inputs"]) and hash_output(phase.output) == record["outputs"]
+    return _same_inputs(phase, record.get("inputs", {})) and hash_output(phase.output) == record.get("outputs")
 
 
 def clear(phase: Phase) -> None:
@@ -245,17 +244,22 @@ def score_phase(
     how = RecommenderOptions(facts.objective, options.valid_users, options.valid_beams)
     scores = validation(backbone.model, renderer, trie, pairs, how)()
 
-    trained, summary = read_run(phase.arguments["trained"]), read_run(ids_file).get("summary", {})
+    trained, summary = read_run(phase.arguments["trained"]), _object(read_run(ids_file).get("summary"))
     return {
         "round": phase.round,
         "phase": phase.arguments["phase"],
-        "loss": (trained.get("kept") or trained.get("last") or {}).get("loss"),
+        "loss": _object(trained.get("kept") or trained.get("last")).get("loss"),
         "n_users": len(users),
         **scores,
         "ids_changed": changed_share(read_ids(phase.arguments["before"]), known),
         "ids_second_attempt": summary.get("second_attempts"),
         "ids_longer": summary.get("longer"),
     }
+
+
+def _object(found: Any) -> dict[str, Any]:
+    """A part of a record, which a model that idgr has not trained lacks."""
+    return found if isinstance(found, dict) else {}
 
 
 def run_phases(
@@ -300,10 +304,19 @@ def run_phases(
 
 
 def read_metrics(path: Path) -> dict[str, Any]:
-    """A round's metrics.json: the line of each of its phases scored so far, by the phase's name."""
+    """A round's metrics.json: the line of each of its phases scored so far, by the phase's name.
+
+    Raises:
+        IdgrError: it holds something else.
+    """
     if not path.is_file():
         return {}
-    record: dict[str, Any] = orjson.loads(path.read_bytes())
+    todo = "remove it, and the round is scored again"
+    record = read_object(path, todo)
+    for phase, line in record.items():
+        value = line.get("ndcg@10") if isinstance(line, dict) else None
+        if phase not in ("gen", "rec") or type(value) is not float or not 0 <= value <= 1:
+            raise IdgrError(f"tells no NDCG@10 from 0 to 1 of the phase {phase!r}", todo, where=path)
     return record
 
 

@@ -214,7 +214,7 @@ def test_an_output_beside_or_in_what_is_read_is_accepted(tmp_path: Path) -> None
         with run.replace_file(tmp_path / "out.jsonl") as stream:
             stream.write(os.urandom(8))
         entry = read_run(tmp_path / "out.jsonl")["inputs"]["folder"]
-        assert entry == RunInfo("", {}, {"folder": tmp_path}, outputs=run.outputs).made_of()["inputs"]["folder"]
+        assert entry == RunInfo("stage", {}, {"folder": tmp_path}, outputs=run.outputs).made_of()["inputs"]["folder"]
     RunInfo("stage", {}, {"model": "t5-small", "data": tmp_path / "in.jsonl"}, outputs=[None, tmp_path / "new"])
 
 

@@ -10,6 +10,7 @@ import orjson
 
 from idgr.errors import IdgrError
 from idgr.evaluation.audit.provenance import Findings, Output, look_at
+from idgr.formats import json_file
 from idgr.formats.jsonl import read_jsonl
 
 
@@ -59,13 +60,7 @@ def open_folder(root: Path, data: Path | None = None, *, prefix: bool = False) -
 
 def read_object(path: Path) -> dict[str, Any]:
     """A file that holds one JSON object. Raises `IdgrError` where it does not."""
-    try:
-        value = orjson.loads(path.read_bytes())
-    except orjson.JSONDecodeError:
-        value = None
-    if not isinstance(value, dict):
-        raise IdgrError("is not a JSON object", "make the output again", where=path)
-    return value
+    return json_file.read_object(path, "make the output again")
 
 
 def read_log(path: Path, *names: str) -> list[dict[str, Any]]:
