@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import orjson
-
 from idgr.errors import IdgrError, faulty_line
 from idgr.evaluation.audit.checks import FAIL, PASS, Check, judged, skipped
 from idgr.evaluation.audit.sequences import not_sorted_by_key
+from idgr.formats.json_file import read_object
 from idgr.formats.jsonl import Lines, parse_object
 from idgr.formats.records import Item, Query, Sequence
 from idgr.formats.run_info import hash_folder, read_run
@@ -118,7 +117,11 @@ def _in_order_of_time(folder: Path) -> Check:
         )
     if not stats.get("timed"):
         return skipped(name, folder, "the sequences came without times; prep took them as oldest first")
-    told = f"prep ordered the events by their times; {ties.get('share', 0):.1%} have the time of the one before"
+    share = ties.get("share")
+    if not isinstance(share, (int, float)) or isinstance(share, bool) or not 0 <= share <= 1:
+        what, todo = 'its "ties" have no "share" from 0 to 1', "prepare the data set again"
+        raise IdgrError(what, todo, where=folder / "stats.json")
+    told = f"prep ordered the events by their times; {share:.1%} have the time of the one before"
     rule = "put in seeded random order" if ties.get("order") == "shuffle" else "left as in the file"
     return Check(name, str(folder), PASS, f"{told}, {rule}")
 
@@ -196,10 +199,4 @@ def read_stats(folder: Path) -> dict[str, Any]:
     path = folder / "stats.json"
     if not path.is_file():
         return {}
-    try:
-        stats = orjson.loads(path.read_bytes())
-    except orjson.JSONDecodeError:
-        stats = None
-    if not isinstance(stats, dict):
-        raise IdgrError("is not a JSON object", "prepare the data set again", where=path)
-    return stats
+    return read_object(path, "prepare the data set again")

@@ -12,6 +12,8 @@ from idgr.errors import IdgrError
 from idgr.evaluation.audit.provenance import Findings, Output, look_at
 from idgr.formats import json_file
 from idgr.formats.jsonl import read_jsonl
+from idgr.formats.run_info import read_run
+from idgr.progress import log
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,9 @@ def open_folder(root: Path, data: Path | None = None, *, prefix: bool = False) -
     if not root.is_dir():
         raise IdgrError("there is no such folder", "give a folder that holds outputs of idgr", where=root)
     findings = look_at(root, data)
+    for other in [one for one in findings.outputs if one.path.is_file() and not read_run(one.path)]:
+        log(f"report: {other.path} is passed over: its record is of other bytes")
+        findings.outputs.remove(other)
     # A copy has the record of what it is a copy of. `final/` holds copies of a round.
     ordered = sorted(findings.outputs, key=lambda one: ("final" in one.path.parts, len(one.path.parts), one.path))
     kept: dict[bytes, Output] = {}
