@@ -52,8 +52,7 @@ def open_folder(root: Path, data: Path | None = None, *, prefix: bool = False) -
         raise IdgrError("there is no such folder", "give a folder that holds outputs of idgr", where=root)
     findings = look_at(root, data)
     for other in [one for one in findings.outputs if one.path.is_file() and not read_run(one.path)]:
-        log(f"report: {other.path} is passed over: its record is of other bytes")
-        findings.outputs.remove(other)
+        log(f"report: warning: {other.path} is not what its record tells of, so how it was made is not certain")
     # A copy has the record of what it is a copy of. `final/` holds copies of a round.
     ordered = sorted(findings.outputs, key=lambda one: ("final" in one.path.parts, len(one.path.parts), one.path))
     kept: dict[bytes, Output] = {}
