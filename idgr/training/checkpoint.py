@@ -150,7 +150,7 @@ def _read(place: Path) -> Snapshot:
     try:
         hashes: dict[str, str] = orjson.loads((place / MANIFEST).read_bytes())["sha256"]
         if hashes.keys() != {path.name for path in place.iterdir()} - {MANIFEST}:
-            raise IdgrError(f"its {MANIFEST} tells of other files than it holds", _REFUSED, where=place)
+            raise IdgrError(f"is not whole: its {MANIFEST} tells of other files", _REFUSED, where=place)
         for name, expected in hashes.items():
             if sha256_file(place / name) != expected:
                 raise IdgrError(f"its {name} is damaged", _REFUSED, where=place)
