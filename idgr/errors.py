@@ -71,6 +71,22 @@ def one_line(message: str) -> str:
     )
 
 
+def check_utf8(need: str, *names: str | os.PathLike[str] | None) -> None:
+    """Raise `UsageError` where a name is not UTF-8, which file names need not be.
+
+    Args:
+        need: what needs it, such as "the page".
+        names: files or folders; None is passed over.
+    """
+    for name in names:
+        if name is not None and not os.fsencode(name).isascii():
+            try:
+                os.fsencode(name).decode()
+            except UnicodeDecodeError:
+                what = f"the name {os.fspath(name)!a} is not UTF-8, as {need} must be"
+                raise UsageError(what, "give a name that is, such as that of a link to it") from None
+
+
 class UsageError(IdgrError):
     """The command line is wrong (exit code 2)."""
 

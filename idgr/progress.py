@@ -20,9 +20,10 @@ LOG_EVERY_SECONDS = 30.0
 
 def log(message: str) -> None:
     """Print a line with the time of day to standard error; of several processes only the first does."""
-    if not is_first_process():
+    if sys.stderr is None or not is_first_process():  # without one, `print` would take standard output
         return
-    print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)
+    told = message.encode(errors="backslashreplace").decode()  # names of files need not be UTF-8
+    print(f"{time.strftime('%H:%M:%S')} {told}", file=sys.stderr, flush=True)
 
 
 class Progress:

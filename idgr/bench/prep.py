@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 
 from idgr.bench.processes import Measurement, measure
-from idgr.corpus.metadata import texts
+from idgr.corpus.metadata import describe_items
 from idgr.corpus.preparation import PrepOptions, prepare, write_prepared
 from idgr.corpus.sources import amazon
 from idgr.formats.jsonl import replace_file
@@ -163,7 +163,7 @@ CONTENDERS: dict[str, Callable[[], Callable[[str], int]]] = {
 def _whole_prep() -> Callable[[str, str, str], dict[str, int]]:
     def run(reviews: str, meta: str, output: str) -> dict[str, int]:
         prepared = prepare(
-            amazon.read_events(reviews), lambda wanted: texts(amazon.read_entries(meta), wanted), PrepOptions()
+            amazon.read_events(reviews), lambda wanted: describe_items(amazon.read_entries(meta), wanted), PrepOptions()
         )
         Path(output).mkdir()
         write_prepared(Path(output), prepared)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,11 +15,14 @@ from idgr.cli.held_out import refuse_held_out
 from idgr.cli.recommender_defaults import Paper, defaults
 from idgr.cli.train_gen import PAPER_LR, train_gen
 from idgr.cli.train_rec import train_rec
-from idgr.errors import IdgrError, UsageError
+from idgr.errors import IdgrError, UsageError, check_utf8
+from idgr.formats.claims import check_apart, final_place
 from idgr.formats.jsonl import STDOUT
 from idgr.formats.limits import MOST_INT
 from idgr.formats.lock import hold
-from idgr.formats.run_info import RunInfo, differences, read_run
+from idgr.formats.replacing import remove
+from idgr.formats.run_info import RUN_FILE, RunInfo, differences, read_run
+from idgr.progress import log
 
 if TYPE_CHECKING:
     from idgr.training.alternation import Phase
@@ -37,7 +38,14 @@ def alternate(
     rec: Annotated[
         str, typer.Option("--rec", help="The recommender to begin from: a preset, a folder or a hub model.")
     ] = "nano",
-    rounds: Annotated[int, typer.Option("--rounds", max=MOST_INT, help="How often each of the two is trained.")] = 3,
+    rounds: Annotated[
+        int,
+        typer.Option(
+            "--rounds",
+            max=MOST_INT,
+            help="Rounds of generator, new IDs, recommender; with rec-first, round 1 trains the recommender alone.",
+        ),
+    ] = 3,
     mode: Annotated[str, typer.Option("--mode", help="alternate, rec-only or id-only.")] = "alternate",
     order: Annotated[
         str | None,
@@ -111,19 +119,25 @@ def alternate(
     given = dict(locals())
     if output == STDOUT:
         raise UsageError("-o - cannot hold a run", "give the name of a folder to -o")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dry_run:
+    check_utf8("the place of a model", Path(output).absolute(), gen, rec)
+    check_apart(output, [data, gen, rec, templates])
+    from idgr.training.distributed import n_processes
+
+    if not dry_run and n_processes() > 1:
         raise UsageError(
             "alternate runs in one process", "start the single commands, which --dry-run prints, with several each"
         )
 
     from idgr.formats.rec_folder import RecommenderFacts
-    from idgr.models.backbone import PRESETS
+    from idgr.models.backbone import CAUSAL_PRESETS, PRESETS, check_t5
     from idgr.models.tokenizer import load_tokenizer
     from idgr.prompts.templates import load_templates
-    from idgr.training.alternation import Alternation, plan, run_phases, score_phase
+    from idgr.training.alternation import Alternation, plan, rounds_in_words, run_phases, score_phase
     from idgr.training.id_learning import check_one_vocabulary
     from idgr.training.recommender import RecommenderOptions
 
+    if rec in CAUSAL_PRESETS:
+        raise UsageError(f"--rec {rec}, which is causal", f"give --rec {' or '.join(PRESETS)}: alternate takes a T5")
     folder = Path(output)
     scoring: dict[str, Any] = {"valid_users": valid_users, "valid_beams": valid_beams}
     prompts: dict[str, Any] = {
@@ -159,10 +173,13 @@ def alternate(
         seed=seed,
     )
     phases = plan(folder, what)
+    rounds_do = rounds_in_words(phases)
     if dry_run:
-        for phase in phases:
-            if phase.command in COMMANDS:
-                print(_command_line(phase))
+        for number, words in rounds_do.items():
+            print(f"# round {number}: {words}")
+            for phase in phases:
+                if phase.round == number and phase.command in COMMANDS:
+                    print(_command_line(phase))
         return
 
     scored_by = RecommenderOptions(objective, valid_users, valid_beams, patience)
@@ -170,6 +187,8 @@ def alternate(
     for name in ("items", "train", "valid"):
         if not (Path(data) / f"{name}.jsonl").is_file():
             raise IdgrError(f"has no {name}.jsonl", "give a folder that `idgr prep` wrote", where=data)
+    for model in (gen,) if rec in PRESETS else (gen, rec):
+        check_t5(model, "alternate")
     if rec not in PRESETS:
         check_one_vocabulary(load_tokenizer(gen), load_tokenizer(rec), gen, rec)
     inputs: dict[str, str | None] = {name: str(Path(data) / f"{name}.jsonl") for name in ("items", "train", "valid")}
@@ -180,12 +199,13 @@ def alternate(
     info = RunInfo("alternate", options, {**inputs}, seed, outputs=[output])
     with _held(folder):
         _claim(folder, info.made_of(), overwrite)
+        log("alternate: " + "; ".join(f"round {number}: {words}" for number, words in rounds_do.items()))
         info.write(folder)  # before the work: a rerun can tell whether it is the same run
         run_phases(
             folder,
             phases,
             lambda phase: COMMANDS[phase.command](**phase.arguments, output=str(phase.output)),
-            lambda phase: score_phase(phase, Path(inputs["valid"] or ""), scored_by, untrained, device, seed),
+            lambda phase: score_phase(phase, Path(inputs["valid"] or ""), scored_by, untrained, device),
         )
         info.write(folder)
 
@@ -196,7 +216,7 @@ def _held(folder: Path) -> Iterator[None]:
     with ExitStack() as held:
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            held.enter_context(hold(folder))
+            held.enter_context(hold(final_place(folder), folder))
         except OSError as fault:
             what = f"cannot be written ({fault.strerror or fault})"
             raise IdgrError(what, "choose another -o or free its disk", where=folder) from None
@@ -209,6 +229,8 @@ def _claim(folder: Path, now: dict[str, Any], overwrite: bool) -> None:
     Raises:
         IdgrError: the folder holds something else, or a run that is not the same.
     """
+    from idgr.training.run_folder import check_run
+
     # A run that was cut off before its first word may have left a hidden file.
     if not folder.exists() or (folder.is_dir() and all(path.name.startswith(".") for path in folder.iterdir())):
         folder.mkdir(parents=True, exist_ok=True)
@@ -217,8 +239,9 @@ def _claim(folder: Path, now: dict[str, Any], overwrite: bool) -> None:
     if record.get("command") != "alternate":
         raise IdgrError("is not a run of `idgr alternate`", "give another folder to -o", where=folder)
     if overwrite:
-        shutil.rmtree(folder.resolve())  # of a link, the folder that it names
-        folder.resolve().mkdir()
+        check_run(folder)
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == RUN_FILE):  # last, what tells whose it is
+            remove(path)
         return
     before = record.get("options", {})
     rounds = before.get("rounds", 0)

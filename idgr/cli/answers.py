@@ -6,7 +6,7 @@ Knows options by their names on the command line, and the files they name; histo
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from idgr.errors import IdgrError, UsageError
@@ -164,7 +164,7 @@ def _recommender(given: dict[str, Any]) -> Recommender:
     from idgr.decoding.trie import build_trie, load_trie
     from idgr.evaluation.recommending import Recommender, catalogue_fingerprint
     from idgr.evaluation.trained_prompts import causal_renderer_of, renderer_of, user_ids_of
-    from idgr.models.backbone import load_backbone, load_causal_backbone
+    from idgr.models.backbone import arch_of, load_backbone, load_causal_backbone
     from idgr.models.llama import fit_item_slots
     from idgr.prompts.templates import load_templates
     from idgr.training.device import pick_device
@@ -172,6 +172,8 @@ def _recommender(given: dict[str, Any]) -> Recommender:
 
     untrained = RecommenderFacts("full", load_templates(), 20, 512, "") if given["force"] else None
     facts = read_recommender_facts(rec, untrained)
+    if facts is untrained:
+        facts = replace(facts, arch=arch_of(rec))
     if not given["force"]:
         check_ids_known(facts, catalogue, rec, ids)
     exact = given["search"] == "exact"

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from idgr.errors import IdgrError, UsageError
+from idgr.errors import IdgrError, UsageError, check_utf8
+from idgr.formats.claims import check_file
 from idgr.formats.jsonl import STDIN, STDOUT, write_json
 from idgr.formats.limits import MOST_INT
 from idgr.formats.run_info import RunInfo
@@ -41,6 +42,9 @@ def audit(
     """
     if STDIN in (path, data):
         raise UsageError("audit reads folders, not standard input", "give the name of a folder")
+    check_utf8("names in the output", path, data)
+    if output is not None:
+        check_file(output)
     root, prepared = Path(path), None if data is None else Path(data)
     run = RunInfo("audit", {"mutate": mutate}, {"path": path, "data": data}, seed, outputs=[output])
 

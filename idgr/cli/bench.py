@@ -9,6 +9,7 @@ import typer
 
 from idgr.cli.catalogue import read_catalogue
 from idgr.errors import IdgrError, UsageError
+from idgr.formats.claims import check_file
 from idgr.formats.jsonl import STDIN, STDOUT, read_jsonl, write_jsonl
 from idgr.formats.records import Query, key_list, read_ids, read_items, read_sequences
 
@@ -46,6 +47,7 @@ def prep_command(
         raise UsageError("bench reads its input several times, so not from standard input", "give a file")
     if reviews is not None and memory_events is not None:
         raise UsageError("--memory-events makes its own dump", "give either it or a dump")
+    check_file(output)
 
     from idgr.bench.prep import bench_memory, bench_reading
 
@@ -86,9 +88,11 @@ def gen_ids_command(
 
     if shape not in PRESETS:
         raise UsageError(f"--shape {shape}", f"choose {' or '.join(PRESETS)}")
+    check_file(output)
     if model is not None and tokenizer is not None:
         raise UsageError("--tokenizer given with --model, which has its own", "leave one of them out")
 
+    check_file(output)
     from idgr.bench.gen_ids import bench_gen_ids, demo_items
     from idgr.ids.generation import GenerationOptions
 
@@ -247,6 +251,7 @@ def decode_command(
     if histories is not None and ids is None:
         raise UsageError("--histories needs the --ids of their items", "give ids.jsonl")
 
+    check_file(output)
     from idgr.bench.decode import DecodeBench, bench_against_exact, bench_against_peer, bench_catalogues
     from idgr.bench.decode_inputs import demo_ids, draw, made_up_histories, readable_ids
     from idgr.decoding.beam import SearchOptions

@@ -12,6 +12,7 @@ import typer
 
 from idgr.cli.held_out import refuse_held_out, refuse_made_on_test
 from idgr.errors import IdgrError, UsageError
+from idgr.formats.claims import check_file
 from idgr.formats.jsonl import STDIN, STDOUT, dump_line, write_json
 from idgr.formats.limits import MOST_INT
 from idgr.formats.records import Recommendation, read_queries, read_recommendations
@@ -53,6 +54,7 @@ def blend(
     if [first, second, truth, weight].count("-") > 1:
         raise UsageError("standard input (-) given for several inputs", "give `-` once")
     share = None if weight is None else _weight(weight)
+    check_file(output)
     _refuse_test(first, second, weight, truth)
 
     from idgr.evaluation.blending import blended_lists, candidates

@@ -7,7 +7,7 @@ from idgr.formats.records import Item
 
 
 def read_catalogue(path: str, *, need_text: str | None = None) -> list[Item]:
-    """Items with `text` as it stands, or with the plain text of any other record; in file order.
+    """Items with `text` (and `fields`) as it stands, or with the plain text of any other record; in file order.
 
     Args:
         need_text: what to do about an item without text, for the error; None where such items are accepted.
@@ -16,7 +16,8 @@ def read_catalogue(path: str, *, need_text: str | None = None) -> list[Item]:
         IdgrError: naming the line that is malformed, repeats an item, or has no text where one is needed.
     """
     from idgr.corpus.metadata import read_entries
-    from idgr.corpus.text import plain_text
+    from idgr.corpus.text import described, item_fields
+    from idgr.formats.item_text import parse_fields
 
     found: dict[str, Item] = {}
     for entry in read_entries(path):
@@ -25,7 +26,10 @@ def read_catalogue(path: str, *, need_text: str | None = None) -> list[Item]:
                 f"duplicate item_id {entry.item_id!r}", "keep one record of each", where=path, line=entry.line
             )
         text = entry.record.get("text")
-        item = Item(entry.item_id, text.strip() if isinstance(text, str) else plain_text(entry.record))
+        if isinstance(text, str):
+            item = Item(entry.item_id, text.strip(), parse_fields(entry.record.get("fields")))
+        else:
+            item = described(entry.item_id, item_fields(entry.record))
         if not item.text and need_text is not None:
             raise IdgrError(f"item {item.item_id!r} has no text", need_text, where=path, line=entry.line)
         found[item.item_id] = item

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from idgr.errors import UsageError
+from idgr.errors import UsageError, check_utf8
+from idgr.formats.claims import check_file
 from idgr.formats.jsonl import STDIN, STDOUT, write_json
 from idgr.formats.limits import MOST_INT
 from idgr.formats.run_info import RunInfo
@@ -59,6 +60,8 @@ def compare(
     if base not in results:
         raise UsageError(f"--reference {base} is none of the files", "name one of those that are compared")
     chosen = list(dict.fromkeys(metrics or METRICS))
+    check_file(output)
+    check_utf8("names in the output", *results)
 
     from idgr.evaluation.comparison import compare_results, read_results
     from idgr.evaluation.significance import Resampling

@@ -43,6 +43,10 @@ def eval_command(
     Example: idgr eval recs.jsonl --truth data/beauty/test.jsonl --train data/beauty/train.jsonl -o metrics.json
     """
     _check(recs, truth, train, output, items, per_user, segments, no_baselines)
+    from idgr.formats.claims import check_file
+
+    for written in filter(None, (output, per_user)):
+        check_file(written)
     catalogue_file = items
     if catalogue_file is None and truth != "-" and Path(truth).with_name("items.jsonl").is_file():
         catalogue_file = str(Path(truth).with_name("items.jsonl"))

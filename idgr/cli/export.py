@@ -53,7 +53,7 @@ def export(
 
     options = {"to": to.value} | ({"max-history": max_history or 50} if to is Peer.recbole else {})
     run = RunInfo("export", options, {"data": data, "recs": recs}, outputs=[output])
-    with replace_folder(output) as folder:
+    with replace_folder(output, run.command, run.inputs.values()) as folder:
         prepared = read_prepared(data)
         if to is Peer.recbole:
             from idgr.formats.exchange.recbole import write_recbole

@@ -230,6 +230,7 @@ def _by_model(
     made = generate_ids(catalogue, lambda: _load(model, device), recommender, options, first=first, watch=_watched)
     facts = {"searches": made.n_searches, "close_searches": made.n_close}
     _tell(made.ids, recommender, options.schedule.length_step, run, facts)
+    _warn_of_junk(made.ids, catalogue)
     return made.ids
 
 
@@ -247,6 +248,18 @@ def _by_keyphrase(catalogue: list[Item], rec_tokenizer: str | None, run: RunInfo
     else:
         _tell(records, tokenizer, 0, run, {})
     return records
+
+
+def _warn_of_junk(ids: list[ItemId], catalogue: list[Item]) -> None:
+    """Say so where a generator's IDs repeat words, make words up, or need many attempts."""
+    from idgr.ids.quality import id_quality
+
+    found = id_quality(ids, {item.item_id: item.text for item in catalogue})
+    if found.is_doubtful:
+        log(
+            f"gen-ids: warning: {found.told}; train the generator longer, give it pairs, try --no-repeat-ngram 2, or "
+            "take --scheme shared"
+        )
 
 
 def _tell(

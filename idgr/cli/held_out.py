@@ -15,7 +15,7 @@ from typing import Any
 from idgr.errors import IdgrError
 from idgr.formats.jsonl import Lines
 from idgr.formats.records import Query, Sequence
-from idgr.formats.run_info import PARTS, RUN_FILE, read_run, recorded_part, sha256_file
+from idgr.formats.run_info import PARTS, read_run, recorded_part, sha256_file
 
 Place = str | os.PathLike[str] | None
 
@@ -143,7 +143,7 @@ def _splits_nearby(beside: Iterable[Place]) -> Iterator[tuple[Path, dict[str, An
     for place in places:
         above = place.absolute().parent
         for near in (place, *([above] if above != above.parent else [])):
-            with suppress(OSError):  # a folder that may not be listed
+            with suppress(OSError, ValueError):  # one that may not be listed, or a record's name that none can have
                 folders |= {Path(entry.path): None for entry in os.scandir(near) if entry.is_dir()}
     for folder in folders:
         if str((record := _record(folder)).get("command", "")).startswith("prep "):
@@ -152,8 +152,7 @@ def _splits_nearby(beside: Iterable[Place]) -> Iterator[tuple[Path, dict[str, An
 
 def _record(output: Path) -> dict[str, Any]:
     """The record of an output; empty also where it is broken: a neighbour's is not this command's fault to tell."""
-    place = output / RUN_FILE if output.is_dir() else output.with_name(f"{output.name}.{RUN_FILE}")
     try:
-        return read_run(output) if place.is_file() else {}
-    except (IdgrError, OSError):
+        return read_run(output)
+    except (IdgrError, OSError, ValueError):
         return {}

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from idgr.errors import IdgrError
+from idgr.formats.claims import check_file
 from idgr.formats.jsonl import STDOUT, write_jsonl
 from idgr.formats.limits import MOST_INT
 from idgr.formats.records import read_ids, read_items
@@ -40,6 +41,7 @@ def diff_command(
 
     Example: idgr ids diff runs/beauty/round-1/ids.jsonl runs/beauty/round-2/ids.jsonl --items data/beauty/items.jsonl
     """
+    check_file(output)
     from idgr.ids.diff import changed_share, id_changes
 
     run = RunInfo("ids diff", {}, {"before": before, "after": after, "items": items}, outputs=[output])
@@ -76,9 +78,9 @@ def diff_command(
 @app.command("purity")
 def purity_command(
     ids: Annotated[str, typer.Argument(metavar="IDS", help="ids.jsonl.")],
-    items: Annotated[str, typer.Option("--items", help="items.jsonl, whose texts list categories.")],
+    items: Annotated[str, typer.Option("--items", help="items.jsonl, which lists categories.")],
     category_field: Annotated[
-        str, typer.Option("--category-field", help="The field of the text that lists categories, widest first.")
+        str, typer.Option("--category-field", help="The field that lists categories, widest first.")
     ] = "categories",
     category_depth: Annotated[
         int, typer.Option("--category-depth", min=1, max=MOST_INT, help="So many of them tell categories apart.")
@@ -91,17 +93,18 @@ def purity_command(
 
     Example: idgr ids purity ids.jsonl --items data/beauty/items.jsonl --category-depth 2
     """
+    check_file(output)
     from idgr.ids.purity import purities
     from idgr.ids.schemes.category import category_paths
 
     options = {"category-field": category_field, "category-depth": category_depth, "draws": draws}
     run = RunInfo("ids purity", options, {"ids": ids, "items": items}, seed=seed, outputs=[output])
-    texts = {item.item_id: item.text for item in read_items(items)}
+    catalogue = {item.item_id: item for item in read_items(items)}
     known = read_ids(ids)
-    strange = next((record.item_id for record in known if record.item_id not in texts), None)
+    strange = next((record.item_id for record in known if record.item_id not in catalogue), None)
     if strange is not None:
         raise IdgrError(f"has no item {strange!r}, of which {ids} has an ID", "give the items of the IDs", where=items)
-    of = category_paths([texts[record.item_id] for record in known], category_field, category_depth)
+    of = category_paths([catalogue[record.item_id] for record in known], category_field, category_depth)
     found = purities([record.id for record in known], of, draws=draws, seed=seed)
     run.check_unchanged()
     write_jsonl(output, (one.row() for one in found))

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from idgr.errors import UsageError
+from idgr.formats.claims import check_file
 from idgr.formats.jsonl import STDIN, STDOUT, dump_line
 
 
@@ -23,6 +24,7 @@ def import_run(
     """
     if run == users == STDIN:
         raise UsageError("two inputs are standard input", "give a file for one of them")
+    check_file(output)
 
     from idgr.formats.exchange.trec import read_run
     from idgr.formats.records import read_queries

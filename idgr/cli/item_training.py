@@ -158,7 +158,7 @@ def _print_forecast(given: _Prepared, work_of: WorkOf, loop: LoopOptions, valid_
     from idgr.training.forecast import forecast
     from idgr.training.recommender import draw_users
 
-    users = [given.valid[user] for user in draw_users(len(given.valid), valid_users, loop.seed)]
+    users = [given.valid[user] for user in draw_users(len(given.valid), valid_users)]
     work = work_of(given.model, given.sequences, users)
     found = forecast(given.model, work, loop)
     seconds = 0.0

@@ -5,10 +5,10 @@ Imports no torch, transformers, numpy or polars; each command imports what it ne
 
 from __future__ import annotations
 
-import io
-import os
+import signal
 import sys
 import traceback
+from contextlib import suppress
 from importlib import import_module
 from typing import Annotated, Any, NoReturn
 
@@ -18,7 +18,9 @@ from typer.exceptions import TyperException
 from typer.main import get_command
 
 from idgr import __version__
+from idgr.cli.process import SignalledError, guard_streams, stop_on_signals
 from idgr.errors import DISK_FAULTS, IdgrError, one_line
+from idgr.formats.streams import ReaderGoneError
 
 # Where each command lives, in the order of the data's flow. A module is imported when its command is asked for, since
 # building all of them would take longer than the help of one.
@@ -66,6 +68,8 @@ class _Commands(TyperGroup):
         return command
 
 
+_INTERRUPTED = 128 + signal.SIGINT
+
 app = typer.Typer(
     name="idgr",
     cls=_Commands,
@@ -95,11 +99,16 @@ def _global_options(
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run the command line and exit: 0 done, 1 the data or a model is wrong, 2 the command line is wrong."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # Whatever the locale (C among them): help holds more than ASCII, and paths keep the bytes that they came with.
-        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
-    sys.exit(run(arguments))
+    """Run the command line and exit: 0 done, 1 the data or a model is wrong, 2 the command line is wrong.
+
+    128 and its number for a signal that asked to stop.
+    """
+    guard_streams()
+    stop_on_signals()
+    code = run(arguments)
+    with suppress(ReaderGoneError, IdgrError):  # what a fault left unwritten; Python would tell of it again
+        sys.stdout.flush()
+    sys.exit(code)
 
 
 def run(arguments: list[str] | None = None) -> int:
@@ -109,6 +118,8 @@ def run(arguments: list[str] | None = None) -> int:
         code = app(arguments, prog_name="idgr", standalone_mode=False, obj=told)
         if sys.stdout is not None:
             sys.stdout.flush()
+        if code == _INTERRUPTED:  # Typer makes it of a KeyboardInterrupt, and says nothing
+            return _fail("interrupted; run it again", code)
         return code if isinstance(code, int) else 0
     except TyperException as fault:
         context = getattr(fault, "ctx", None)
@@ -118,27 +129,24 @@ def run(arguments: list[str] | None = None) -> int:
         return _fail(f"{message}; see `{path} --help`", 2, fault, **told) if message else 2
     except IdgrError as fault:
         return _fail(str(fault), fault.exit_code, fault, **told)
-    except (BrokenPipeError, SystemExit) as stop:
-        # Typer makes `sys.exit(1)` of a broken pipe.
-        if isinstance(stop, SystemExit) and not isinstance(stop.__context__, BrokenPipeError):
+    except ReaderGoneError:
+        return 0  # the reader of our data has had enough (`| head`), which is no fault
+    except SystemExit as stop:
+        if not isinstance(stop.__context__, BrokenPipeError):
             raise
-        _give_up_stdout()
-        return 0  # the reader of our output has had enough (`| head`), which is no fault
+        # Typer makes `sys.exit(1)` of every broken pipe; this is none of ours.
+        return _fail("a connection was closed from the other side; run it again", 1, stop.__context__, **told)
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("interrupted", 130)
+        return _fail("interrupted; run it again", _INTERRUPTED)
+    except SignalledError as stop:
+        return _fail(f"stopped by {signal.Signals(stop.number).name}; run it again", 128 + stop.number)
     except Exception as fault:
         if isinstance(fault, OSError) and fault.errno in DISK_FAULTS:
-            _give_up_stdout()
-            what = f"standard output: cannot be written ({fault.strerror}); free its disk, or give -o a file elsewhere"
+            what = f"{fault.filename or 'a file'}: cannot be read or written ({fault.strerror}); look after its disk"
             return _fail(what, 1, fault, **told)
         name = type(fault).__name__
         what = f"{name}: {fault}; this is a fault in idgr: run again with `idgr --debug …` and report it"
         return _fail(what, 1, fault, **told)
-
-
-def _give_up_stdout() -> None:
-    """Python would complain again while closing standard output at exit, so give it somewhere to write."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str, code: int, fault: BaseException | None = None, *, debug: bool = False) -> int:

@@ -209,7 +209,7 @@ def _prep_check(part: DataSet, mutated: DataSet, room: Path, subject: str) -> Ch
     from idgr.corpus.sources.jsonl import read_events
 
     name = "prep gives the same training files"
-    texts = {item.item_id: item.text for _, item in part.items}
+    catalogue = {item.item_id: item for _, item in part.items}
     trained = {row.user_id: len(row.items) for _, row in part.train}
     for place, case in (("prep-1", part), ("prep-2", mutated)):
         sequences = whole_sequences(case)
@@ -219,7 +219,7 @@ def _prep_check(part: DataSet, mutated: DataSet, room: Path, subject: str) -> Ch
         write_jsonl(source, ({"user_id": user, "items": items} for user, items in sequences.items()))
         (room / place).mkdir()
         options = PrepOptions(allow_sorted=True, keep_all_items=True)
-        write_prepared(room / place, prepare(read_events(source), lambda _: texts, options))
+        write_prepared(room / place, prepare(read_events(source), lambda _: catalogue, options))
     return _same_check(name, room / "prep-1", room / "prep-2", ("items.jsonl", "train.jsonl"), subject)
 
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from idgr.errors import UsageError
+from idgr.errors import IdgrError, UsageError, check_utf8
 from idgr.formats.jsonl import STDIN, STDOUT, replace_folder
-from idgr.formats.run_info import RunInfo
+from idgr.formats.run_info import RunInfo, differences, hash_output, read_run
 from idgr.progress import log
 
 if TYPE_CHECKING:
@@ -53,14 +53,20 @@ class MissingText(StrEnum):
 Interactions = Annotated[str, typer.Argument(metavar="EVENTS", help="Who took what when; - is standard input.")]
 Meta = Annotated[str, typer.Option("--meta", help="Metadata of the items; - is standard input.")]
 Output = Annotated[str, typer.Option("-o", "--output", help="The folder to write.")]
-KCore = Annotated[int | None, typer.Option(min=0, help="Events that each user and item keeps at least; 0 is off.")]
+KCore = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Events that each user and item keeps at least; 0 is off (default: 5 for events, off for sequences).",
+    ),
+]
 MinRating = Annotated[float | None, typer.Option(help="Leave out what is rated lower.")]
 From = Annotated[str | None, typer.Option("--from", metavar="DATE", help="Leave out events before this date (UTC).")]
 To = Annotated[str | None, typer.Option("--to", metavar="DATE", help="Leave out events on and after this date (UTC).")]
 RepeatsOption = Annotated[Repeats, typer.Option(help="A user's events on one item: all, or only the first.")]
 TiesOption = Annotated[
     Ties | None,
-    typer.Option(help="Order of equal times (default: the file's; random if it is grouped by item)."),
+    typer.Option(help="Order of equal times (default: the file's; random where that is one of items)."),
 ]
 SplitOption = Annotated[SplitBy, typer.Option(help="Hold out each user's last two items, or what comes after dates.")]
 ValidFrom = Annotated[str | None, typer.Option(metavar="DATE", help="Where training ends (temporal split, UTC).")]
@@ -72,6 +78,7 @@ MissingTextOption = Annotated[
     MissingText, typer.Option(help="Items without text: stop, leave them out, or take their key.")
 ]
 KeepAllItems = Annotated[bool, typer.Option("--keep-all-items", help="Keep items that no event names.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a data set made of other inputs or options.")]
 AllowSorted = Annotated[bool, typer.Option("--allow-sorted", help="Go on where items are in order of their keys.")]
 
 
@@ -97,6 +104,7 @@ def _add_source(name: str, summary: str, example: str) -> None:
         missing_text: MissingTextOption = MissingText.error,
         keep_all_items: KeepAllItems = False,
         allow_sorted: AllowSorted = False,
+        overwrite: Overwrite = False,
     ) -> None:
         options: dict[str, Any] = {
             "k-core": k_core,
@@ -129,11 +137,13 @@ def _add_source(name: str, summary: str, example: str) -> None:
         if names == []:
             raise UsageError("--fields names no key", "give names such as title,brand")
         run = RunInfo(f"prep {name}", options, {"events": interactions, "meta": meta}, seed, outputs=[output])
+        if not overwrite and _is_finished(output, run):
+            return
 
         with _folder(output, run) as write:
             from importlib import import_module
 
-            from idgr.corpus.metadata import texts
+            from idgr.corpus.metadata import describe_items
             from idgr.corpus.preparation import PrepOptions, prepare
 
             source = import_module(f"idgr.corpus.sources.{name}")
@@ -142,8 +152,12 @@ def _add_source(name: str, summary: str, example: str) -> None:
             write(
                 prepare(
                     events,
-                    lambda wanted: texts(
-                        source.read_entries(meta), wanted, names or source.FIELDS, duplicates=source.DUPLICATE_ENTRIES
+                    lambda wanted: describe_items(
+                        source.read_entries(meta),
+                        wanted,
+                        names or source.FIELDS,
+                        duplicates=source.DUPLICATE_ENTRIES,
+                        chosen=names is not None,
                     ),
                     PrepOptions(
                         k_core=k_core,
@@ -159,6 +173,7 @@ def _add_source(name: str, summary: str, example: str) -> None:
                         allow_sorted=allow_sorted,
                         seed=seed,
                     ),
+                    log,
                 )
             )
 
@@ -198,6 +213,7 @@ def demo_command(
         bool, typer.Option("--distracting", help="Begin texts with words that say nothing.")
     ] = False,
     seed: Seed = 0,
+    overwrite: Overwrite = False,
 ) -> None:
     """Make up a shop, its catalogue and its users' histories, and prepare them (leave-one-out, no k-core).
 
@@ -206,10 +222,12 @@ def demo_command(
     _check_output(output)
     options = {"items": n_items, "users": n_users, "distracting": distracting}
     run = RunInfo("prep demo", options, {}, seed, outputs=[output])
+    if not overwrite and _is_finished(output, run):
+        return
 
     from idgr.corpus.demo import DemoOptions, events, metadata
     from idgr.corpus.events import from_rows
-    from idgr.corpus.metadata import Entry, texts
+    from idgr.corpus.metadata import Entry, describe_items
     from idgr.corpus.preparation import PrepOptions, prepare
 
     shop = DemoOptions(n_items=n_items, n_users=n_users, seed=seed, distracting=distracting)
@@ -218,7 +236,7 @@ def demo_command(
         write(
             prepare(
                 from_rows("demo", events(shop)),
-                lambda wanted: texts(entries, wanted),
+                lambda wanted: describe_items(entries, wanted),
                 PrepOptions(k_core=0, keep_all_items=True),
             )
         )
@@ -232,6 +250,7 @@ def fuse_command(
         int | None, typer.Option(min=1, help="Of each set keep so many users, chosen at random, and their items.")
     ] = None,
     seed: Seed = 0,
+    overwrite: Overwrite = False,
 ) -> None:
     """Join prepared data sets into one, with keys such as `beauty/B0042XTB5G`.
 
@@ -240,6 +259,7 @@ def fuse_command(
     _check_output(output)
     if len(folders) < 2:
         raise UsageError("fuse needs two folders or more", "give another one")
+    check_utf8("names in the output", *folders)
     options = {"max-users": max_users}
     run = RunInfo(
         "prep fuse",
@@ -248,6 +268,8 @@ def fuse_command(
         seed,
         outputs=[output],
     )
+    if not overwrite and _is_finished(output, run):
+        return
 
     from idgr.corpus.fusion import fuse
 
@@ -260,8 +282,30 @@ def _check_output(output: str) -> None:
         raise UsageError("prep writes a folder, not standard output", "give the name of a folder to -o")
 
 
+def _is_finished(output: str, run: RunInfo) -> bool:
+    """Whether the data set is there, whole, and made with these options from these inputs; so nothing is to be done.
+
+    Raises:
+        IdgrError: what is there was made otherwise.
+    """
+    record = read_run(output) if Path(output).is_dir() else {}
+    if not record:
+        return False
+    found = [differences(record, run.made_of())]
+    if record.get("command") == run.command and record.get("seed") != run.seed:
+        found.append(f"made with --seed {record.get('seed')}, not {run.seed}")
+    if told := ", ".join(filter(None, found)):
+        todo = "give the same, another folder to -o, or --overwrite to replace it"
+        raise IdgrError(f"is there and was {told}", todo, where=output)
+    if hash_output(output) == record.get("outputs"):
+        log(f"{run.command}: {output} is finished, with these options and inputs; nothing to do")
+        return True
+    log(f"{run.command}: {output} is not as its run.json says, and is made again")
+    return False
+
+
 def _date(option: str, text: str | None) -> int | None:
-    from idgr.corpus.events import parse_date
+    from idgr.corpus.times import parse_date
 
     try:
         return None if text is None else parse_date(text)
@@ -275,7 +319,7 @@ def _folder(output: str, run: RunInfo) -> Iterator[Callable[[Prepared], None]]:
     from idgr.corpus.preparation import write_prepared
 
     stats: dict[str, Any] = {}
-    with replace_folder(output) as folder:
+    with replace_folder(output, run.command, run.inputs.values()) as folder:
 
         def write(prepared: Prepared) -> None:
             write_prepared(folder, prepared)

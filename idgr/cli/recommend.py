@@ -14,7 +14,8 @@ import typer
 from idgr.cli.answers import ask_baseline, ask_item_model, ask_recommender, check_item_model_options
 from idgr.cli.held_out import refuse_held_out
 from idgr.decoding.options import SearchOptions
-from idgr.errors import UsageError
+from idgr.errors import IdgrError, UsageError
+from idgr.formats.claims import check_file
 from idgr.formats.jsonl import STDIN, STDOUT, Lines, dump_line, is_stream, read_jsonl
 from idgr.formats.limits import MOST_INT
 from idgr.formats.rec_folder import item_model_type
@@ -65,9 +66,11 @@ def recommend(
         bool, typer.Option("--keep-history", help="Items of the history may be recommended again.")
     ] = False,
     unknown: Annotated[
-        Literal["error", "drop"],
-        typer.Option("--unknown", help="An item of a history that is not in the catalogue: stop, or leave it out."),
-    ] = "error",
+        Literal["drop", "error"],
+        typer.Option(
+            "--unknown", help="An item of a history that is not in the catalogue: leave it out and count it, or stop."
+        ),
+    ] = "drop",
     allow: Annotated[str | None, typer.Option("--allow", help="Only the items of this file, one key a line.")] = None,
     template: Annotated[
         int, typer.Option("--template", min=0, max=MOST_INT, help="Which of the recommender's templates, from 0.")
@@ -150,6 +153,7 @@ def recommend(
             written.flush()
             if written_prompts is not None and asked.shown is not None:
                 written_prompts.writelines(dump_line(asked.shown(query)) for query in queries)
+        reader.check_some_known(histories)
         if done and asked.expanded is not None:
             run.facts["expansions"] = round(asked.expanded() / done, 1)
     if reader.dropped:
@@ -172,6 +176,7 @@ class _Reader:
         dropped: how many times one was left out.
         changed: of how many histories.
         emptied: how many of those had no other items.
+        kept: how many items were known.
     """
 
     known: Container[str] | None
@@ -180,6 +185,13 @@ class _Reader:
     dropped: int = 0
     changed: int = 0
     emptied: int = 0
+    kept: int = 0
+
+    def check_some_known(self, path: str) -> None:
+        """Raise `IdgrError` where items were left out and none was known: they are those of another catalogue."""
+        if self.dropped and not self.kept:
+            what = f"none of the {self.dropped} items in its histories is in the catalogue"
+            raise IdgrError(what, self.cure, where=path)
 
     def read(self, path: str, part: Shard | None) -> Iterator[Query]:
         """The histories of a file, or a part of them. Raises `IdgrError` at the first line that is wrong."""
@@ -187,6 +199,7 @@ class _Reader:
         if part is not None:
             stream = islice(stream, part.number - 1, None, part.of)
         for query, n_unknown in stream:
+            self.kept += len(query.history)
             if n_unknown:
                 self.dropped += n_unknown
                 self.changed += 1
@@ -229,6 +242,8 @@ def _check_conflicts(
     written = [name for name in (output, prompts, given["trie"]) if name is not None]
     if len(set(written)) < len(written):
         raise UsageError("-o, --prompts and --trie name the same file", "give each its own")
+    for name in written:
+        check_file(name)
     if given["k"] < 1:
         raise UsageError(f"-k {given['k']}", "ask for at least one item")
     if given["beams"] < 1:

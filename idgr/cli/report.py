@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from idgr.errors import IdgrError, UsageError
+from idgr.errors import UsageError, check_utf8
+from idgr.formats.claims import check_folder
 from idgr.formats.jsonl import STDIN, STDOUT, replace_folder
-from idgr.formats.run_info import RunInfo, read_run
+from idgr.formats.run_info import RunInfo
 from idgr.progress import log
 
 PAGE = "report.md"
@@ -36,11 +37,8 @@ def report(
     if output == STDOUT:
         raise UsageError("-o - cannot hold a folder", "give the name of a folder to -o")
     place = Path(output)
-    for run in (*runs, *([data] if data is not None else [])):
-        if Path(run).resolve().is_relative_to(place.resolve()):
-            raise UsageError(f"-o {output} would take the place of {run}", "give another folder to -o")
-    if place.is_dir() and read_run(place).get("command", "report") != "report":
-        raise IdgrError("holds another output of idgr", "give another folder to -o", where=place)
+    check_utf8("names in the output", *runs, data)
+    check_folder(output, "report", [*runs, data])
 
     from idgr.evaluation.report.plots import check_packages, draw
 
@@ -53,7 +51,7 @@ def report(
     given: dict[str, str | None] = {f"runs-{number}": run for number, run in enumerate(runs, 1)}
     info = RunInfo("report", {"no-audit": no_audit}, {**given, "data": data}, outputs=[output])
     found = gather([Path(run) for run in runs], None if data is None else Path(data), audit=not no_audit)
-    with replace_folder(place) as folder:
+    with replace_folder(output, "report", [*runs, data]) as folder:
         plots = draw(found, folder)
         text = page(found, plots, lambda made: command_line(made.record, made.outputs))
         (folder / PAGE).write_text(text, encoding="utf-8")

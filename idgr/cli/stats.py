@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from idgr.errors import UsageError
+from idgr.errors import UsageError, check_utf8
+from idgr.formats.claims import check_file
 from idgr.formats.jsonl import STDIN, STDOUT, write_jsonl
 from idgr.formats.run_info import RunInfo
 
@@ -27,6 +28,8 @@ def stats(
     """
     if STDIN in data:
         raise UsageError("stats reads folders, not standard input", "give the names of folders")
+    check_file(output)
+    check_utf8("names in the output", *data)
     run = RunInfo("stats", {}, {f"data-{place}": folder for place, folder in enumerate(data, 1)}, outputs=[output])
 
     from idgr.corpus.density import data_figures, grouped

@@ -104,7 +104,7 @@ def train_gen(
     from idgr.formats.rec_folder import RecommenderFacts, check_ids_known, read_recommender_facts
     from idgr.formats.records import read_ids, read_items, read_sequences
     from idgr.formats.run_info import RunInfo
-    from idgr.models.backbone import load_backbone, save_backbone
+    from idgr.models.backbone import check_t5, load_backbone, save_backbone
     from idgr.prompts.templates import load_templates
     from idgr.training.id_learning import DEFAULT_LR, IdLearningOptions, check_one_vocabulary, learn_ids
     from idgr.training.recommender import OBJECTIVES, id_tokens
@@ -120,6 +120,8 @@ def train_gen(
     refuse_held_out({name: given[name] for name in inputs})
     run = RunInfo("train-gen", {**shaping, "lr": rate}, {name: given[name] for name in inputs}, seed, outputs=[output])
 
+    for model in (gen, rec):
+        check_t5(model, "train-gen")
     if is_finished(output, run, overwrite=overwrite):
         return
     with open_stage(

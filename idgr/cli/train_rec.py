@@ -60,9 +60,9 @@ def train_rec(
         str | None, typer.Option("--valid", help="valid.jsonl; its HR and NDCG choose the epoch that is kept.")
     ] = None,
     arch: Annotated[
-        Literal["t5", "causal"],
-        typer.Option("--arch", help="T5, or a causal Llama that reads a history once for all its prefixes."),
-    ] = "t5",
+        Literal["t5", "causal"] | None,
+        typer.Option("--arch", help="t5, or causal, a Llama that reads all prefixes at once; as --model is, else t5."),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option("--model", help="Preset (nano, small; nano-causal), model folder, or name of a hub model."),
@@ -161,8 +161,10 @@ def train_rec(
 ) -> None:
     """Train a recommender that reads a history as textual IDs and writes the next item's ID.
 
-    Example: idgr train-rec data/beauty/train.jsonl --ids ids.jsonl --valid data/beauty/valid.jsonl -o rec/
+    Example: idgr train-rec data/beauty/train.jsonl --ids ids.jsonl --valid data/beauty/valid.jsonl --tokenizer gen/
+    -o rec/
     """
+    arch = arch or _arch(model)
     model = model or {"t5": "nano", "causal": "nano-causal"}[arch]
     if arch != "causal" and reorder:
         raise UsageError("--reorder is for --arch causal", "leave it out")
@@ -311,5 +313,15 @@ def train_rec(
         seen = {token for row in inputs.sequences for item in row for token in renderer.id_tokens[item]}
         write_seen_tokens(stage.folder, seen | (read_seen_tokens(model) or set()))
         run.facts |= asdict(facts) | {"ids_fingerprint": ids_fingerprint(inputs.known), "kept": best}
+        run.facts["eos_token_id"] = backbone.model.config.eos_token_id
         run.facts["bf16"] = uses_bf16(precision, stage.device)
         run.write(output, stage.folder)
+
+
+def _arch(model: str | None) -> Literal["t5", "causal"]:
+    """The architecture of what --model names."""
+    if model is None:
+        return "t5"
+    from idgr.models.backbone import arch_of
+
+    return "causal" if arch_of(model) == "causal" else "t5"

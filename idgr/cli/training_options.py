@@ -42,7 +42,11 @@ Ema = Annotated[
 Compile = Annotated[bool, typer.Option("--compile", help="Compile the model with torch.compile.")]
 CheckpointMinutes = Annotated[
     float,
-    typer.Option("--checkpoint-minutes", min=0, help="Time between checkpoints; 0 for only at SIGTERM or SIGUSR1."),
+    typer.Option(
+        "--checkpoint-minutes",
+        min=0,
+        help="Time between checkpoints; 0 for only at Ctrl-C, SIGTERM or SIGUSR1.",
+    ),
 ]
 Track = Annotated[
     Literal["tensorboard", "trackio", "wandb"] | None,

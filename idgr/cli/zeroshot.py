@@ -11,7 +11,7 @@ from idgr.cli.eval import eval_command
 from idgr.cli.gen_ids import gen_ids
 from idgr.cli.held_out import refuse_held_out
 from idgr.cli.recommend import recommend
-from idgr.errors import UsageError
+from idgr.errors import UsageError, check_utf8
 from idgr.formats.jsonl import STDOUT, replace_folder, write_json
 from idgr.formats.limits import MOST_INT
 from idgr.formats.rec_folder import read_seen_tokens
@@ -56,13 +56,18 @@ def zeroshot(
         if (models == choice) != (base is not None):
             raise UsageError(f"{option} belongs to --models {choice}", "give both of them or neither")
     generator, recommender = base_gen or gen, base_rec or rec
+    check_utf8("the name of a model", generator, recommender)
     items, train, test = (str(Path(data) / f"{name}.jsonl") for name in ("items", "train", "test"))
     inputs = {"items": items, "train": train, "test": test, "gen": generator, "rec": recommender}
     shaping = {name: given[name] for name in ("models", "beams", "normalize", "max_text_tokens", "empty_text")}
     refuse_held_out({"items": items, "train": train}, [test])
     run = RunInfo("zeroshot", shaping, {**inputs}, outputs=[output])
 
-    with replace_folder(output) as folder:
+    from idgr.models.backbone import check_t5
+
+    for name in (generator, recommender):
+        check_t5(name, "zeroshot")
+    with replace_folder(output, run.command, [data, *run.inputs.values()]) as folder:
         ids, recs, metrics = (str(folder / name) for name in ("ids.jsonl", "recs.jsonl", "metrics.json"))
         log("zeroshot: 1 of 3, IDs")
         gen_ids(

@@ -11,7 +11,6 @@ from array import array
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
 from itertools import chain
 from operator import itemgetter
 from typing import Any
@@ -20,16 +19,13 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from idgr.corpus.times import Int32s, Int64s, check_units, is_date, is_number, microseconds, parse_time
 from idgr.errors import IdgrError, faulty_line
 from idgr.formats.jsonl import Lines, parse_object
 from idgr.formats.records import key
 
-Int32s = npt.NDArray[np.int32]
-Int64s = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 BLOCK = 256  # lines; their parsed records then still lie in the processor's cache
 
 
@@ -47,6 +43,8 @@ class Events:
         line: [E] the line of the file that the event stands in.
         timed: whether the times are real.
         sequences: whether each user's events came as one sequence, oldest first, rather than as single events.
+        below_rating: how many events were left out since they are rated too low, and how many users and items with all
+            of theirs.
     """
 
     source: str
@@ -58,6 +56,7 @@ class Events:
     line: Int32s
     timed: bool = True
     sequences: bool = False
+    below_rating: tuple[int, int, int] = (0, 0, 0)
 
     def __len__(self) -> int:
         return len(self.user)
@@ -91,6 +90,29 @@ class Codes:
     def keys(self) -> list[str]:
         return list(self._codes)
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._codes
+
+
+class LowRated:
+    """Counts the events that are left out since they are rated too low, and knows their users and items."""
+
+    def __init__(self) -> None:
+        self._events, self._users, self._items = 0, set[str](), set[str]()
+
+    def add(self, user: str, item: str) -> None:
+        self._events += 1
+        self._users.add(user)
+        self._items.add(item)
+
+    def counts(self, users: Codes, items: Codes) -> tuple[int, int, int]:
+        """How many events, and how many users and items that are not among those with other events."""
+        return (
+            self._events,
+            sum(user not in users for user in self._users),
+            sum(item not in items for item in self._items),
+        )
+
 
 def read_events(path: str | os.PathLike[str], layouts: Sequence[Layout], *, min_rating: float | None = None) -> Events:
     """Read one interaction a line.
@@ -119,8 +141,9 @@ def read_blocks(
     if layout is None:
         wanted = " or ".join(f'"{layout.user}" and "{layout.item}"' for layout in layouts)
         raise IdgrError(f"no {wanted}", "give this source's records, one a line", where=path, line=number)
-    parser = _RowParser(path, layout, isinstance(row.get(layout.time), str), min_rating)
     builder = EventBuilder(path)
+    parser = _RowParser(path, layout, is_date(row.get(layout.time)), min_rating)
+    builder.low = parser.low
     for first, block in blocks:
         builder.add(*parser.columns(first, block))
     return builder.events(scale=not parser.dated)
@@ -154,11 +177,12 @@ class EventBuilder:
         self._users, self._items = Codes(), Codes()
         self._user, self._item, self._line = array("i"), array("i"), array("i")
         self._times: list[npt.NDArray[Any]] = []
+        self.low = LowRated()
 
     def add(
         self, users: Sequence[str], items: Sequence[str], times: Sequence[int | float], lines: Sequence[int]
     ) -> None:
-        """Add a block of events, given as columns, with times in one unit through all blocks."""
+        """Add a block of events, given as columns, with times."""
         if not users:
             return
         self._user.extend(map(self._users.of, users))
@@ -167,40 +191,36 @@ class EventBuilder:
         self._times.append(np.array(times))
 
     def events(self, *, scale: bool = True, timed: bool = True, sequences: bool = False) -> Events:
-        """What was added; `scale` where the unit of the times is to be found out (see `microseconds`)."""
-        time = np.concatenate(self._times) if self._times else np.zeros(0, np.int64)
+        """What was added; `scale` where the unit of the times is to be found out (see `idgr.corpus.times`).
+
+        Raises:
+            IdgrError: the unit of a time cannot be told.
+        """
+        line = np.frombuffer(self._line, np.int32) if self._line else np.zeros(0, np.int32)
         return Events(
             source=self._source,
             users=self._users.keys(),
             items=self._items.keys(),
             user=np.frombuffer(self._user, np.int32) if self._user else np.zeros(0, np.int32),
             item=np.frombuffer(self._item, np.int32) if self._item else np.zeros(0, np.int32),
-            time=microseconds(time) if scale else time.astype(np.int64),
-            line=np.frombuffer(self._line, np.int32) if self._line else np.zeros(0, np.int32),
+            time=self._time(line, scale=scale),
+            line=line,
             timed=timed,
             sequences=sequences,
+            below_rating=self.low.counts(self._users, self._items),
         )
 
-
-def microseconds(time: npt.NDArray[Any]) -> Int64s:
-    """Times in a unit that their size tells (seconds, or milli-, micro- or nanoseconds since 1970) in microseconds.
-
-    Seconds reach 1e11 in the year 5138, milliseconds 1e14 in the same, and so on, so dates after 1973 are told apart.
-    """
-    largest = float(np.abs(time).max()) if len(time) else 0.0
-    if largest < 1e11:
-        time = time * 1_000_000
-    elif largest < 1e14:
-        time = time * 1_000
-    elif largest >= 1e17:
-        time = time // 1_000
-    return (np.rint(time) if time.dtype.kind == "f" else time).astype(np.int64)
-
-
-def parse_date(text: str) -> int:
-    """Microseconds since 1970 of an ISO date or date and time; UTC where it names no zone. Raises `ValueError`."""
-    moment = datetime.fromisoformat(text)
-    return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - _EPOCH) // _MICROSECOND
+    def _time(self, line: Int32s, *, scale: bool) -> Int64s:
+        if not self._times:
+            return np.zeros(0, np.int64)
+        time = np.concatenate(self._times)
+        if not scale:
+            return time.astype(np.int64)
+        check_units(time, line, self._source)
+        if all(part.dtype == time.dtype for part in self._times):
+            return microseconds(time)
+        # Whole numbers among fractions keep all their digits.
+        return np.concatenate([microseconds(part) for part in self._times])
 
 
 Columns = tuple[Sequence[str], Sequence[str], Sequence[int | float], Sequence[int]]
@@ -212,6 +232,7 @@ class _RowParser:
     def __init__(self, path: str, layout: Layout, dated: bool, min_rating: float | None) -> None:
         self._path, self._layout, self.dated, self._min_rating = path, layout, dated, min_rating
         self._get = itemgetter(layout.user, layout.item, layout.time)
+        self.low = LowRated()
 
     def columns(self, first: int, block: list[bytes]) -> Columns:
         """Users, items, times and line numbers of a block of lines."""
@@ -220,8 +241,9 @@ class _RowParser:
                 users, items, times = zip(*[self._get(orjson.loads(line)) for line in block], strict=True)
             except (orjson.JSONDecodeError, KeyError, TypeError, IndexError):
                 return self._careful(first, block)
-            whole = set(map(type, users)) == {str} and set(map(type, items)) == {str} and set(map(type, times)) == {int}
-            if whole and all(users) and all(items) and max(map(abs, times)) < 2**62:
+            texts = set(map(type, users)) == {str} and set(map(type, items)) == {str}
+            numbers = set(map(type, times)) <= {int, float} and max(map(abs, times)) < 2**62
+            if texts and numbers and all(users) and all(items):
                 return users, items, times, range(first, first + len(block))
         return self._careful(first, block)
 
@@ -247,6 +269,7 @@ class _RowParser:
         user, item = key(record, self._layout.user), key(record, self._layout.item)
         time = parse_time(record, self._layout.time, dated=self.dated)
         if self._min_rating is not None and parse_number(record, self._layout.rating) < self._min_rating:
+            self.low.add(user, item)
             return None
         return user, item, time
 
@@ -254,23 +277,8 @@ class _RowParser:
 def parse_number(record: dict[str, Any], name: str) -> float:
     """The number under `name`. Raises `ValueError` where it is missing or something else."""
     value = record.get(name)
+    if isinstance(value, str) and is_number(value):
+        return float(value)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return value
-    raise ValueError(f'"{name}" is missing or not a number; mend the record or leave --min-rating out')
-
-
-def parse_time(record: dict[str, Any], name: str, *, dated: bool) -> int | float:
-    """The time under `name`: a number as it stands or, if `dated`, a date as microseconds. Raises `ValueError`."""
-    value = record.get(name)
-    if dated and isinstance(value, str):
-        try:
-            return parse_date(value)
-        except ValueError:
-            raise ValueError(f'"{name}" is not a date; write it like 2019-03-01 12:00:00') from None
-    if not dated and isinstance(value, (int, float)) and not isinstance(value, bool):
-        if abs(value) >= 2**62:
-            raise ValueError(f'"{name}" is out of range; give seconds or milliseconds since 1970')
-        return value
-    if name not in record:
-        raise ValueError(f'no "{name}"; give every event its time')
-    raise ValueError(f'"{name}" is not a {"date" if dated else "number"} as in the first record; use one form of time')
+    raise ValueError(f'"{name}" is missing, NaN or not a number; mend the record or leave --min-rating out')

@@ -9,25 +9,27 @@ from collections.abc import Container
 
 import numpy as np
 
-from idgr.corpus.events import Bools, Events, Int32s, Int64s
+from idgr.corpus.events import Bools, Events
+from idgr.corpus.times import Int32s, Int64s
 
 
-def k_core(user: Int32s, item: Int32s, k: int) -> Bools:
-    """Which events [E] remain when users and items with fewer than k events are left out until none has fewer.
+def k_core(user: Int32s, item: Int32s, k: int) -> tuple[Bools, int]:
+    """Which events [E] remain when users and items with fewer than k events are left out until none has fewer; and in
+    how many rounds.
 
     Events are counted, not distinct partners: a user who took one item five times has five. The result does not depend
     on the order of the passes, each of which costs time linear in the events that remain.
     """
-    alive = np.arange(len(user))
+    alive, rounds = np.arange(len(user)), 0
     while len(alive):
         users, items = user[alive], item[alive]
         enough = (np.bincount(users) >= k)[users] & (np.bincount(items) >= k)[items]
         if enough.all():
             break
-        alive = alive[enough]
+        alive, rounds = alive[enough], rounds + 1
     kept = np.zeros(len(user), dtype=bool)
     kept[alive] = True
-    return kept
+    return kept, rounds
 
 
 def in_window(time: Int64s, begin: int | None, end: int | None) -> Bools:

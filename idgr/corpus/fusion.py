@@ -6,7 +6,7 @@ Knows the files that `prep` writes; not how they were made.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +54,7 @@ def fuse(folders: Sequence[Path], *, max_users: int | None = None, seed: int = 0
             own = _draw(own, max_users, seed)
             had = {key for cut in own.values() for key in cut.items}
             catalogue = [item for item in catalogue if item.item_id in had]
-        items += [Item(f"{name}/{item.item_id}", item.text) for item in catalogue]
+        items += [replace(item, item_id=f"{name}/{item.item_id}") for item in catalogue]
         for user, cut in own.items():
             cut.items = [f"{name}/{item}" for item in cut.items]
             cuts[f"{name}/{user}"] = cut

@@ -10,10 +10,12 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from idgr.corpus.text import plain_text
-from idgr.errors import IdgrError, faulty_line
+from idgr.corpus.text import Values, described, item_fields
+from idgr.errors import IdgrError, UsageError, faulty_line
 from idgr.formats.jsonl import Lines, parse_object
-from idgr.formats.records import key
+from idgr.formats.records import Item, key
+
+_MOST_NAMES = 40  # of those that an error tells
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,33 +50,59 @@ def entry(path: str, line: int, record: dict[str, Any], name: str) -> Entry:
         raise faulty_line(fault, path, line) from None
 
 
-def texts(
+def describe_items(
     entries: Iterable[Entry],
     wanted: Container[str] | None = None,
     fields: Sequence[str] | None = None,
     *,
     duplicates: bool = False,
-) -> dict[str, str]:
-    """The plain text of each item, in the order of the entries; it may be empty.
+    chosen: bool = False,
+) -> dict[str, Item]:
+    """Each item with its plain text, in the order of the entries; the text may be empty.
 
     Args:
         wanted: the keys of the items to take; None takes all.
         fields: see `plain_text`.
-        duplicates: whether an item may have several entries, of which the first counts.
+        duplicates: whether an item may have several entries; of each field the first that is not empty counts, and the
+            item stands where its first entry does.
+        chosen: whether the user named `fields`, so that each must be a key of some entry.
 
     Raises:
         IdgrError: an item has a second entry and `duplicates` is false.
+        UsageError: no entry has one of the chosen fields.
     """
-    found: dict[str, str] = {}
+    found: dict[str, dict[str, Values] | Item] = {}
     seen: set[str] = set()
+    names = dict.fromkeys(fields or [])
+    known: dict[str, None] = {}
     for one in entries:
+        if chosen:
+            known |= dict.fromkeys(map(str, one.record))
         if one.item_id in seen:
-            if duplicates:
-                continue
-            raise IdgrError(
-                f"duplicate item_id {one.item_id!r}", "keep one record of each", where=one.path, line=one.line
-            )
+            if not duplicates:
+                raise IdgrError(
+                    f"duplicate item_id {one.item_id!r}", "keep one record of each", where=one.path, line=one.line
+                )
+            earlier = found.get(one.item_id)
+            if isinstance(earlier, dict):
+                _add(earlier, item_fields(one.record, fields))
+            continue
         seen.add(one.item_id)
         if wanted is None or one.item_id in wanted:
-            found[one.item_id] = plain_text(one.record, fields)
-    return found
+            made = item_fields(one.record, fields)
+            found[one.item_id] = made if duplicates else described(one.item_id, made)
+    unknown = [name for name in names if name not in known] if chosen else []
+    if unknown:
+        some = ", ".join(list(known)[:_MOST_NAMES]) + (", …" if len(known) > _MOST_NAMES else "")
+        raise UsageError(f"--fields {', '.join(unknown)}: no item has a key of that name", f"choose from {some}")
+    for item_id, made_or_item in found.items():
+        if isinstance(made_or_item, dict):
+            found[item_id] = described(item_id, made_or_item)
+    return {item_id: item for item_id, item in found.items() if isinstance(item, Item)}
+
+
+def _add(fields: dict[str, Values], others: dict[str, Values]) -> None:
+    """Take from another entry of the item what the earlier ones lack."""
+    for name, values in others.items():
+        if not fields.get(name):
+            fields[name] = values

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from idgr.corpus.events import Bools, Events, Int32s, Int64s
+from idgr.corpus.events import Bools, Events
+from idgr.corpus.times import Int32s, Int64s
+
+_GROUPED = 0.8  # of the events that could have an event of the same item before them
 
 
 @dataclass(frozen=True)
@@ -40,24 +43,30 @@ class Histories:
 
 
 def is_grouped_by_item(events: Events) -> bool:
-    """Whether all events of an item stand together in the file, as in Amazon's dumps.
+    """Whether the events of an item stand together in the file, as in Amazon's dumps, but for a few.
 
     The order of the lines then tells nothing of the order in time; it is an order of items, the same for every user.
+    Few events of an item stand apart where two such dumps were joined. Neighbours of one user are not counted there:
+    who takes an item again and again does so in an order of time.
     """
     if events.sequences or len(events) <= len(events.items):
         return False
-    runs = 1 + int(np.count_nonzero(events.item[1:] != events.item[:-1]))
-    return runs == len(events.items)
+    neighbours = events.item[1:] == events.item[:-1]
+    if len(events) - int(np.count_nonzero(neighbours)) == len(events.items):
+        return True
+    others = int(np.count_nonzero(neighbours & (events.user[1:] != events.user[:-1])))
+    own = int(np.count_nonzero(neighbours)) - others
+    return others > _GROUPED * (len(events) - own - len(events.items))
 
 
 def drop_repeats(events: Events, repeats: str) -> Events:
     """Leave out what a user took again.
 
     Args:
-        repeats: "keep" leaves out only exact duplicates, which have the user, item and time of an earlier line; "first"
-            leaves out every event of a user on an item but the oldest. Sequences have no exact duplicates to leave out.
+        repeats: "keep" leaves out only exact duplicates, which have the user, item and time of an earlier event;
+            "first" leaves out every event of a user on an item but the oldest. Without times nothing is a duplicate.
     """
-    if repeats == "keep" and events.sequences:
+    if repeats == "keep" and not events.timed:
         return events
     order = np.lexsort((events.time, events.item, events.user))  # stable: of equal times the earlier line is first
     user, item, time = events.user[order], events.item[order], events.time[order]

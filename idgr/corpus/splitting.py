@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from idgr.corpus.events import Int64s
 from idgr.corpus.ordering import Histories
+from idgr.corpus.times import Int64s
 from idgr.formats.records import Query, Sequence
 
 NONE = -1

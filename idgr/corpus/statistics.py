@@ -26,7 +26,7 @@ def describe(split: Split) -> dict[str, Any]:
     """The columns of the paper's Table 3, sequence lengths, and what of the held-out items training has not seen.
 
     `density` is interactions / (users × items); `mean_item_frequency` interactions / items; `unseen` the share of
-    targets that occur nowhere in training.
+    targets that occur nowhere in training; `in_history` the number of targets that stand in their own history.
     """
     h = split.histories
     lengths = np.diff(h.start)
@@ -55,7 +55,16 @@ def _targets(h: Histories, places: npt.NDArray[np.int64], seen: npt.NDArray[np.b
     held_out = places != NONE
     targets = h.item[h.start[:-1][held_out] + places[held_out]]
     unseen = float(1 - seen[targets].mean()) if len(targets) else None
-    return {"users": len(targets), "unseen": unseen}
+    return {"users": len(targets), "unseen": unseen, "in_history": _repeats(h, places)}
+
+
+def _repeats(h: Histories, places: npt.NDArray[np.int64]) -> int:
+    """How many targets the user had before, which a ranking that leaves the history out never hits."""
+    lengths = np.diff(h.start)
+    at = np.where(places != NONE, h.start[:-1] + places, 0)  # users without a target have no place before it
+    before = np.arange(len(h)) < np.repeat(np.where(places != NONE, at, 0), lengths)
+    same = before & (h.item == np.repeat(h.item[at], lengths))
+    return int((np.bincount(h.user[same], minlength=1) > 0).sum())
 
 
 def ascending_share(histories: Histories) -> tuple[float, int]:
@@ -66,7 +75,8 @@ def ascending_share(histories: Histories) -> tuple[float, int]:
     that gives the greater share. Where keys were numbered in order of first appearance (`i0`, `i1`, …) new items ascend
     by construction; an item's first occurrence in the data is then left out.
     """
-    return max((_ascending(histories, rank) for rank in _ranks(histories.items)), key=lambda share_of: share_of[0])
+    ranks = key_ranks(histories.items)
+    return max((_ascending(histories, rank) for rank in ranks), key=lambda share_of: share_of[0])
 
 
 def is_sorted_by_key(share: float, n_users: int) -> bool:
@@ -74,7 +84,7 @@ def is_sorted_by_key(share: float, n_users: int) -> bool:
     return n_users >= MIN_USERS and share > MAX_ASCENDING
 
 
-def _ranks(items: list[str]) -> list[npt.NDArray[np.int64]]:
+def key_ranks(items: list[str]) -> list[npt.NDArray[np.int64]]:
     """[I] the place of each item in each order of keys that makes sense for them."""
     orders = [sorted(range(len(items)), key=items.__getitem__)]
     parts = [re.fullmatch(r"(\D*)(\d+)", item, re.ASCII) for item in items]

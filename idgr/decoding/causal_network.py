@@ -44,7 +44,7 @@ class CausalNetwork:
     @property
     def shape(self) -> tuple[int, int]:
         layers = self.llama.layers
-        return len(layers), layers[0].out.shape[1] // self.n_heads
+        return len(layers), layers[0].out.weight.shape[1] // self.n_heads
 
     def read(self, prompts: list[list[int]]) -> list[tuple[torch.Tensor, torch.Tensor]]:
         llama, B, S = self.llama, len(prompts), max(map(len, prompts))
@@ -64,7 +64,7 @@ class CausalNetwork:
             if layer is llama.layers[-1]:
                 break  # nobody asks what the prompt's own tokens would have said
             mixed = F.scaled_dot_product_attention(turned(query, turn), key, value, is_causal=True)
-            hidden = hidden + F.linear(mixed.transpose(1, 2).reshape(B * S, -1), layer.out)
+            hidden = hidden + F.linear(mixed.transpose(1, 2).reshape(B * S, -1), *layer.out)
             hidden = hidden + feed_forward(llama, layer, hidden)
         return kept
 
@@ -88,6 +88,6 @@ class CausalNetwork:
             keys = torch.cat([prompt_keys, memory.keys[index][:, :, :C]], dim=2)
             values = torch.cat([prompt_values, memory.values[index][:, :, :C]], dim=2)
             mixed = attend(turned(query, turn) * self.scale, keys, values, bias)
-            hidden = hidden + F.linear(step.gather(mixed), layer.out)
+            hidden = hidden + F.linear(step.gather(mixed), *layer.out)
             hidden = hidden + feed_forward(llama, layer, hidden)
         return norm(llama, hidden, llama.norm_D)

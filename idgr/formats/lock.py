@@ -26,18 +26,19 @@ def lock_path(output: Path) -> Path:
 
 
 @contextmanager
-def hold(output: Path) -> Iterator[None]:
+def hold(output: Path, shown: Path | None = None) -> Iterator[None]:
     """Keep `output` to this process until the block ends.
 
     Args:
         output: a file or folder whose parent exists; it need not exist itself.
+        shown: the name of it that the user gave, for messages.
 
     Raises:
         IdgrError: another process, or another block of this one, holds it.
         OSError: the folder beside it cannot be written.
     """
     path = lock_path(output)
-    handle = _lock(path, output)
+    handle = _lock(path, shown or output)
     try:
         os.ftruncate(handle, 0)
         words = " ".join(["idgr", *sys.argv[1:]])

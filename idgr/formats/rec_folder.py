@@ -18,10 +18,11 @@ from idgr.formats.json_file import read_object
 from idgr.formats.jsonl import dump_line, replace_file
 from idgr.formats.limits import MOST_INT
 from idgr.formats.records import ItemId, ids_fingerprint
-from idgr.formats.run_info import RUN_FILE, read_run
+from idgr.formats.run_info import RUN_FILE, read_run, sha256_file
 
 SEEN_TOKENS = "seen_tokens.json"
-CONFIG = "config.json"
+CONFIG, ITEMS = "config.json", "items.json"
+TOKENIZER = "tokenizer.json"
 # The model_type of a folder of `idgr train-sasrec`, and of one of `idgr train-two-tower`.
 SASREC, TWO_TOWER = "sasrec", "two-tower"
 
@@ -54,14 +55,17 @@ class RecommenderFacts:
 def item_model_type(folder: str | os.PathLike[str]) -> str | None:
     """Which model that knows items and no IDs a folder holds, `SASREC` or `TWO_TOWER`, by its `config.json`.
 
-    A folder whose `config.json` is missing or broken holds none; whoever loads the model tells what is wrong.
+    Where its `config.json` is missing or broken, a list of items beside it tells; whoever loads the model says what is
+    wrong.
     """
     try:
         config = orjson.loads((Path(folder) / CONFIG).read_bytes())
     except (OSError, orjson.JSONDecodeError):
-        return None
+        config = None
     found = config.get("model_type") if isinstance(config, dict) else None
-    return found if found in (SASREC, TWO_TOWER) else None
+    if found in (SASREC, TWO_TOWER):
+        return str(found)
+    return SASREC if (Path(folder) / ITEMS).is_file() else None
 
 
 def read_recommender_facts(
@@ -124,7 +128,7 @@ def check_ids_known(
     *,
     or_force: bool = True,
 ) -> None:
-    """Raise `IdgrError` where a recommender was trained on other IDs than these.
+    """Raise `IdgrError` where a recommender was trained on other IDs than these, or reads them by another tokenizer.
 
     Args:
         or_force: whether the command has a --force to insist with.
@@ -136,6 +140,13 @@ def check_ids_known(
             + (", or insist with --force" if or_force else ""),
             where=rec,
         )
+    # Other tokens would spell the same IDs, and mean nothing to the model.
+    outputs = read_run(rec).get("outputs")
+    then = outputs.get(TOKENIZER) if isinstance(outputs, dict) else None
+    path = Path(rec) / TOKENIZER
+    if then is not None and path.is_file() and sha256_file(path) != then:
+        todo = "put that back" + (", or insist with --force" if or_force else "")
+        raise IdgrError(f"its {TOKENIZER} is not the one that it was trained with", todo, where=rec)
 
 
 def write_seen_tokens(folder: str | os.PathLike[str], tokens: Iterable[int]) -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Collection, Container, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from idgr.formats.item_text import parse_fields, read_values
 from idgr.formats.jsonl import read_jsonl
 
 R = TypeVar("R")
@@ -19,20 +20,30 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A line of `items.jsonl`: an item and its plain text."""
+    """A line of `items.jsonl`: an item and its plain text.
+
+    `fields` holds what the text is made of, by name, where the text alone does not tell it: a value with a comma in it
+    reads as two there. None where it does.
+    """
 
     item_id: str
     text: str
+    fields: dict[str, list[str]] | None = field(default=None, hash=False)
 
     @staticmethod
     def parse(row: dict[str, Any]) -> Item:
         text = row.get("text")
         if not isinstance(text, str):
             raise ValueError('no "text" string; make items.jsonl with `idgr prep`')
-        return Item(key(row, "item_id"), text)
+        return Item(key(row, "item_id"), text, parse_fields(row.get("fields")))
 
     def row(self) -> dict[str, Any]:
-        return {"item_id": self.item_id, "text": self.text}
+        row: dict[str, Any] = {"item_id": self.item_id, "text": self.text}
+        return row if self.fields is None else row | {"fields": self.fields}
+
+    def values(self) -> dict[str, list[str]]:
+        """The values of each field by lower-case name: `fields`, or what the text tells, commas parting values."""
+        return read_values(self.text) if self.fields is None else self.fields
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from idgr.formats.item_text import FIELD_NAME
 from idgr.ids.assignment import assign
-from idgr.ids.schemes.fields import FIELD_NAME
 from idgr.ids.spelling import clean_id, fold
 
 WORDS = 4

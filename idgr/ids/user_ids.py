@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import torch
+
 from idgr.ids.generation import GenerationOptions, first_candidates
 from idgr.models.tokenizer import encode
 
@@ -52,7 +54,9 @@ class UserIds:
         missing = list(dict.fromkeys(key for history in histories if (key := tuple(history)) not in self.known))
         if missing:
             texts = ["; ".join(self.texts[item] for item in reversed(key)) for key in missing]
-            found = first_candidates(texts, self.generator, self.options)
+            # Also in training, where all around is in mixed precision, a user's ID is that of serving.
+            with torch.autocast(self.generator.model.device.type, enabled=False):
+                found = first_candidates(texts, self.generator, self.options)
             rows = encode(self.recommender, [row[0] if row else "" for row in found], max_tokens=self.room)
             self.known.update(zip(missing, rows, strict=True))
         return [self.known[tuple(history)] for history in histories]

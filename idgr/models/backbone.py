@@ -12,11 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from idgr.errors import IdgrError, UsageError
-from idgr.models.hub import load_pretrained, quiet_transformers
+from idgr.formats.rec_folder import CONFIG
+from idgr.models.configuration import check_kind, checked_config, model_kind
+from idgr.models.hub import find_folder, quiet_transformers, told_as_unusable
+from idgr.models.special_tokens import settle_special_tokens
 from idgr.models.tokenizer import load_tokenizer, train_tokenizer
+from idgr.models.weight_files import read_headers, read_object, read_tensors
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import LlamaForCausalLM, PreTrainedTokenizerBase, T5ForConditionalGeneration
+
+GENERATION = "generation_config.json"
 
 
 @dataclass(frozen=True)
@@ -109,10 +116,16 @@ def new_backbone(preset: Preset, tokenizer: PreTrainedTokenizerBase, seed: int, 
     embeddings shared by input and output, the decoder then at first favours the tokens that it looks at. Both of
     idgr's tasks, IDs from a text's own words and next IDs from a history's, are half copying, which a small T5 would
     need many times the steps to find.
+
+    Raises:
+        IdgrError: the tokenizer has no token for padding, which a T5's answers begin with.
     """
     import torch
     from transformers import T5Config, T5ForConditionalGeneration
 
+    if tokenizer.pad_token_id is None:
+        todo = "name one in tokenizer_config.json, or take --arch causal, which needs none"
+        raise IdgrError("the tokenizer has no pad_token", todo, where=tokenizer.name_or_path)
     config = T5Config(
         vocab_size=len(tokenizer),
         d_model=preset.d_model,
@@ -171,58 +184,116 @@ def new_causal_backbone(
 
 
 def load_backbone(source: str | os.PathLike[str]) -> Backbone:
-    """A T5 from a model folder or, by its name, from the hub; weights are read as safetensors only.
+    """A T5 from a model folder or, by its name, from the hub; weights are read as safetensors only, into float32.
 
     Raises:
         IdgrError: there is no such folder and the hub has no such model or cannot be reached; the folder holds no
-            safetensors, misses weights, is not a T5, or has a tokenizer that is larger than its embeddings.
+            safetensors, misses weights or has others, is not a T5, says something in its configuration that idgr does
+            not compute, or has a tokenizer that does not belong to it.
     """
-    from transformers import AutoModelForSeq2SeqLM, T5ForConditionalGeneration
-
-    return _load(source, AutoModelForSeq2SeqLM, T5ForConditionalGeneration, "T5")
+    return _load(source, "t5")
 
 
 def load_causal_backbone(source: str | os.PathLike[str]) -> Backbone:
     """A Llama, as `load_backbone` loads a T5.
 
-    Raises:
-        IdgrError: as there; or its layers have biases.
-    """
-    from transformers import AutoModelForCausalLM, LlamaForCausalLM
+    The model's EOS is the tokenizer's, where its configuration lists several. It need not have a token for padding.
 
-    backbone = _load(source, AutoModelForCausalLM, LlamaForCausalLM, "Llama")
-    config = backbone.model.config
-    if config.attention_bias or config.mlp_bias:
-        raise IdgrError("its layers have biases", "give a Llama without", where=source)
+    Raises:
+        IdgrError: as there.
+    """
+    backbone = _load(source, "causal")
+    # Else the row of the token for padding would not learn, which may be that of EOS, and stands before every item.
+    backbone.model.model.embed_tokens.padding_idx = None
     return backbone
 
 
-def _load(source: str | os.PathLike[str], auto: Any, kind: Any, architecture: str) -> Backbone:
+def arch_of(source: str) -> str:
+    """What `--arch` is for a model where it is not given: "causal" for a Llama or a preset of one, else "t5".
+
+    Raises:
+        IdgrError: there is no such model.
+    """
+    if source in CAUSAL_PRESETS:
+        return "causal"
+    if source in PRESETS:
+        return "t5"
+    return model_kind(read_object(find_folder(source, "model") / CONFIG, source)) or "t5"
+
+
+def check_t5(source: str | os.PathLike[str], needed_by: str) -> None:
+    """Raise `IdgrError` where a model is not a T5, before any of it is loaded.
+
+    Args:
+        needed_by: the command, for the message, such as "train-gen".
+    """
     name = os.fspath(source)
-    folder = Path(name)
-    if folder.is_dir() and not any(folder.glob("*.safetensors")) and any(folder.glob("pytorch_model*.bin")):
+    config = read_object(find_folder(name, "model") / CONFIG, name)
+    if model_kind(config) == "causal":
         raise IdgrError(
-            "holds its weights as pickle, which idgr does not read",
-            "convert them: load the model where you trust it and call save_pretrained, which writes model.safetensors",
-            where=name,
+            f"is a Llama, and {needed_by} takes a T5", "give one of `idgr train-rec` of --arch t5", where=name
         )
+    check_kind(config, "t5", name)
+
+
+def _load(source: str | os.PathLike[str], arch: str) -> Backbone:
+    name = os.fspath(source)
+    folder = find_folder(name, "model")
+    config = read_object(folder / CONFIG, name)
+    check_kind(config, arch, name)
+    headers = read_headers(folder, name)
+    checked = checked_config(config, {tensor: header.shape for tensor, header in headers.items()}, arch, name)
     tokenizer = load_tokenizer(name)
-    model, report = load_pretrained(auto.from_pretrained, "model", name, use_safetensors=True, output_loading_info=True)
-    if not isinstance(model, kind):
-        raise IdgrError(f"is a {type(model).__name__}", f"give a model of the {architecture} architecture", where=name)
-    if report["missing_keys"]:
-        raise IdgrError(
-            f"misses the weights of {len(report['missing_keys'])} tensors, such as {min(report['missing_keys'])}",
-            "give a complete model folder",
-            where=name,
-        )
-    if len(tokenizer) > model.config.vocab_size:
-        raise IdgrError(
-            f"its tokenizer has {len(tokenizer)} tokens, its embeddings {model.config.vocab_size}",
-            "give a model folder whose tokenizer belongs to it",
-            where=name,
-        )
+    settle_special_tokens(checked, tokenizer, arch, name)
+    model = _built(checked, read_tensors(headers, name), arch, name)
+    if (folder / GENERATION).is_file():
+        model.generation_config = _generation_config(folder, checked, name)
     return Backbone(model, tokenizer)
+
+
+def _built(config: Any, tensors: dict[str, Tensor], arch: str, name: str) -> Any:
+    """The model of a configuration with these weights, all of them and no others, by transformers' own loader."""
+    import torch
+    from transformers import LlamaForCausalLM, T5ForConditionalGeneration
+
+    kind: Any = T5ForConditionalGeneration if arch == "t5" else LlamaForCausalLM
+    quiet_transformers()
+    with told_as_unusable("model", name):
+        model, report = kind.from_pretrained(
+            None,
+            config=config,
+            state_dict=tensors,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,  # they are told below, all in one line
+            output_loading_info=True,
+        )
+    todo = "give a complete model folder"
+    for found, what in (("missing_keys", "misses"), ("unexpected_keys", "has more than")):
+        if report[found]:
+            n, first = len(report[found]), min(report[found])
+            more = "misses the weights of" if what == "misses" else "its config.json does not know"
+            raise IdgrError(f"{more} {n} tensors, such as {first}", todo, where=name)
+    if report["mismatched_keys"]:
+        tensor, is_, asked = min(report["mismatched_keys"])
+        what = f"its {tensor} is {list(is_)}, where its config.json asks for {list(asked)}"
+        raise IdgrError(what, todo, where=name)
+    if arch == "t5" and not (
+        model.shared.weight is model.encoder.embed_tokens.weight is model.decoder.embed_tokens.weight
+    ):
+        raise IdgrError("reads with other embeddings in its decoder than in its encoder", "give a T5", where=name)
+    return model
+
+
+def _generation_config(folder: Path, config: Any, name: str) -> Any:
+    """How transformers would generate, which idgr passes on; its special tokens are the configuration's."""
+    from transformers import GenerationConfig
+
+    told = read_object(folder / GENERATION, name)
+    with told_as_unusable("generation_config.json", name):
+        found = GenerationConfig.from_dict(told)
+    if found.eos_token_id != config.eos_token_id:
+        found.eos_token_id = config.eos_token_id
+    return found
 
 
 def save_backbone(backbone: Backbone, folder: str | os.PathLike[str]) -> None:

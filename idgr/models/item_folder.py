@@ -6,26 +6,27 @@ Knows how the three hold together; what kind of model it is, and what its weight
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+import torch
+from safetensors.torch import save_file
 
 from idgr.errors import IdgrError
 from idgr.formats.json_file import read_object
 from idgr.formats.jsonl import write_json
-from idgr.formats.rec_folder import CONFIG
+from idgr.formats.rec_folder import CONFIG, ITEMS
+from idgr.models.weight_files import check_files, headers_of, read_tensors
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
     from torch import Tensor, nn
 
     Config = TypeVar("Config", bound=DataclassInstance)
+    Model = TypeVar("Model", bound=nn.Module)
 
-ITEMS = "items.json"
 WEIGHTS = "model.safetensors"
 
 
@@ -56,6 +57,7 @@ def read_config(folder: str | os.PathLike[str], model_type: str, kind: type[Conf
     Raises:
         IdgrError: the folder holds another type of model, or a number is missing or out of range.
     """
+    check_files(Path(folder), os.fspath(folder))
     path = Path(folder) / CONFIG
     found = read_object(path, wanted(model_type))
     if found.get("model_type") != model_type:
@@ -78,7 +80,7 @@ def read_keys(folder: str | os.PathLike[str], model_type: str, n_items: int) -> 
     """
     path = Path(folder) / ITEMS
     keys = read_object(path, wanted(model_type)).get("items")
-    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+    if not isinstance(keys, list) or not all(isinstance(key, str) and key for key in keys):
         raise IdgrError('its "items" is not a list of keys', wanted(model_type), where=path)
     if len(set(keys)) != len(keys) or len(keys) != n_items:
         what = f"lists {len(set(keys))} different items, where {CONFIG} tells of {n_items}"
@@ -87,17 +89,34 @@ def read_keys(folder: str | os.PathLike[str], model_type: str, n_items: int) -> 
 
 
 def read_weights(folder: str | os.PathLike[str], model_type: str) -> dict[str, Tensor]:
-    """The weights of a saved model, by name.
+    """The weights of a saved model, by name, in float32.
 
     Raises:
-        IdgrError: the file cannot be read.
+        IdgrError: the file cannot be read, or holds other numbers than finite floating-point ones.
     """
     path = Path(folder) / WEIGHTS
+    name = os.fspath(folder)
     try:
-        tensors: dict[str, Tensor] = load_file(path)
-    except (OSError, SafetensorError) as fault:
-        raise IdgrError(f"cannot be read ({fault})", wanted(model_type), where=path) from None
-    return tensors
+        headers = headers_of(path, name)
+    except IdgrError as fault:
+        raise IdgrError(f"cannot be read ({fault.what})", wanted(model_type), where=path) from None
+    return read_tensors(headers, name)
+
+
+def without_weights(
+    kind: Callable[[Config], Model], config: Config, folder: str | os.PathLike[str], model_type: str
+) -> Model:
+    """A model on the device `meta`, which takes no memory, whatever its configuration says.
+
+    Raises:
+        IdgrError: there are no tensors of such a shape.
+    """
+    try:
+        with torch.device("meta"):
+            return kind(config)
+    except (RuntimeError, OverflowError, TypeError):  # what PyTorch makes of numbers that a size cannot be
+        what = "asks for tensors that are too large to be"
+        raise IdgrError(what, wanted(model_type), where=Path(folder) / CONFIG) from None
 
 
 def take_weights(

@@ -12,7 +12,7 @@ Legend: B sequences, S tokens, N tokens of all sequences, D width, H heads, E wi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -30,15 +30,22 @@ if TYPE_CHECKING:
 Ints = npt.NDArray[np.int64]
 
 
+class Linear(NamedTuple):
+    """The weight [out, in] of a linear layer, or of several that read the same input, and its bias if it has one."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+
 class Layer(NamedTuple):
     """The weights of a layer, those that read the same input joined."""
 
     norm_D: Tensor
-    query_key_value: Tensor
-    out: Tensor
+    query_key_value: Linear
+    out: Linear
     inner_norm_D: Tensor
-    gate_up: Tensor
-    down: Tensor
+    gate_up: Linear
+    down: Linear
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,7 @@ class Llama:
 
     Attributes:
         frequency_E: [E / 2] the rotary embedding's, in float32; `scaling` multiplies its cosines and sines.
+        activation: of the feed-forward layers.
         n_shared: how many heads of queries share a head of keys and values.
         item_slots: see the module; 0 where places are counted through.
     """
@@ -57,6 +65,7 @@ class Llama:
     norm_D: Tensor
     frequency_E: Tensor
     scaling: float
+    activation: Callable[[Tensor], Tensor]
     n_heads: int
     n_shared: int
     epsilon: float
@@ -76,34 +85,44 @@ def read_weights(model: LlamaForCausalLM, dtype: torch.dtype) -> Llama:
     """The weights of `model` in `dtype`, with low-rank updates that are at work in it."""
     config = model.config
 
-    def weight(*modules: Any) -> Tensor:
-        joined = [whole_weight(module).to(dtype) for module in modules]
-        return joined[0] if len(joined) == 1 else torch.cat(joined)
+    def weight(module: Any) -> Tensor:
+        return whole_weight(module).to(dtype)
+
+    def linear(*modules: Any) -> Linear:
+        biases = [module.bias.detach().to(dtype) for module in modules if module.bias is not None]
+        return Linear(_joined(list(map(weight, modules))), _joined(biases) if biases else None)
 
     layers = [
         Layer(
             weight(layer.input_layernorm),
-            weight(layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj),
-            weight(layer.self_attn.o_proj),
+            linear(layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj),
+            linear(layer.self_attn.o_proj),
             weight(layer.post_attention_layernorm),
-            weight(layer.mlp.gate_proj, layer.mlp.up_proj),
-            weight(layer.mlp.down_proj),
+            linear(layer.mlp.gate_proj, layer.mlp.up_proj),
+            linear(layer.mlp.down_proj),
         )
         for layer in model.model.layers
     ]
+    # Made anew: a model that was brought to another precision has rounded its own.
+    rotary = type(model.model.rotary_emb)(config)
     return Llama(
         embedding_VD=weight(model.model.embed_tokens),
         head_VD=weight(model.lm_head),
         layers=layers,
         norm_D=weight(model.model.norm),
-        frequency_E=model.model.rotary_emb.inv_freq.detach().float(),
-        scaling=model.model.rotary_emb.attention_scaling,
+        frequency_E=rotary.inv_freq.detach().float().to(model.device),
+        scaling=rotary.attention_scaling,
+        activation=model.model.layers[0].mlp.act_fn,
         n_heads=config.num_attention_heads,
         n_shared=config.num_attention_heads // config.num_key_value_heads,
         epsilon=config.rms_norm_eps,
         eos=config.eos_token_id,
         item_slots=item_slots(model),
     )
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def whole_weight(module: Any) -> Tensor:
@@ -119,6 +138,12 @@ def whole_weight(module: Any) -> Tensor:
 def item_slots(model: LlamaForCausalLM) -> int:
     """How many places apart items begin; 0 where places are counted through."""
     return int(getattr(model.config, "item_slots", 0))
+
+
+def filler(model: LlamaForCausalLM) -> int:
+    """A token to fill up rows with, which nothing looks at: that for padding, or any where there is none."""
+    token = model.config.pad_token_id
+    return 0 if token is None else int(token)
 
 
 def fit_item_slots(model: LlamaForCausalLM, ids: Sequence[Sequence[int]], *, new: bool) -> None:
@@ -176,8 +201,8 @@ def turned(heads: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
 
 def split_heads(llama: Llama, layer: Layer, hidden_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values of hidden states, [N, H, E] each, before they are turned."""
-    width = layer.out.shape[1] // llama.n_heads
-    joined = F.linear(norm(llama, hidden_ND, layer.norm_D), layer.query_key_value)
+    width = layer.out.weight.shape[1] // llama.n_heads
+    joined = F.linear(norm(llama, hidden_ND, layer.norm_D), *layer.query_key_value)
     few = llama.n_heads // llama.n_shared
     heads = joined.view(len(hidden_ND), -1, width)
     query, key, value = heads.split([llama.n_heads, few, few], dim=1)  # type: ignore[no-untyped-call]
@@ -188,8 +213,8 @@ def split_heads(llama: Llama, layer: Layer, hidden_ND: Tensor) -> tuple[Tensor, 
 
 def feed_forward(llama: Llama, layer: Layer, hidden: Tensor) -> Tensor:
     """What a feed-forward layer adds to its input, [..., D] each."""
-    gate, up = F.linear(norm(llama, hidden, layer.inner_norm_D), layer.gate_up).chunk(2, dim=-1)
-    return F.linear(F.silu(gate) * up, layer.down)
+    gate, up = F.linear(norm(llama, hidden, layer.inner_norm_D), *layer.gate_up).chunk(2, dim=-1)
+    return F.linear(llama.activation(gate) * up, *layer.down)
 
 
 def norm(llama: Llama, hidden: Tensor, weight_D: Tensor) -> Tensor:

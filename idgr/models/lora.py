@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
+from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,8 @@ from torch.nn.utils import parametrize
 
 from idgr.errors import IdgrError
 from idgr.formats.jsonl import write_json
+from idgr.models.hub import told_as_unusable
+from idgr.models.weight_files import check_files, headers_of, read_object, read_tensors
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
@@ -30,6 +33,14 @@ if TYPE_CHECKING:
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _SCALE = 2
+_WANTED = "give a folder that `idgr train-adapter` wrote"
+# What PEFT can do beside plain updates of all layers; each would need other tensors or another product.
+_OTHER_UPDATES = (
+    *("bias", "use_rslora", "use_dora", "use_qalora", "use_bdlora", "lora_bias", "fan_in_fan_out", "rank_pattern"),
+    *("alpha_pattern", "modules_to_save", "layers_to_transform", "layer_replication", "exclude_modules"),
+    *("trainable_token_indices", "target_parameters", "alora_invocation_tokens", "auto_mapping", "megatron_config"),
+    *("arrow_config", "kasa_config", "velora_config", "monteclora_config", "ensure_weight_tying", "layers_pattern"),
+)
 _PREFIX = "base_model.model."  # what a PeftModel calls the model that it wraps
 
 
@@ -80,7 +91,7 @@ class _Rows(nn.Module):
         self.rows_ND = nn.Parameter(weight_VD.detach()[self.tokens_N].clone())
 
     def forward(self, weight_VD: Tensor) -> Tensor:
-        return weight_VD.index_copy(0, self.tokens_N, self.rows_ND)
+        return weight_VD.index_copy(0, self.tokens_N, self.rows_ND.to(weight_VD.dtype))
 
 
 def merge_lora(model: LlamaForCausalLM) -> None:
@@ -124,23 +135,64 @@ def save_adapter(model: LlamaForCausalLM, folder: str | os.PathLike[str], base: 
 
 
 def load_adapter(model: LlamaForCausalLM, folder: str | os.PathLike[str]) -> None:
-    """Merge the adapter of a PEFT folder into `model`, in memory.
+    """Merge the adapter of a PEFT folder, as `save_adapter` wrote it, into `model`, in memory.
 
     Raises:
-        IdgrError: the folder holds no adapter of such a model as safetensors.
+        IdgrError: the folder holds no adapter of such a model as safetensors; it lacks tensors or has others; its
+            configuration asks for something else than plain updates of the projections.
     """
-    from peft import PeftModel
+    from peft import LoraConfig, PeftModel
 
+    name = os.fspath(folder)
+    check_files(Path(folder), name)
     if not Path(folder, WEIGHTS).is_file():
-        raise IdgrError(f"holds no {WEIGHTS}", "give a folder that `idgr train-adapter` wrote", where=folder)
-    try:
-        with _quiet():
-            PeftModel.from_pretrained(model, os.fspath(folder), torch_device=str(model.device))
-    except Exception as fault:  # peft, safetensors and torch each have their own for a folder that does not fit
-        reason = (str(fault).strip() or type(fault).__name__).splitlines()[0].rstrip(".")
-        todo = "give a folder that `idgr train-adapter` wrote"
-        raise IdgrError(f"holds no usable adapter ({reason})", todo, where=folder) from fault
+        raise IdgrError(f"holds no {WEIGHTS}", _WANTED, where=folder)
+    told = read_object(Path(folder) / CONFIG, name)
+    headers = headers_of(Path(folder) / WEIGHTS, name, "adapter")
+    rank = _checked_rank(told, name)
+    _check_updates(model, {tensor: header.shape for tensor, header in headers.items()}, rank, name)
+    read_tensors(headers, name, "adapter")  # which sees to it that they are finite
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=told["lora_alpha"],
+        target_modules=list(PROJECTIONS),
+        task_type="CAUSAL_LM",
+        inference_mode=True,
+    )
+    with told_as_unusable("adapter", name), _quiet():
+        PeftModel.from_pretrained(model, name, config=config, torch_device=str(model.device))
     merge_lora(model)
+
+
+def _checked_rank(told: dict[str, Any], name: str) -> int:
+    """The rank of an adapter's configuration, which must be that of a plain low-rank update as idgr writes it."""
+    rank, alpha, modules = told.get("r"), told.get("lora_alpha"), told.get("target_modules")
+    if told.get("peft_type") != "LORA" or not isinstance(modules, list) or set(modules) != set(PROJECTIONS):
+        what = f"its {CONFIG} is not one of low-rank updates of a Llama's projections"
+        raise IdgrError(what, _WANTED, where=name)
+    if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
+        raise IdgrError(f"its r in {CONFIG} is {rank!r}", _WANTED, where=name)
+    if not isinstance(alpha, (int, float)) or isinstance(alpha, bool) or not isfinite(alpha):
+        raise IdgrError(f"its lora_alpha in {CONFIG} is {alpha!r}", _WANTED, where=name)
+    for key in _OTHER_UPDATES:
+        if told.get(key) not in (None, False, "none", [], {}):
+            raise IdgrError(f"its {CONFIG} has a {key}, which idgr does not compute", _WANTED, where=name)
+    return rank
+
+
+def _check_updates(model: LlamaForCausalLM, found: Mapping[str, tuple[int, ...]], rank: int, name: str) -> None:
+    """Raise `IdgrError` unless there is exactly one pair of matrices for each projection, of the right shapes."""
+    wanted: dict[str, tuple[int, ...]] = {}
+    for place, module in model.named_modules():
+        if place.rpartition(".")[2] in PROJECTIONS:
+            out, inner = module.weight.shape
+            wanted[f"{_PREFIX}{place}.lora_A.weight"] = (rank, inner)
+            wanted[f"{_PREFIX}{place}.lora_B.weight"] = (out, rank)
+    for tensor in sorted(wanted.keys() | found.keys()):
+        if found.get(tensor) != wanted.get(tensor):
+            is_, asked = (list(shape) if shape else "none" for shape in (found.get(tensor), wanted.get(tensor)))
+            reason = f"its {tensor} is {is_}, where {CONFIG} and the model ask for {asked}"
+            raise IdgrError(f"holds no usable adapter ({reason})", _WANTED, where=name)
 
 
 @contextmanager

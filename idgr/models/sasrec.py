@@ -27,6 +27,7 @@ from idgr.models.item_folder import (
     save_item_model,
     take_weights,
     wanted,
+    without_weights,
 )
 
 _INNER = 4  # the width between the two layers of a feed-forward part, in widths
@@ -168,7 +169,6 @@ def load_sasrec(folder: str | os.PathLike[str]) -> tuple[Sasrec, list[str]]:
     if f"layers.{config.layers - 1}.norm1.weight" not in tensors:
         what = f"has not the {config.layers} layers of {CONFIG}"
         raise IdgrError(what, wanted(SASREC), where=Path(folder) / WEIGHTS)
-    with torch.device("meta"):
-        model = Sasrec(config)
+    model = without_weights(Sasrec, config, folder, SASREC)
     take_weights(model, tensors, folder, SASREC)
     return model.float().eval(), keys

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from idgr.errors import IdgrError
-from idgr.models.hub import load_pretrained
+from idgr.models.hub import find_folder, load_pretrained, told_as_unusable
+from idgr.models.weight_files import read_object
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -24,6 +25,14 @@ _BYTES = 256
 _LETTERS_A_TOKEN = 64  # four times the longest piece of a SentencePiece vocabulary
 _MAX_TRAINING_TEXTS = 500_000
 _TRAINING_LETTERS = 1 << 14  # of each text; generators read far less, and SentencePiece is slow on one long word
+# What transformers notes of where and how a tokenizer was loaded.
+_OF_THE_MACHINE = frozenset(
+    (
+        *("is_local", "local_files_only", "name_or_path", "cache_dir", "token", "use_auth_token", "trust_remote_code"),
+        *("revision", "subfolder", "proxies", "force_download", "resume_download", "user_agent", "_commit_hash"),
+        *("_from_auto", "auto_map"),
+    )
+)
 _LETTERS = re.compile(r"[^\W\d_]+")
 
 
@@ -89,26 +98,45 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token=PAD, eos_token=EOS, unk_token=UNK)
 
 
-def load_tokenizer(source: str, *, need_pad: bool = True) -> PreTrainedTokenizerBase:
+def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a model folder, of a folder with T5's `spiece.model`, or of a model on the hub.
 
-    Args:
-        need_pad: whether it must have a token to fill up rows with, which many of causal models have not.
-
     Raises:
-        IdgrError: there is none, it lacks a token that it must have, or the hub cannot be reached.
+        IdgrError: there is none, it has no EOS, or the hub cannot be reached.
     """
     from transformers import AutoTokenizer, T5Tokenizer
 
+    folder = find_folder(source, "tokenizer")
+    _check_tokenizer_files(folder, source)
     # T5's SentencePiece model alone, as it is often passed on, does not tell what it belongs to.
-    bare = Path(source, "spiece.model").is_file() and not Path(source, "config.json").is_file()
+    bare = (folder / "spiece.model").is_file() and not (folder / "config.json").is_file()
     kind = T5Tokenizer if bare else AutoTokenizer
     tokenizer: PreTrainedTokenizerBase = load_pretrained(kind.from_pretrained, "tokenizer", source)
-    needed = ("eos_token_id", "pad_token_id") if need_pad else ("eos_token_id",)
-    missing = [name for name in needed if getattr(tokenizer, name) is None]
-    if missing:
-        raise IdgrError(f"the tokenizer has no {missing[0]}", "give a tokenizer of the T5 family", where=source)
+    for key in [key for key in tokenizer.init_kwargs if key in _OF_THE_MACHINE or key.endswith("_file")]:
+        del tokenizer.init_kwargs[key]  # else they would be saved, and tell of this machine
+    if tokenizer.eos_token_id is None:
+        raise IdgrError("the tokenizer has no eos_token", "name one in tokenizer_config.json", where=source)
     return tokenizer
+
+
+def _check_tokenizer_files(folder: Path, name: str) -> None:
+    """Raise `IdgrError` where a tokenizer's settings name a file outside its folder, or no settings can be read."""
+    path = folder / "tokenizer_config.json"
+    if not path.exists():
+        return
+    told = read_object(path, name)
+    named = [(key, value) for key, value in told.items() if key.endswith("_file")]
+    several = told.get("fast_tokenizer_files")
+    named += [("fast_tokenizer_files", value) for value in (several if isinstance(several, list) else [])]
+    settings = told.get("sp_model_kwargs")
+    named += list(settings.items()) if isinstance(settings, dict) else []
+    for key, value in named:
+        # What old libraries noted of other machines' files is of no effect; a file that is there might be read.
+        if not isinstance(value, str) or Path(value).name == value:
+            continue
+        if any(place.exists() for place in (folder / value, Path(value))):
+            todo = f"put the file into the folder and take {key} out"
+            raise IdgrError(f"its {path.name} names {value!r}, which is no file of the folder", todo, where=name)
 
 
 def encode(
@@ -124,9 +152,10 @@ def encode(
         return []
     if max_tokens is not None:
         texts = [text[: max_tokens * _LETTERS_A_TOKEN] for text in texts]
-    rows: list[list[int]] = tokenizer(
-        list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False
-    )["input_ids"]
+    with told_as_unusable("tokenizer", tokenizer.name_or_path):
+        rows: list[list[int]] = tokenizer(
+            list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False
+        )["input_ids"]
     # Hugging Face's unigram model finds `</s>` and its like in plain text, which SentencePiece never does.
     special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
     rows = [row if special.isdisjoint(row) else [token for token in row if token not in special] for row in rows]
@@ -135,7 +164,8 @@ def encode(
 
 def decode(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Sequence[int]]) -> list[str]:
     """The text of each row of token ids, without special tokens."""
-    texts: list[str] = tokenizer.batch_decode(
-        [list(row) for row in rows], skip_special_tokens=True, clean_up_tokenization_spaces=False
-    )
+    with told_as_unusable("tokenizer", tokenizer.name_or_path):
+        texts: list[str] = tokenizer.batch_decode(
+            [list(row) for row in rows], skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
     return texts

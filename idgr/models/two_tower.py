@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from idgr.formats.rec_folder import TWO_TOWER
-from idgr.models.item_folder import read_config, read_keys, read_weights, save_item_model, take_weights
+from idgr.models.item_folder import read_config, read_keys, read_weights, save_item_model, take_weights, without_weights
 
 _SPREAD = 0.1  # of the item vectors at the start
 # Where the whole catalogue is scored, so many pairs of a history's place and a candidate at a time.
@@ -143,7 +143,6 @@ def load_two_tower(folder: str | os.PathLike[str]) -> tuple[TwoTower, list[str]]
     """
     config = read_config(folder, TWO_TOWER, TwoTowerConfig)
     keys = read_keys(folder, TWO_TOWER, config.n_items)
-    with torch.device("meta"):
-        model = TwoTower(config)
+    model = without_weights(TwoTower, config, folder, TWO_TOWER)
     take_weights(model, read_weights(folder, TWO_TOWER), folder, TWO_TOWER)
     return model.float().eval(), keys

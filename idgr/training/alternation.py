@@ -13,14 +13,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from idgr.decoding.trie import build_trie
-from idgr.errors import IdgrError, UsageError
+from idgr.errors import UsageError
 from idgr.evaluation.trained_prompts import renderer_of, user_ids_of
-from idgr.formats.json_file import read_object
 from idgr.formats.jsonl import replace_file, replace_folder, write_json, write_jsonl
 from idgr.formats.lock import hold
 from idgr.formats.rec_folder import RecommenderFacts, read_recommender_facts
 from idgr.formats.records import read_ids, read_queries
+from idgr.formats.replacing import is_leftover, remove
 from idgr.formats.run_info import RUN_FILE, RunInfo, hash_input, hash_output, read_run
 from idgr.ids.diff import changed_share
 from idgr.models.backbone import PRESETS, load_backbone, save_backbone
@@ -28,11 +30,13 @@ from idgr.progress import log
 from idgr.training.checkpoint import checkpoint_folder, read_origin
 from idgr.training.device import pick_device
 from idgr.training.recommender import RecommenderOptions, draw_users, id_tokens, validation
+from idgr.training.run_folder import check_model
 
 MODES = ("alternate", "rec-only", "id-only")
 ORDERS = ("gen-first", "rec-first")
 
 METRICS = "metrics.json"
+_SCORED = "scored"  # in a line of a round's metrics.json: of which models and files it tells
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,8 @@ class Alternation:
         data: a prepared folder with items.jsonl, train.jsonl and valid.jsonl.
         gen: the ID generator to begin from, a folder or hub name.
         rec: the recommender to begin from: a preset, a folder or a hub name.
-        rounds: how often each of the two is trained.
+        rounds: how many. A round trains the generator, makes the IDs anew, and trains the recommender on them; where
+            the recommender comes first (see `order`), round 1 trains it alone, on the first generator's IDs.
         mode: both in turns, or one of them alone (the paper's Table 5).
         order: whether the first round trains the generator before the recommender; None for what suits `rec`: through
             a recommender with random weights a generator would learn noise, so with a preset it comes second.
@@ -86,6 +91,12 @@ class Alternation:
             raise UsageError(
                 f"--order gen-first with --rec {self.rec}, through whose random weights nothing is learnt",
                 "take --order rec-first, or give a trained recommender to --rec",
+            )
+
+        if self.mode == "id-only" and self.rounds == 1 and not self.gen_first:
+            raise UsageError(
+                "--rounds 1 trains no generator where the recommender comes first, as round 1 trains it alone",
+                "give --rounds 2 or more, or a trained recommender to --rec",
             )
 
     @property
@@ -164,10 +175,20 @@ def plan(run: Path, what: Alternation) -> list[Phase]:
     return phases
 
 
+def rounds_in_words(phases: Iterable[Phase]) -> dict[int, str]:
+    """By its number, what a round does, such as "train-gen, gen-ids, train-rec"; round 0 makes the first IDs."""
+    commands: dict[int, list[str]] = {}
+    for phase in phases:
+        if phase.command not in ("keep", "validate"):
+            commands.setdefault(phase.round, []).append(phase.command)
+    return {number: ", ".join(names) for number, names in commands.items()}
+
+
 def is_done(phase: Phase) -> bool:
     """Whether the phase's output is there, whole, and made from the inputs as they are now."""
     if phase.command == "validate":
-        return phase.arguments["phase"] in read_metrics(phase.output)
+        line = _read_scores(phase.output).get(phase.arguments["phase"], {})
+        return bool(line.get(_SCORED) == _scored(phase))
     record = read_run(phase.output)
     if not record:
         return False
@@ -177,8 +198,13 @@ def is_done(phase: Phase) -> bool:
 
 
 def clear(phase: Phase) -> None:
-    """Take away what would keep a phase from being done: an output made otherwise, checkpoints of other inputs."""
+    """Take away what would keep a phase from being done: an output made otherwise, checkpoints of other inputs.
+
+    Raises:
+        IdgrError: the output holds what its record does not list.
+    """
     if phase.output.is_dir():
+        check_model(phase.output)
         shutil.rmtree(phase.output)
     checkpoints = checkpoint_folder(phase.output)
     origin = read_origin(checkpoints)
@@ -213,7 +239,7 @@ def keep(source: str, output: Path) -> None:
 
 
 def score_phase(
-    phase: Phase, valid: Path, options: RecommenderOptions, untrained: RecommenderFacts, device: str, seed: int
+    phase: Phase, valid: Path, options: RecommenderOptions, untrained: RecommenderFacts, device: str
 ) -> dict[str, Any]:
     """A line of `metrics.jsonl`: what a phase's training ended with, and what recommender and IDs are worth after it.
 
@@ -221,14 +247,13 @@ def score_phase(
         valid: valid.jsonl; the test set is not looked at.
         options: how many users are scored and with how many beams.
         untrained: how a recommender is asked that cannot tell how it was trained.
-        seed: draws the users; the same ones for all phases of a run.
     """
     rec, ids_file = phase.arguments["rec"], phase.arguments["ids"]
     facts = read_recommender_facts(rec, untrained)
     known = read_ids(ids_file)
     number = {record.item_id: i for i, record in enumerate(known)}
     queries = list(read_queries(valid, number, need_target=True))
-    users = [queries[place] for place in draw_users(len(queries), options.valid_users, seed)]
+    users = [queries[place] for place in draw_users(len(queries), options.valid_users)]
     backbone = load_backbone(rec)
     backbone.model.to(pick_device(device)).eval()
     rows = id_tokens(backbone.tokenizer, [record.id for record in known])
@@ -273,9 +298,9 @@ def run_phases(
         perform: runs a command of idgr.
         score: gives the figures of a `validate` phase.
     """
-    for leftover in [*run.glob(".*.tmp"), *run.glob(".*.old"), *run.glob("*/.*.tmp"), *run.glob("*/.*.old")]:
-        # A run that was cut off left it; nothing of it was finished.
-        shutil.rmtree(leftover) if leftover.is_dir() and not leftover.is_symlink() else leftover.unlink()
+    for path in [*run.glob(".*"), *run.glob("*/.*")]:
+        if is_leftover(path):  # a run that was cut off left it; nothing of it was finished
+            remove(path)
     for leftover in [*run.glob(".*.lock"), *run.glob("*/.*.lock")]:
         with hold(leftover.with_name(leftover.name.removeprefix(".").removesuffix(".lock"))):
             pass  # taken and given up, it is gone; one that another process holds stops us
@@ -284,9 +309,8 @@ def run_phases(
         if is_done(phase):
             log(f"alternate: round {phase.round}, {phase.command} {phase.output.name}: done before")
         elif phase.command == "validate":
-            found = read_metrics(phase.output)
-            line = score(phase)
-            write_json(phase.output, {**found, phase.arguments["phase"]: line})
+            line = score(phase) | {_SCORED: _scored(phase)}
+            write_json(phase.output, {**_read_scores(phase.output), phase.arguments["phase"]: line})
         else:
             log(f"alternate: round {phase.round}, {phase.command} {phase.output.name}")
             clear(phase)
@@ -304,20 +328,32 @@ def run_phases(
 
 
 def read_metrics(path: Path) -> dict[str, Any]:
-    """A round's metrics.json: the line of each of its phases scored so far, by the phase's name.
+    """The line of `metrics.jsonl` for each phase scored so far, by its name, from a round's metrics.json."""
+    return {
+        name: {key: value for key, value in line.items() if key != _SCORED} for name, line in _read_scores(path).items()
+    }
 
-    Raises:
-        IdgrError: it holds something else.
-    """
-    if not path.is_file():
+
+def _read_scores(path: Path) -> dict[str, dict[str, Any]]:
+    """A round's metrics.json. What it does not hold, or not as idgr writes it, is scored again."""
+    try:
+        record = orjson.loads(path.read_bytes())
+    except (FileNotFoundError, orjson.JSONDecodeError):
         return {}
-    todo = "remove it, and the round is scored again"
-    record = read_object(path, todo)
-    for phase, line in record.items():
-        value = line.get("ndcg@10") if isinstance(line, dict) else None
-        if phase not in ("gen", "rec") or type(value) is not float or not 0 <= value <= 1:
-            raise IdgrError(f"tells no NDCG@10 from 0 to 1 of the phase {phase!r}", todo, where=path)
-    return record
+    if not isinstance(record, dict):
+        return {}
+    return {name: line for name, line in record.items() if _is_line(line)}
+
+
+def _is_line(found: Any) -> bool:
+    score = found.get("ndcg@10") if isinstance(found, dict) else None
+    return isinstance(score, float) and 0 <= score <= 1
+
+
+def _scored(phase: Phase) -> dict[str, Any]:
+    """The hashes of what a `validate` phase scores, as they are now."""
+    names = ("rec", "ids", "gen", "items", "before", "trained")
+    return {name: hash_input(phase.arguments[name])["sha256"] for name in names}
 
 
 def _same(source: str, output: Path) -> bool:

@@ -34,7 +34,7 @@ MANIFEST = "checkpoint.json"
 STATE = "state.json"
 _KEPT = 2
 _REFUSED = "the one before is taken, or the training begins anew"
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 Tensors = Mapping[str, Tensor]
 
@@ -217,7 +217,7 @@ class Keeper:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Note SIGTERM and SIGUSR1 in `asked` inside the block, in place of ending at once."""
+        """Note `SIGNALS` in `asked` inside the block, in place of ending at once; a second Ctrl-C does end at once."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -240,6 +240,8 @@ class Keeper:
             self._may_interrupt = False
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.asked == number == signal.SIGINT:
+            raise KeyboardInterrupt
         self.asked = number
         if self._may_interrupt:
             self._may_interrupt = False

@@ -7,6 +7,7 @@ weights and take the same steps; only the first writes. Knows tensors and lists,
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -63,8 +64,34 @@ class Team:
 
 
 def n_processes() -> int:
-    """How many processes the launcher has started for this command; 1 without one."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    """How many processes the launcher has started for this command; 1 without one.
+
+    Raises:
+        UsageError: the launcher's variables are incomplete, or no numbers.
+    """
+    n = _number("WORLD_SIZE", 1)
+    if n == 1:
+        return 1
+    missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
+    if missing:
+        raise UsageError(
+            f"WORLD_SIZE={n} is in the environment, but {', '.join(missing)} not",
+            "start several processes with torchrun or accelerate launch, or unset WORLD_SIZE",
+        )
+    if not 0 <= _number("RANK", 0) < n:
+        raise UsageError(f"RANK={os.environ['RANK']} with WORLD_SIZE={n}", "give each process a number from 0")
+    return n
+
+
+def _number(name: str, default: int) -> int:
+    """A launcher's variable, a number of at most seven digits."""
+    value = os.environ.get(name, "").strip()
+    if not value:
+        return default
+    if not re.fullmatch("[0-9]{1,7}", value) or (name == "WORLD_SIZE" and int(value) < 1):
+        what = f"{name}={value[:40]} in the environment is no number of processes"
+        raise UsageError(what, f"unset {name}, or start idgr with torchrun or accelerate launch")
+    return int(value)
 
 
 def join(device: str) -> tuple[Team, torch.device]:

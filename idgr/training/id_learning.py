@@ -160,7 +160,7 @@ def learn_ids(
         costs,
         loss_of,
         sizes=np.diff(begins),
-        figures={"divergence": lambda: figure(soft.divergence)} if options.anchor else {},
+        figures={"divergence": soft.told} if options.anchor else {},
         names=lambda batch: called(of_stretches(batch)),
     )
     try:
@@ -193,7 +193,8 @@ class SoftPrompts:
     """Turns rendered prompts into what the recommender reads, with the generator's soft IDs in them.
 
     Attributes:
-        divergence: of the last batch from the starting generator, where there is an anchor; else 0.
+        divergence: of the last batch from the starting generator, where there is an anchor; else 0. The mean over its
+            `n_positions`.
     """
 
     def __init__(
@@ -212,10 +213,16 @@ class SoftPrompts:
         self.embedding_VD = recommender.get_input_embeddings().weight.detach()
         self.options = options
         self.divergence = torch.zeros((), device=recommender.device)
+        self.n_positions = 0
+
+    def told(self) -> Tensor:
+        """The divergence for `Work.figures`, by the number of positions."""
+        return figure(self.divergence * self.n_positions, self.n_positions)
 
     def embed(self, prompts: Sequence[Prompt], tokens_BS: Tensor) -> Tensor:
         """[B, S, D]; each distinct item of the prompts passes through the generator once."""
         splice = plan_splice(prompts, tokens_BS.shape[1])
+        self.n_positions = sum(splice.rows)
         if not splice.items:
             return prompt_embeddings(tokens_BS, self.embedding_VD)
         texts = [self.texts[item] for item in splice.items]

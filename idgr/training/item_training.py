@@ -69,7 +69,7 @@ def train_item_model(
     Returns:
         The record of the epoch whose weights were kept.
     """
-    users = [valid[user] for user in draw_users(len(valid), valid_users, loop.seed)]
+    users = [valid[user] for user in draw_users(len(valid), valid_users)]
     team = host.team if host else None
     work = work_of(model, sequences, users, patience=patience, names=names, team=team)
     return run_epochs(model, work, loop, host, on_epoch)

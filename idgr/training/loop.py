@@ -47,7 +47,7 @@ def run_epochs(
 
     Raises:
         IdgrError: there are no instances, or the loss is not a number any more.
-        StoppedError: SIGTERM or SIGUSR1 came; a checkpoint was written.
+        StoppedError: SIGTERM, SIGUSR1 or SIGINT (Ctrl-C) came; a checkpoint was written.
     """
     if not len(work.lengths):
         raise IdgrError("no training instances", "give longer sequences or more of them")
@@ -118,6 +118,8 @@ def _train_epoch(training: Training) -> None:
     state, options, keeper, team = training.state, training.options, training.host.keeper, training.host.team
     device = training.model.device
     batches = epoch_batches(training.work.lengths, state.epoch, options)
+    sizes = training.work.sizes
+    state.instances = sum(len(batch) if sizes is None else int(sizes[batch].sum()) for batch in batches)
     groups = [batches[i : i + options.accumulate] for i in range(0, len(batches), options.accumulate)]
     empty = [0.0] * (1 + 2 * len(training.work.figures))
     sums = torch.tensor(state.sums or empty, dtype=torch.float64, device=device)
@@ -164,8 +166,7 @@ def _save_in_passing(training: Training, keeper: Keeper) -> None:
 def _close_epoch(training: Training, on_epoch: Callable[[dict[str, Any]], object] | None) -> None:
     """Measure, tell the record, and keep the weights if they are the best."""
     state, work, options, keeper = training.state, training.work, training.options, training.host.keeper
-    batches = epoch_batches(work.lengths, state.epoch, options)
-    n = sum(len(batch) if work.sizes is None else int(work.sizes[batch].sum()) for batch in batches)
+    n = state.instances
     loss, *figures = state.sums
     record: dict[str, Any] = {
         "epoch": state.epoch + 1,

@@ -184,7 +184,7 @@ def recommender_work(
     """What the loop needs to train a recommender; the arguments are those of `train_recommender`."""
     model = backbone.model
     trie = build_trie(renderer.id_tokens, backbone.tokenizer.eos_token_id)
-    users = draw_users(len(valid), options.valid_users, seed)
+    users = draw_users(len(valid), options.valid_users)
     measure = validation(model, renderer, trie, [valid[user] for user in users], options, team) if valid else None
     best_by = "ndcg@10" if valid else None
     if isinstance(renderer, HistoryRenderer):
@@ -281,11 +281,14 @@ def prompt_costs(instances: Instances, renderer: PromptRenderer) -> Ints:
     return costs
 
 
-def draw_users(n: int, size: int, seed: int) -> list[int]:
-    """`size` of n users, drawn from the seed, in ascending order; all of them where `size` is 0 or too large."""
+def draw_users(n: int, size: int) -> list[int]:
+    """`size` of n users, drawn at random, in ascending order; all of them where `size` is 0 or too large.
+
+    The draw is the same for every seed of a training, so that figures on validation can be compared.
+    """
     if not size or size >= n:
         return list(range(n))
-    return sorted(np.random.default_rng([seed, n]).choice(n, size=size, replace=False).tolist())
+    return sorted(np.random.default_rng([0, n]).choice(n, size=size, replace=False).tolist())
 
 
 def validation(

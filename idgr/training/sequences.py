@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from idgr.decoding.trie import Trie
-from idgr.models.llama import item_slots, places
+from idgr.models.llama import filler, item_slots, places
 from idgr.prompts.draws import draws
 from idgr.training.objectives import (
     IGNORED,
@@ -145,7 +145,7 @@ def window_loss(
         item, column = np.nonzero(labels_IL[items_N] != IGNORED)
         row, along = window_N[item], offset_N[item] + column
         width += contrast is not None
-        tokens_WS = np.full((len(batch), width), model.config.pad_token_id, dtype=np.int64)
+        tokens_WS = np.full((len(batch), width), filler(model), dtype=np.int64)
         tokens_WS[row, along] = blocks_IL[items_N[item], column]
         last_W = window_first + end - begin - 1
         end_W = (offset_N + length_N)[last_W]

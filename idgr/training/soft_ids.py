@@ -105,7 +105,9 @@ def prompt_embeddings(
     if splice is None or soft_ND is None:
         return hard_BSD
     place_P, source_P = splice.place.to(tokens_BS.device), splice.source.to(tokens_BS.device)
-    return hard_BSD.flatten(0, 1).index_copy(0, place_P, soft_ND[source_P]).view_as(hard_BSD)
+    # Soft IDs may be a bf16 product, and CUDA's autocast does not promote what index_copy is given.
+    soft_PD = soft_ND[source_P].to(hard_BSD.dtype)
+    return hard_BSD.flatten(0, 1).index_copy(0, place_P, soft_PD).view_as(hard_BSD)
 
 
 def anchor_divergence(logits_NV: Tensor, start_logits_NV: Tensor, n_tokens: int) -> Tensor:

@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from idgr.errors import IdgrError
+from idgr.errors import IdgrError, check_utf8
+from idgr.formats.claims import check_folder, final_place
 from idgr.formats.jsonl import STDIN, dump_line, is_stream, replace_folder
 from idgr.formats.run_info import RunInfo, differences, hash_output, read_run
 from idgr.progress import is_first_process, log
@@ -50,7 +51,9 @@ def is_finished(output: str, run: RunInfo, *, overwrite: bool) -> bool:
 
     Raises:
         IdgrError: the output, or a checkpoint of it, was made otherwise, which `overwrite` allows.
+        UsageError: the output has no name of its own.
     """
+    final_place(output)
     if overwrite:
         return False
     now = run.made_of()
@@ -85,6 +88,8 @@ def open_stage(
         checkpoint_minutes: how often a checkpoint is written; 0 for only when a signal asks to stop.
         track: where the training is shown beside `log.jsonl`; see `idgr.training.tracking`.
     """
+    check_utf8("the place of a model", Path(output).absolute())
+    check_folder(output, run.command, run.inputs.values())  # in all processes, before any waits for another
     team, where = join(device)
     checkpoints = checkpoint_folder(output)
     if overwrite:
@@ -98,7 +103,7 @@ def open_stage(
     else:
         keeper = Keeper(checkpoints, run.made_of(), checkpoint_minutes)
     with ExitStack() as stack:
-        folder = stack.enter_context(replace_folder(output)) if team.leads else None
+        folder = stack.enter_context(replace_folder(output, run.command, run.inputs.values())) if team.leads else None
         yield stack.enter_context(_at_work(folder, team, where, keeper, output, run, track))
     _drop(checkpoints)
     part(team)

@@ -37,6 +37,7 @@ class State:
         step: the steps taken in all.
         sums: the loss, and the figures with their weights, summed over the epoch so far.
         terms: the number of terms in that loss.
+        instances: the number of instances in the epoch.
         seconds: how long the epoch has taken so far.
         records: those of the epochs that are over.
         best: the record of the best of these.
@@ -48,6 +49,7 @@ class State:
     step: int = 0
     sums: list[float] = field(default_factory=list)
     terms: int = 0
+    instances: int = 0
     seconds: float = 0.0
     records: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] | None = None
@@ -79,7 +81,8 @@ class Training:
         return Snapshot(asdict(self.state), {name: tensors for name, tensors in groups.items() if tensors})
 
     def restore(self, snapshot: Snapshot) -> None:
-        self.state = State(**{field.name: snapshot.state[field.name] for field in fields(State)})
+        known = {field.name for field in fields(State)}
+        self.state = State(**{name: value for name, value in snapshot.state.items() if name in known})
         copy_into(self.learning, snapshot.tensors["weights"])
         if self.average:
             copy_into(self.average, snapshot.tensors["average"])
@@ -153,10 +156,9 @@ def _backward(training: Training, group: list[Ints], first: int) -> tuple[Tensor
             with torch.autocast(device.type, torch.bfloat16, enabled=training.bf16):
                 loss, n_terms = work.loss_of(piece, state.epoch)
             loss.backward()  # type: ignore[no-untyped-call]
-            share = len(piece) / len(batch)
             sums[0] += loss.detach()
             for place, figure in zip(range(1, len(sums), 2), work.figures.values(), strict=True):
-                sums[place : place + 2] += share * figure()
+                sums[place : place + 2] += figure()
             terms += n_terms
     return sums, terms
 

@@ -37,7 +37,7 @@ from idgr.decoding.trie import Trie
 from idgr.errors import UsageError
 from idgr.ids.keyphrase import telling, words_of
 from idgr.ids.spelling import fold
-from idgr.models.llama import item_slots, places
+from idgr.models.llama import filler, item_slots, places
 from idgr.models.tokenizer import encode
 from idgr.training.batches import pad_labels, pad_rows
 from idgr.training.objectives import IGNORED, find_branches, full_loss, target_tokens, trie_loss
@@ -245,7 +245,7 @@ def pair_loss(
             labels.append([IGNORED] * (len(row) if of_ids else answer))
             labels[-1] += [] if of_ids else [*row[answer + 1 :], trie.eos]
             rows.append(row)
-        tokens_BS = pad_rows(rows, model.config.pad_token_id, device)[0]
+        tokens_BS = pad_rows(rows, filler(model), device)[0]
         labels_BS = torch.from_numpy(pad_labels(labels)).to(device)
         place_BS = torch.from_numpy(places(tokens_BS.cpu().numpy(), trie.eos, slots)).to(device)
         hidden_BSD = model.model(

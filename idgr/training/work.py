@@ -38,8 +38,9 @@ class Work:
         loss_of: given instance numbers and the epoch, from 0, the summed loss (with a gradient) and the number of
             terms in the sum. A step follows the mean over all terms of its batches.
         sizes: [N] what an instance counts as in the record, where it stands for several; None for 1 each.
-        figures: by name, what else the last call of `loss_of` found, as a sum and its weight, [2]; the mean by weight
-            enters the record, None where there is no weight.
+        figures: by name, what else the last call of `loss_of` found, as a sum and its weight, [2], such as the number
+            of terms in it; the mean by weight enters the record, None where there is no weight. So it does not matter
+            how a batch was split.
         names: given instance numbers, what to call them in a message: such as their users.
         measure: what is found out after each epoch, with the model in evaluation mode; it enters the record.
         best_by: the name in the record whose highest value tells the best epoch; None for the last epoch.
@@ -57,7 +58,7 @@ class Work:
     patience: int = 0
 
 
-def figure(total: Tensor, weight: float = 1.0) -> Tensor:
+def figure(total: Tensor, weight: float) -> Tensor:
     """[2] a sum and its weight, as `Work.figures` gives them."""
     return torch.stack([total.detach().float(), torch.tensor(weight, device=total.device)])
 

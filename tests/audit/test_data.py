@@ -12,6 +12,7 @@ import pytest
 
 from idgr.cli.main import run
 
+POPULAR = "no popularity in the text"
 HELD_OUT, REPEATS = "held-out items are absent from training", "held-out items are not in the user's own history"
 
 
@@ -94,6 +95,39 @@ def test_untimed_sequences_are_not_a_pass(tmp_path: Path, capsys: pytest.Capture
     assert found["sequences are not sorted by item key d"][0] == "SKIP"
 
 
+@pytest.mark.parametrize(
+    ("order", "verdict", "evidence"),
+    [
+        ("sorted", "FAIL", "60 of 60 groups of equal time ascend by item key"),
+        ("random", "PASS", "of 60 groups of equal time"),
+        ("back", "FAIL", "train.jsonl:1: user 'U0' goes back in time"),
+        ("broken", "FAIL", '"times" is not a list as long as "items"'),
+    ],
+)
+def test_times_that_foreign_data_keep_are_tested(
+    order: str, verdict: str, evidence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = random.Random(1)
+    rows = []
+    for user in range(20):
+        items = [rng.sample(range(100), 3) for _ in range(3)]
+        items = [sorted(group) if order == "sorted" else group for group in items]
+        times = [7, 7, 7, 8, 8, 8, 9, 9, 9][: 8 if order == "broken" else 9]
+        rows.append(
+            {
+                "user_id": f"U{user}",
+                "items": [str(item) for group in items for item in group],
+                "times": times[::-1] if order == "back" else times,
+            }
+        )
+    write(tmp_path / "train.jsonl", rows)
+    write(tmp_path / "items.jsonl", [{"item_id": str(item), "text": "x"} for item in range(100)])
+    found = verdicts(tmp_path, capsys, int(verdict == "FAIL"))
+    told = found[next(name for name in found if name.startswith("sequences are in order of time"))]
+    assert told[0] == verdict
+    assert evidence in told[1]
+
+
 Change = Callable[[list[dict[str, Any]], dict[str, list[dict[str, Any]]]], None]
 
 
@@ -122,6 +156,13 @@ def _no_text(rows: list[dict[str, Any]], _: Any) -> None:
         row["text"] = ""
 
 
+def _told(text: str, fields: Any = None) -> Change:
+    def change(rows: list[dict[str, Any]], _: Any) -> None:
+        rows[2] |= {"text": text, "fields": fields}
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("name", "change", "check", "hint"),
     [
@@ -132,6 +173,18 @@ def _no_text(rows: list[dict[str, Any]], _: Any) -> None:
         ("test", _skip_validation, HELD_OUT, "test.jsonl:3: user 'U2': the history does not go on"),
         ("test", _take_again, REPEATS, "test.jsonl:5: user 'U4'"),
         ("items", _no_text, "every item has a text", "has none"),
+        ("items", _told("title: a; details: upc 617, best sellers rank, beauty 1032"), POPULAR, "'best sellers rank'"),
+        (
+            "items",
+            _told("title: a; details: customer reviews 4.5 out of 5 stars"),
+            POPULAR,
+            "customer reviews 4.5",
+        ),
+        ("items", _told("title: a; average_rating: 4.8"), POPULAR, "line 3: item "),
+        ("items", _told("name: a; stars: 4.5; review_count: 7"), POPULAR, "'stars: 4.5'"),
+        ("items", _told("title: a; date: 5 star5 star (0%)"), POPULAR, "(0%)"),
+        ("items", _told("details: {'best sellers rank': {'beauty': 1032}}"), POPULAR, "best sellers rank"),
+        ("items", _told("title: a, b", {"Sales Rank": ["3"]}), POPULAR, "'sales rank: 3'"),
     ],
 )
 def test_a_damaged_folder_fails(
@@ -144,6 +197,14 @@ def test_a_damaged_folder_fails(
     found = {key: one for key, one in verdicts(data, capsys, 1).items() if key.startswith(check)}
     failed = [evidence for verdict, evidence in found.values() if verdict == "FAIL"]
     assert any(hint in evidence for evidence in failed), found
+
+
+def test_prose_about_reviews_is_no_popularity(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = read(data / "items.jsonl")
+    rows[0]["text"] = "title: 5 star towel, 4 stars; stars: tom hanks; description: sales, customer reviews, and so"
+    rows[1]["text"] = "title: x; rating: pg-13; details: date first available may 3, 2010"
+    write(data / "items.jsonl", rows)
+    assert verdicts(data, capsys, 1)[f"{POPULAR} items.jsonl"][0] == "PASS"
 
 
 def test_changed_files_fail(data: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -227,6 +227,18 @@ def train_sasrec(copy: Path, train: Path, output: Path, *more: object) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["x" * 5000, "\0", "../nowhere"])
+def test_names_in_records_that_no_file_has(name: str, copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train = write(copy / "part.jsonl", rows_of(copy / "data" / "train.jsonl")[:9])
+    Path(f"{train}.run.json").write_text(json.dumps({"inputs": {"items": {"path": name, "sha256": "0"}}}))
+    train_sasrec(copy, train, copy / "run" / "sasrec")
+    record = json.loads((copy / "run" / "sasrec" / "run.json").read_text())
+    record["inputs"]["valid"] = {"path": name, "sha256": "0"}
+    (copy / "run" / "sasrec" / "run.json").write_text(json.dumps(record))
+    told = "is not here to be looked into"
+    assert told in verdicts(copy / "run", capsys, 1, "--data", copy / "data")[CHOSEN, "sasrec"][1]
+
+
 def _whole(copy: Path) -> Path:
     """The raw sequences, written anew, so that no hash is known."""
     return write(copy / "own" / "mine.jsonl", [{**row, "note": 1} for row in rows_of(copy / "raw.jsonl")])

@@ -87,7 +87,7 @@ def test_these_options_are_known_by_what_they_are_otherwise() -> None:
 def test_faults_are_told(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with open(place / "test.jsonl", "a") as stream:
         stream.write('{"user_id": "x", "history": ["i99"]}\n')
-    assert ask(place) == 1
+    assert ask(place, "--unknown", "error") == 1
     assert "test.jsonl:10: unknown item 'i99'; train the SASRec with --items" in capfd.readouterr().err
     assert ask(place, "--train", "t") == 2
     assert "--train is for --baseline" in capfd.readouterr().err
@@ -102,16 +102,17 @@ def test_weights_that_are_not_numbers_are_told(place: Path, capfd: pytest.Captur
     model.norm.weight.data.fill_(float("nan"))
     save_sasrec(model, [f"i{n}" for n in range(N)], place / "sasrec")
     assert ask(place) == 1
-    said = f"{place / 'sasrec'}: the model's scores are not numbers; train it again, with a lower learning rate"
+    said = f"{place / 'sasrec'}: its 'norm.weight' holds values that are not finite numbers; "
+    said += "train or fetch the model again"
     assert capfd.readouterr().err == f"idgr: error: {said}\n"
     assert not (place / "recs.jsonl").exists()
 
 
 def test_unknown_items_can_be_left_out(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
     write_jsonl(place / "test.jsonl", [{"user_id": "a", "items": ["i1", "gone", "i2", "gone"]}])
-    assert ask(place) == 1
+    assert ask(place, "--unknown", "error") == 1
     assert "test.jsonl:1: unknown item 'gone'" in capfd.readouterr().err
-    assert ask(place, "-k", "20", "--unknown", "drop") == 0
+    assert ask(place, "-k", "20") == 0
     (row,) = rows_of(place)
     assert set(row["items"]) == {f"i{n}" for n in range(N)} - {"i1", "i2"}
     told = capfd.readouterr().err

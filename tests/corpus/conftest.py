@@ -32,11 +32,11 @@ def write(tmp_path: Path) -> Write:
 
 @pytest.fixture
 def prep(tmp_path: Path) -> Prep:
-    """Run `idgr prep SOURCE EVENTS --meta META …`, which must succeed, and return the folder."""
+    """Run `idgr prep SOURCE EVENTS --meta META …`, over any earlier result; it must succeed. Returns the folder."""
 
     def prep(source: str, events: Path | str, meta: Path | str, *options: str) -> Path:
         output = tmp_path / "data"
-        assert run(["prep", source, str(events), "--meta", str(meta), "-o", str(output), *options]) == 0
+        assert run(["prep", source, str(events), "--meta", str(meta), "-o", str(output), "--overwrite", *options]) == 0
         return output
 
     return prep

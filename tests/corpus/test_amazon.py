@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from idgr.corpus.sources.amazon import MAX_LITERAL_BYTES, parse_literal, read_entries, read_events
+from idgr.corpus.literals import MAX_LITERAL_BYTES, parse_literal
+from idgr.corpus.sources.amazon import read_entries, read_events
 from idgr.errors import IdgrError
 
 Write = Callable[[str, Any], Path]
@@ -136,10 +137,31 @@ def test_a_dump_grouped_by_item_has_its_ties_shuffled(
     assert {tuple(row["history"] + [row["target"]]) for row in load(again / "test.jsonl")} == {tuple(items)}
 
 
-def test_entries_that_the_dump_repeats_count_once(
+def test_of_entries_that_the_dump_repeats_each_field_is_the_first_that_is_not_empty(
     write: Write, prep: Callable[..., Path], load: Callable[[Path], list[dict[str, Any]]]
 ) -> None:
     reviews = [{"reviewerID": "U", "asin": f"B{n}", "overall": 5.0, "unixReviewTime": n} for n in range(3)]
     meta = [{"asin": f"B{n}", "title": title} for title in ("first", "second") for n in range(3)]
     folder = prep("amazon", write("reviews.json", reviews), write("meta.json", meta), "--k-core", "0")
     assert [row["text"] for row in load(folder / "items.jsonl")] == ["title: first"] * 3
+    meta = [
+        {"asin": "B1", "title": "var t = (new Date()).getTime();", "brand": "Acme", "date": "5 star5 star (0%)"},
+        {"asin": "B0", "title": "", "brand": "N/A"},
+        {"asin": "B2", "title": "Cap", "color": "Red"},
+        {"asin": "B1", "title": "Real hat", "brand": "Other", "size": "L, M"},
+        {"asin": "B0", "title": "<b></b>"},
+        {"asin": "B0", "title": "Scarf"},
+        {"asin": "B2"},
+    ]
+    for missing in ("error", "drop"):
+        options = ("--k-core", "0", "--missing-text", missing)
+        folder = prep("amazon", write("reviews.json", reviews), write("meta.json", meta), *options)
+        assert load(folder / "items.jsonl") == [
+            {
+                "item_id": "B1",
+                "text": "title: real hat; brand: acme; size: l, m",
+                "fields": {"title": ["real hat"], "brand": ["acme"], "size": ["l, m"]},
+            },
+            {"item_id": "B0", "text": "title: scarf"},
+            {"item_id": "B2", "text": "title: cap; color: red"},
+        ]

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from idgr.corpus.events import Events, Layout, from_rows, microseconds, parse_date, read_events
+from idgr.corpus.events import Events, Layout, from_rows, read_events
+from idgr.corpus.times import microseconds, parse_date
 from idgr.errors import IdgrError
 
 LAYOUT = Layout("user_id", "item_id", "timestamp", "rating")

@@ -80,6 +80,23 @@ def test_a_dump_grouped_by_item_is_recognised() -> None:
     assert not is_grouped_by_item(events_of([("u", item, 0) for item in "abc"]))  # each item once tells nothing
 
 
+def test_a_few_events_that_stand_apart_hide_no_grouping_by_item() -> None:
+    rng = random.Random(0)
+
+    def category(keys: range) -> list[tuple[object, object, int]]:
+        return [(f"u{user}", item, 0) for item in keys for user in rng.sample(range(200), 8)]
+
+    joined = [*category(range(40)), *category(range(35, 90)), ("u1", 3, 0)]  # five items in both, and a stray line
+    assert is_grouped_by_item(events_of(joined))
+    rng.shuffle(joined)
+    assert not is_grouped_by_item(events_of(joined))
+
+
+def test_who_takes_one_item_again_and_again_does_not_group_the_file() -> None:
+    rows = [(user, (user + run) % 5, run * 10 + again) for user in range(9) for run in range(4) for again in range(10)]
+    assert not is_grouped_by_item(events_of(list(rows)))
+
+
 def test_a_sample_of_users_keeps_whole_histories_in_order() -> None:
     whole = histories(events_of([(n % 9, n % 13, n) for n in range(100)]))
     part = sample_users(whole, 4, seed=3)

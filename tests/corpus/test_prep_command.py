@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from idgr.cli.main import run
+from idgr.formats.exchange.keys import to_key
 
 Write = Callable[[str, Any], Path]
 Load = Callable[[Path], list[dict[str, Any]]]
@@ -69,13 +71,21 @@ def test_everything_on_a_small_set(write: Write, prep: Callable[..., Path], load
         "sequence_length": {"min": 4, "mean": 4.0, "median": 4.0, "max": 4},
         "mean_item_frequency": 2.0,
         "train": {"users": 2, "interactions": 4},
-        "valid": {"users": 2, "unseen": 0.0},
-        "test": {"users": 2, "unseen": 0.0},
+        "valid": {"users": 2, "unseen": 0.0, "in_history": 0},
+        "test": {"users": 2, "unseen": 0.0, "in_history": 0},
         "catalogue": 4,
         "read": {"events": 10, "repeats_left_out": 1},
+        "removed": [
+            {"why": "repeats of user, item and time", "events": 1, "users": 0, "items": 0},
+            {"why": "k-core 2, in 1 rounds", "events": 1, "users": 1, "items": 1},
+        ],
         "k_core": 2,
         "timed": True,
-        "ties": {"share": 0.125, "order": "file"},
+        "ties": {
+            "share": 0.125,
+            "order": "file",
+            "key_order": {"groups": 1, "ascending": 0, "descending": 1, "by_chance": 0.5, "p": 1.0},
+        },
         "ascending_key_order": {"share": 0.0, "users": 2},
     }
     record = json.loads((folder / "run.json").read_text())
@@ -109,7 +119,7 @@ def test_the_default_k_core_is_5_for_events_and_off_for_sequences(
     folder = prep("jsonl", write("s.jsonl", [{"user_id": "u", "items": ["c", "a", "b"]}]), meta)
     assert stats(folder)["k_core"] == 0
     events = write("e.jsonl", [event("u", item, 1) for item in "cab"])
-    assert run(["prep", "jsonl", str(events), "--meta", str(meta), "-o", str(folder)]) == 1
+    assert run(["prep", "jsonl", str(events), "--meta", str(meta), "-o", str(folder), "--overwrite"]) == 1
     assert "no interactions are left of 3; lower --k-core (now 5)" in capsys.readouterr().err
 
 
@@ -346,3 +356,49 @@ def test_the_made_up_shop(tmp_path: Path, load: Load) -> None:
     assert {file.name for file in folder.iterdir()} == FILES
     assert stats(folder)["users"] == 40
     assert len(load(folder / "items.jsonl")) == 60
+
+
+def test_a_field_that_no_item_has_is_told_with_those_there_are(
+    write: Write, prep: Callable[..., Path], load: Load, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    events = str(write("e.jsonl", [event("u", item, place) for place, item in enumerate("bac")]))
+    meta = [{"item_id": item, "title": item} for item in "ab"] + [{"item_id": "c", "brand": "x", "title": "c"}]
+    command = ["prep", "jsonl", events, "--meta", str(write("m.jsonl", meta)), "-o", str(tmp_path / "out")]
+    assert run([*command, "--k-core", "0", "--fields", "title,Brand,colour"]) == 2
+    shown = capsys.readouterr().err
+    assert "--fields Brand, colour: no item has a key of that name; choose from item_id, title, brand" in shown
+    assert not (tmp_path / "out").exists()
+    folder = prep("jsonl", events, tmp_path / "m.jsonl", "--k-core", "0", "--fields", "brand,title")
+    assert [row["text"] for row in load(folder / "items.jsonl")] == ["title: a", "title: b", "brand: x; title: c"]
+
+
+def test_categories_with_commas_stay_whole_in_ids_purity_and_export(
+    write: Write, prep: Callable[..., Path], load: Load, tmp_path: Path
+) -> None:
+    """Also through `prep fuse` and where `gen-ids` reads raw metadata."""
+    events = [event(user, item, place) for user in "uvw" for place, item in enumerate("bacdef")]
+    kinds = [["Clothing, Shoes & Jewelry", "Men"], ["Clothing, Shoes & Jewelry", "Women"], ["Home"]]
+    meta = [
+        {"item_id": item, "title": f"Kit; size: {item}", "categories": kinds[place % 2], "brand": "Parts Co., Inc."}
+        for place, item in enumerate("abcde")
+    ] + [{"item_id": "f", "title": "Pan", "categories": kinds[2], "brand": "Acme"}]
+    metadata = write("meta.jsonl", meta)
+    one = prep("jsonl", write("e.jsonl", events), metadata, "--k-core", "0", "--allow-sorted")
+    two = one.rename(tmp_path / "two")
+    assert run(["prep", "fuse", str(two), str(Path(shutil.copytree(two, tmp_path / "three"))), "-o", str(one)]) == 0
+    expected = [f"clothing shoes jewelry {number}" for number in range(1, 6)] + ["home 1"]
+    ids = tmp_path / "ids.jsonl"
+    for items in (two / "items.jsonl", metadata):
+        command = ["gen-ids", str(items), "--scheme", "category", "--category-depth", "1", "-o", str(ids)]
+        assert run(command) == 0
+        assert [row["id"].lower() for row in load(ids)] == expected
+    titles = ["gen-ids", str(two / "items.jsonl"), "--scheme", "title", "--title-words", "3", "-o", str(tmp_path / "t")]
+    assert run(titles) == 0
+    assert load(tmp_path / "t")[0]["id"] == "kit size a"
+    purity = ["ids", "purity", str(ids), "--items", str(two / "items.jsonl"), "--category-depth", "1"]
+    assert run([*purity, "-o", str(tmp_path / "purity")]) == 0
+    assert load(tmp_path / "purity")[0]["entropy_bits"] == 0.65  # of five and one
+    assert run(["export", str(one), "--to", "recbole", "-o", str(tmp_path / "recbole")]) == 0
+    shown = (tmp_path / "recbole" / "recbole.item").read_text().splitlines()
+    row = [to_key(token) for token in shown[1].split("\t")[1].split(" ")]
+    assert row == ["categories=clothing, shoes & jewelry", "categories=men", "brand=parts co., inc."]

@@ -33,8 +33,8 @@ def test_the_figures_of_a_small_set() -> None:
         "sequence_length": {"min": 2, "mean": pytest.approx(10 / 3), "median": 3.0, "max": 5},
         "mean_item_frequency": 2.0,
         "train": {"users": 3, "interactions": 6},  # a; a c b; b e
-        "valid": {"users": 2, "unseen": 0.5},  # b, d
-        "test": {"users": 2, "unseen": 0.0},  # c, a
+        "valid": {"users": 2, "unseen": 0.5, "in_history": 0},  # b, d
+        "test": {"users": 2, "unseen": 0.0, "in_history": 1},  # c, a
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from idgr.corpus.sources.yelp import read_entries, read_events
+from idgr.corpus.sources.yelp import read_entries, read_events, split_categories
 from idgr.errors import IdgrError
 
 Write = Callable[[str, Any], Path]
@@ -34,6 +34,17 @@ def test_businesses_have_their_categories_as_a_list(write: Write) -> None:
     first, second = read_entries(write("business.json", rows))
     assert first.record["categories"] == ["Food", "Bubble Tea"]
     assert (second.item_id, second.record["categories"]) == ("c", None)
+
+
+def test_yelps_own_names_with_commas_stay_whole() -> None:
+    text = "Beer, Wine & Spirits, Food, Books, Mags, Music & Video,Used, Vintage & Consignment"
+    assert split_categories(text) == [
+        "Beer, Wine & Spirits", "Food", "Books, Mags, Music & Video", "Used, Vintage & Consignment"
+    ]  # fmt: skip
+    assert split_categories("Food, Beer, Wine & Spirits Tours, Books") == [
+        "Food", "Beer", "Wine & Spirits Tours", "Books"
+    ]  # fmt: skip
+    assert split_categories("") == []
 
 
 def test_a_date_that_is_none_is_named(write: Write) -> None:

@@ -250,7 +250,7 @@ def test_a_wide_search_of_all_items_is_an_exact_one(shop: Path) -> None:
 def test_unknown_items_can_be_left_out(shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     histories = [["x9", "i1", "x9", "i2"], ["i1", "i2"], ["x8"], []]
     write_jsonl(tmp_path / "h", ({"user_id": f"u{n}", "history": row} for n, row in enumerate(histories)))
-    assert recommend(shop, "--unknown", "drop", histories=str(tmp_path / "h"), output=tmp_path / "r") == 0
+    assert recommend(shop, histories=str(tmp_path / "h"), output=tmp_path / "r") == 0
     first, second, third, fourth = rows_of(tmp_path / "r")
     assert (first["items"], third["items"]) == (second["items"], fourth["items"])
     assert len(third["items"]) == 10
@@ -258,8 +258,12 @@ def test_unknown_items_can_be_left_out(shop: Path, tmp_path: Path, capsys: pytes
     assert recommend(shop, "--unknown", "drop", "--shard", "2/2", histories=str(tmp_path / "h")) == 0
     assert "left" not in capsys.readouterr().err  # the second history and the fourth have none
     files = ["--baseline", "markov", "--train", str(shop / "train.jsonl"), "--ids", str(shop / "ids.jsonl")]
-    assert run(["recommend", str(tmp_path / "h"), *files, "-o", str(tmp_path / "r")]) == 1
+    assert run(["recommend", str(tmp_path / "h"), *files, "--unknown", "error", "-o", str(tmp_path / "r")]) == 1
     assert "leave such items out with --unknown drop" in capsys.readouterr().err
+    write_jsonl(tmp_path / "other", ({"user_id": f"u{n}", "history": [f"x{n}"]} for n in range(3)))
+    assert recommend(shop, histories=str(tmp_path / "other"), output=tmp_path / "none") == 1
+    assert "none of the 3 items in its histories is in the catalogue" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
     assert run(["recommend", str(tmp_path / "h"), *files, "--unknown", "drop", "-o", str(tmp_path / "r")]) == 0
     assert "left 3 unknown items out of 2 of 4 histories" in capsys.readouterr().err
 
@@ -343,7 +347,7 @@ def test_baselines_recommend_too(shop: Path, tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"user_id": "a", "history": ["i1", "x9"]}', "unknown item 'x9'"),
+        ('{"user_id": "a", "history": ["i1", 2.5]}', '"history" is not'),
         ('{"user_id": "a"}', '"history" is not a list'),
         ('{"history": []}', 'no "user_id"'),
         ("[1]", "not an object"),

@@ -139,6 +139,8 @@ def test_attributes_are_what_items_share() -> None:
     ]
     shared = shared_attributes([Item(str(place), text) for place, text in enumerate(texts)], shared_by=2)
     assert shared == [["categories=blue"], ["categories=blue"], ["a=b: c"], ["a=b: c"], []]
+    whole = [Item(str(place), "brand: parts co., inc.", {"brand": ["parts co., inc."]}) for place in range(2)]
+    assert shared_attributes(whole, shared_by=2) == [["brand=parts co., inc."]] * 2
 
 
 def test_cornac_gets_sessions_in_order(data: Path) -> None:

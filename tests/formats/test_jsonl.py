@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from idgr.errors import IdgrError
-from idgr.formats.jsonl import Lines, dump_line, read_jsonl, replace_file, replace_folder, write_json, write_jsonl
+from idgr.formats.jsonl import Lines, dump_line, read_jsonl, replace_file, write_json, write_jsonl
+from idgr.formats.streams import ReaderGoneError
 
 json_values = st.recursive(
     st.none()
@@ -211,33 +214,42 @@ def test_a_new_file_has_the_permissions_that_the_user_wants(tmp_path: Path) -> N
     assert (tmp_path / "x").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-def test_a_folder_of_ours_is_replaced_whole(tmp_path: Path) -> None:
-    for content in ("old", "new"):
-        with replace_folder(tmp_path / "out") as folder:
-            (folder / "run.json").write_text("{}")
-            (folder / content).touch()
-    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["new", "run.json"]
-    assert [file.name for file in tmp_path.iterdir()] == ["out"]
+def test_the_reader_of_another_output_that_goes_away_is_told_where_a_file_is_lost(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+
+    def write() -> None:
+        with replace_file(tmp_path / "x") as stream, replace_file(f"/dev/fd/{writer}") as data:
+            stream.write(b"1")
+            data.write(b"1" * 100_000)
+
+    if not Path("/dev/fd").exists():
+        pytest.skip("this system has no such names for descriptors")
+    with pytest.raises(IdgrError, match="x: is not written, since the reader of the other output went away"):
+        write()
+    with pytest.raises(ReaderGoneError), replace_file(f"/dev/fd/{writer}") as data:
+        data.write(b"1" * 100_000)
+    os.close(writer)
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failed_folder_leaves_the_earlier_one(tmp_path: Path) -> None:
-    with replace_folder(tmp_path / "out") as folder:
-        (folder / "run.json").write_text("{}")
-
-    def fail(folder: Path) -> None:
-        (folder / "half").touch()
-        raise RuntimeError
-
-    with pytest.raises(RuntimeError), replace_folder(tmp_path / "out") as folder:
-        fail(folder)
-    assert [file.name for file in (tmp_path / "out").iterdir()] == ["run.json"]
-    assert [file.name for file in tmp_path.iterdir()] == ["out"]
+def test_a_named_pipe_is_written_and_stays_one(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    write_json(tmp_path / "pipe", {"a": 1})
+    assert os.read(reader, 100) == b'{\n  "a": 1\n}\n'
+    os.close(reader)
+    assert (tmp_path / "pipe").is_fifo()
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
 
 
-def test_a_folder_of_others_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "precious").touch()
-    with pytest.raises(IdgrError, match="was not written by idgr"), replace_folder(tmp_path):
-        pass
-    with pytest.raises(IdgrError, match="is a file"), replace_folder(tmp_path / "precious"):
-        pass
-    assert [file.name for file in tmp_path.iterdir()] == ["precious"]
+def test_a_pipe_that_does_not_wait_loses_nothing(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(Path(f"/dev/fd/{reader}").read_bytes)
+        with replace_file(f"/dev/fd/{writer}") as stream:
+            os.close(writer)
+            stream.write(b"1" * 1_000_000)
+        assert len(read.result()) == 1_000_000
+    os.close(reader)

@@ -23,7 +23,8 @@ from typing import Any
 import orjson
 
 from idgr.cli.main import run
-from idgr.corpus.metadata import texts
+from idgr.corpus.literals import parse_literal
+from idgr.corpus.metadata import describe_items
 from idgr.corpus.preparation import PrepOptions, prepare
 from idgr.corpus.sources import amazon, jsonl, movielens, yelp
 from idgr.corpus.text import plain_text
@@ -31,6 +32,7 @@ from idgr.errors import IdgrError
 from idgr.evaluation.audit.verdict import all_checks
 from idgr.formats import records
 from idgr.formats.jsonl import Lines, dump_line, read_jsonl
+from idgr.formats.records import Item
 from idgr.formats.run_info import read_run
 from idgr.prompts.templates import load_templates, split_template
 
@@ -104,14 +106,14 @@ def read_raw(data: bytes) -> None:
     source = SOURCES[which // 2]
     with _stdin(content), refusing():
         if which % 2:
-            for item, text in texts(source.read_entries("-"), None, source.FIELDS, duplicates=True).items():
-                assert "\n" not in text
-                dump_line({"item_id": item, "text": text})
+            for item in describe_items(source.read_entries("-"), None, source.FIELDS, duplicates=True).values():
+                assert "\n" not in item.text
+                dump_line(item.row())
             return
         events = source.read_events("-")
         prepared = prepare(
             events,
-            lambda wanted: {item: "x" for item in events.items if wanted is None or item in wanted},
+            lambda wanted: {item: Item(item, "x") for item in events.items if wanted is None or item in wanted},
             PrepOptions(k_core=0, allow_sorted=True),
         )
         users = prepared.split.histories.users
@@ -128,7 +130,7 @@ def make_text(data: bytes) -> None:
         record = orjson.loads(data)
     except orjson.JSONDecodeError:
         try:
-            record = amazon.parse_literal(data)
+            record = parse_literal(data)
         except ValueError:
             return
         # The parser must have met nothing but values.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,23 +17,15 @@ from typing import Any
 import pytest
 
 from idgr.cli.main import run
+from idgr.formats import swap
 from idgr.formats.jsonl import replace_folder, write_jsonl
 from idgr.formats.lock import hold
 from idgr.models.backbone import Backbone, Preset, new_backbone, save_backbone
 from idgr.models.tokenizer import train_tokenizer
 
+from .killing import Snapshot, leftovers, run_killed, snapshot, which
 
-@pytest.fixture
-def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with sequences, metadata and a training file."""
-    monkeypatch.chdir(tmp_path)
-    write_jsonl("s.jsonl", ({"user_id": f"u{n}", "items": ["a", "b", "c", "a"]} for n in range(5)))
-    write_jsonl("m.jsonl", ({"item_id": item, "title": f"tea {item}"} for item in "abc"))
-    write_jsonl("train.jsonl", [{"user_id": "u", "items": ["a", "b", "c"]}])
-    return tmp_path
-
-
-PREP = ["prep", "jsonl", "s.jsonl", "--meta", "m.jsonl", "-o", "data"]
+PREP = ["prep", "jsonl", "s.jsonl", "--meta", "m.jsonl", "--overwrite", "-o", "data"]
 IDS = ["gen-ids", "m.jsonl", "--model", "keyphrase", "-o", "ids.jsonl"]
 POPULAR = ["recommend", "-", "--baseline", "popularity", "--train", "train.jsonl", "-k", "1"]
 
@@ -47,8 +40,8 @@ def idgr(
     """The command line in a process of its own."""
     command = [sys.executable, "-m", "idgr", *words]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **how.pop("env", {})}
-    how = {"stdout": subprocess.PIPE, "stdin": subprocess.DEVNULL} | how
-    return subprocess.run(command, stderr=subprocess.PIPE, env=environment, preexec_fn=before, check=False, **how)
+    how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL} | how
+    return subprocess.run(command, env=environment, preexec_fn=before, check=False, **how)
 
 
 def one_line(done: subprocess.CompletedProcess[bytes]) -> str:
@@ -60,77 +53,73 @@ def one_line(done: subprocess.CompletedProcess[bytes]) -> str:
     return line
 
 
-def killed_at(step: int, words: list[str]) -> bool:
-    """Run a command in a child that kills itself before so many steps that change the disk's names; False: it ended."""
+def states_of(words: list[str], shop: Path) -> tuple[Snapshot, Snapshot, list[str]]:
+    """What an output is before a run and after it, the run being over what was there; and the run's operations."""
+    path = shop / words[-1]
+    assert run(words) == 0
+    old = snapshot(path)
+    write_jsonl("s.jsonl", ({"user_id": f"v{n}", "items": ["c", "b", "a"]} for n in range(4)))
+    write_jsonl("m.jsonl", ({"item_id": item, "title": f"coffee {item}"} for item in "abc"))
+    copy(path, shop / "before")
+    killed, operations = run_killed(words, shop)
+    assert not killed
+    new = snapshot(path)
+    assert old != new
+    return old, new, operations
+
+
+def copy(source: Path, target: Path) -> None:
+    if not source.is_dir():
+        shutil.copy(source, target)
+        return
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target)
+
+
+@pytest.mark.parametrize("words", [PREP, IDS], ids=["folder", "file"])
+def test_a_kill_anywhere_leaves_the_old_output_or_the_new_one_and_the_next_run_tidies_up(
+    words: list[str], shop: Path
+) -> None:
+    output = shop / words[-1]
+    old, new, operations = states_of(words, shop)
+    swapped = max(place for place, what in enumerate(operations) if what.endswith(f".tmp {words[-1]}"))
+    found = []
+    for place in (swapped - 1, swapped, swapped + 1, swapped + 2, len(operations) - 1):
+        copy(shop / "before", output)
+        killed, _ = run_killed(words, shop, at=place)
+        assert killed
+        found.append(which(snapshot(output), old=old, new=new))
+    assert found == sorted(found, reverse=True), "the old one until the new one is there"
+    assert set(found) == {"old", "new"}
+    killed, _ = run_killed(words, shop)
+    assert not killed
+    assert snapshot(output) == new
+    assert leftovers(shop) == []
+
+
+def test_a_kill_between_two_renames_where_names_cannot_be_exchanged_loses_nothing(shop: Path) -> None:
+    assert run(PREP) == 0
+    old = snapshot(shop / "data")
     child = os.fork()
     if child == 0:
-        left = step
-        functions = {name: getattr(os, name) for name in ("replace", "mkdir", "unlink", "rmdir", "fsync")}
-
-        def counted(name: str) -> Callable[..., Any]:
-            def call(*arguments: Any, **named: Any) -> Any:
-                nonlocal left
-                if not left:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                left -= 1
-                return functions[name](*arguments, **named)
-
-            return call
-
-        for name in functions:
-            setattr(os, name, counted(name))
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        os._exit(run(words))
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        assert os.WTERMSIG(status) == signal.SIGKILL
-        return True
-    assert os.waitstatus_to_exitcode(status) == 0
-    return False
+        swap.exchange = lambda one, other: False
+        replace = Path.replace
 
+        def dies(path: Path, target: Path) -> Path:
+            if target.name == "data":
+                os.kill(os.getpid(), signal.SIGKILL)
+            return replace(path, target)
 
-def without_times(files: dict[str, bytes]) -> dict[str, bytes]:
-    return {name: data for name, data in files.items() if not name.endswith("run.json")}
-
-
-def test_a_kill_anywhere_leaves_the_old_folder_or_the_new_one_and_the_next_run_tidies_up(shop: Path) -> None:
-    assert run(PREP) == 0
-    old = without_times(contents(shop / "data"))
-    write_jsonl("s.jsonl", ({"user_id": f"v{n}", "items": ["c", "b", "a"]} for n in range(4)))
-    assert run([*PREP[:-1], "wanted"]) == 0
-    new = without_times(contents(shop / "wanted"))
-    assert old != new
-    steps, outcomes = 0, set()
-    while killed_at(steps, PREP):
-        steps += 1
-        lies = [shop / "data", *shop.glob(".data.*.old/old")]
-        found = [without_times(contents(place)) for place in lies if place.is_dir()]
-        assert all(one in (old, new) for one in found), "never a mixture, never half of it"
-        assert found, "the old folder is there until the new one is"
-        outcomes.add(("new" if new in found else "old", (shop / "data").is_dir()))
-        if new in found:
-            # Make it old again, as what the next kill may lose.
-            with replace_folder(shop / "data") as folder:
-                for name, data in contents(shop / "old").items() if (shop / "old").is_dir() else old.items():
-                    (folder / name).write_bytes(data)
-                (folder / "run.json").write_text("{}")
-    assert steps > 10
-    assert ("old", False) in outcomes, "one kill was between the two renames"
-    assert without_times(contents(shop / "data")) == new
-    assert not [path.name for path in shop.iterdir() if path.name.startswith(".")], "nothing hidden is left"
-
-
-def test_a_kill_anywhere_leaves_the_old_file_or_the_new_one(shop: Path) -> None:
-    (shop / "ids.jsonl").write_text("before")
-    assert run([*IDS[:-1], "wanted.jsonl"]) == 0
-    new, steps = (shop / "wanted.jsonl").read_bytes(), 0
-    while killed_at(steps, IDS):
-        steps += 1
-        assert (shop / "ids.jsonl").read_bytes() in (b"before", new)
-        (shop / "ids.jsonl").write_text("before")
-    assert steps > 3
-    assert (shop / "ids.jsonl").read_bytes() == new
-    assert not [path.name for path in shop.iterdir() if path.name.startswith(".")]
+        Path.replace = dies  # type: ignore[assignment, method-assign]
+        os._exit(run(PREP))
+    os.waitpid(child, 0)
+    assert not (shop / "data").exists()
+    (kept,) = shop.glob(".data.*.old/old")
+    assert snapshot(kept) == old
+    assert run(["prep", "jsonl", "none.jsonl", "--meta", "m.jsonl", "--overwrite", "-o", "data"]) == 1
+    assert snapshot(shop / "data") == old, "put back even by a run that fails"
+    assert leftovers(shop) == []
 
 
 def small_files() -> None:
@@ -276,8 +265,10 @@ def test_a_stream_that_is_closed_is_told(stream: int, shop: Path) -> None:
     ],
 )
 def test_a_second_run_to_one_output_is_refused_before_it_works(
-    words: list[str], output: str, shop: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    words: list[str], output: str, shop: Path, tiny: Backbone, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    for name in {"gen", "rec"} - {output}:
+        save_backbone(tiny, shop / name)
     (shop / "data").mkdir()
     for name in ("items", "train", "valid"):
         (shop / "data" / f"{name}.jsonl").touch()

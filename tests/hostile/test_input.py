@@ -81,8 +81,10 @@ def test_hostile_metadata_and_keys_go_through_every_stage(
 @pytest.mark.parametrize(
     ("line", "hint"),
     [
-        (b'{"item_id": "a", "n": NaN}', "not valid JSON"),
-        (b'{"item_id": "a", "n": Infinity}', "not valid JSON"),
+        (b'{"item_id": "a", "n": NaN}', "item 'a' has no text"),  # NaN and infinities are nothing
+        (b'{"item_id": "a", "n": -Infinity}', "item 'a' has no text"),
+        (b'{"item_id": NaN}', '"item_id" is not a non-empty string'),
+        (b'{"item_id": "a", "n": nan}', "not valid JSON"),
         (b'{"item_id": "a", "n": ' + b"[" * 5000 + b"]" * 5000 + b"}", "not valid JSON"),
         (b'{"item_id": "a", "n": "\\ud800"}', "not valid JSON"),
         (b'{"item_id": "a", "n": "\xff"}', "not valid JSON"),

@@ -6,7 +6,8 @@ transformers 5 has no diverse beam search, so this runs in an environment of its
     golden-env/bin/pip install torch==2.13.0 transformers==4.46.3 tokenizers==0.20.3 huggingface_hub==0.26.5 numpy
     golden-env/bin/python tests/ids/make_golden.py
 
-The weights come from a hash of their name and place, so that the test makes the same ones without a file.
+The weights come from a hash of their name and place, so that the test makes the same ones without a file. All is
+computed in double precision, so that what is compared does not depend on a processor's rounding.
 """
 
 from __future__ import annotations
@@ -68,11 +69,19 @@ def build_model(name: str) -> Any:
     return model
 
 
+def in_double() -> None:
+    """From now on, what the library computes in single precision by name is double too: norms, softmax, beam scores."""
+    torch.float = torch.float32 = torch.float64
+    torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]
+    torch.set_default_dtype(torch.float64)
+
+
 def main() -> None:
     torch.set_num_threads(1)
+    models = {name: build_model(name).double() for name in MODELS}
+    in_double()
     cases = []
-    for name in MODELS:
-        model = build_model(name)
+    for name, model in models.items():
         for (beams, groups), (low, high), length_penalty in itertools.product(BEAMS, LENGTHS, LENGTH_PENALTIES):
             for penalty in PENALTIES if groups > 1 else [0.0]:
                 results = []
@@ -94,7 +103,7 @@ def main() -> None:
                     results.append(
                         {
                             "sequences": [strip(sequence) for sequence in found.sequences.tolist()],
-                            "scores": [round(score, 5) for score in found.sequences_scores.tolist()],
+                            "scores": [round(score, 12) for score in found.sequences_scores.tolist()],
                         }
                     )
                 case = {"model": name, "beams": beams, "groups": groups, "penalty": penalty, "min": low, "max": high}

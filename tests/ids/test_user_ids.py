@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -184,3 +185,21 @@ def test_refuses_what_does_not_fit(place: Path, tmp_path: Path, capsys: pytest.C
     assert "is not the generator" in line
     run_folder = ["--gen", str(place / "gen"), "--history", "none", "--user-ids", "history", "-o", str(tmp_path / "r")]
     assert "--mode rec-only" in refused(2, run(["alternate", str(place), *run_folder]))
+
+
+def test_under_mixed_precision_a_users_id_is_that_of_serving(
+    generator: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+
+    def watched(*given: Any) -> list[list[str]]:
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return first_candidates(*given)
+
+    monkeypatch.setattr("idgr.ids.user_ids.first_candidates", watched)
+    plain = UserIds(generator, TEXTS, generator.tokenizer, GenerationOptions())([[0, 1], [2]])
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = UserIds(generator, TEXTS, generator.tokenizer, GenerationOptions())([[0, 1], [2]])
+        assert torch.is_autocast_enabled("cpu")
+    assert seen == [False, False]
+    assert mixed == plain

@@ -55,7 +55,7 @@ if [[ $1 == show ]]; then printf 'node1\\nnode2\\n'; fi
 """
 IDGR = f"""#!{sys.executable}
 import json, os, pathlib, sys
-names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS")
+names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS", "SRUN_CPUS_PER_TASK")
 asked = {{"words": sys.argv[1:], "env": {{name: os.environ.get(name) for name in names}}}}
 with open(os.environ["ASKED"], "a") as stream:
     stream.write(json.dumps(asked) + "\\n")
@@ -138,6 +138,7 @@ def test_every_gpu_gets_a_process(cluster: Path, script: Path, tasks: int) -> No
             "MASTER_ADDR": "node1",
             "MASTER_PORT": str(20000 + 4711),
             "OMP_NUM_THREADS": "1",
+            "SRUN_CPUS_PER_TASK": "1",
         }
     assert "requeue" not in (cluster / "notes").read_text()
 
@@ -174,4 +175,17 @@ def test_a_part_that_is_missing_is_named_and_so_is_a_wrong_number_of_parts(clust
     assert not (cluster / "recs.jsonl").exists()
     done = sbatch(cluster, shards, STAGE="recommend", SHARDS="2")
     assert done.returncode == 2
-    assert "SHARDS=2, but the array has 8 tasks" in done.stderr
+    assert "part 3 of SHARDS=2; give --array=1-2" in done.stderr
+
+
+def test_a_part_is_made_again_alone_and_srun_gets_the_cores(cluster: Path) -> None:
+    shards = next(script for script in SCRIPTS if script.stem == "shards")
+    job = {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "1", "SLURM_CPUS_PER_TASK": "6", "SLURM_NTASKS": "1"}
+    environment = os.environ | {"NOTES": str(cluster / "notes"), "ASKED": str(cluster / "asked")} | job
+    environment |= {"STAGE": "recommend", "SHARDS": "8", "PATH": f"{cluster}/bin:{os.environ['PATH']}"}
+    assert BASH is not None
+    done = subprocess.run([BASH, shards], cwd=cluster, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (call,) = asked(cluster)
+    assert call["words"][call["words"].index("--shard") + 1] == "3/8"
+    assert call["env"]["SRUN_CPUS_PER_TASK"] == "6"

@@ -14,12 +14,13 @@ import pytest
 import torch
 
 from idgr.cli.main import run
+from idgr.errors import UsageError
 from idgr.formats.jsonl import write_jsonl
 from idgr.formats.run_info import sha256_file
 from idgr.models.backbone import PRESETS, Preset, new_backbone, save_backbone
 from idgr.models.tokenizer import train_tokenizer
 from idgr.training import loop
-from idgr.training.alternation import Alternation, Phase, plan
+from idgr.training.alternation import Alternation, Phase, is_done, plan, rounds_in_words
 from idgr.training.generator import train_generator
 from idgr.training.options import LoopOptions
 
@@ -71,6 +72,13 @@ def test_with_a_pretrained_recommender_the_generator_comes_first() -> None:
 def test_one_of_the_two_alone(mode: str, expected: list[str]) -> None:
     phases = plan(Path("run"), Alternation(Path("d"), "gen", "nano", rounds=2, mode=mode))
     assert [step for step in steps(phases) if step.startswith("2")] == expected
+
+
+def test_a_round_that_would_train_no_generator_is_refused() -> None:
+    with pytest.raises(UsageError, match="--rounds 2"):
+        Alternation(Path("d"), "gen", "nano", rounds=1, mode="id-only")
+    phases = plan(Path("run"), Alternation(Path("d"), "gen", "rec", rounds=1, mode="id-only"))
+    assert rounds_in_words(phases) == {0: "gen-ids", 1: "train-gen, gen-ids"}
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +163,11 @@ def test_equals_the_chained_single_commands(
 ) -> None:
     chain = tmp_path / "chain"
     assert run(arguments(data, chain, "--dry-run")) == 0
-    commands = capsys.readouterr().out.splitlines()
+    printed = capsys.readouterr().out.splitlines()
+    assert [line for line in printed if line.startswith("#")] == [
+        "# round 0: gen-ids", "# round 1: train-rec", "# round 2: train-gen, gen-ids, train-rec",
+    ]  # fmt: skip
+    commands = [line for line in printed if not line.startswith("#")]
     assert not chain.exists()
     assert [shlex.split(line)[1] for line in commands] == ["gen-ids", "train-rec", "train-gen", "gen-ids", "train-rec"]
     for line in commands:
@@ -245,6 +257,26 @@ def test_a_finished_run_is_left_as_it_is_and_a_damaged_phase_made_again(
     assert "round 2, train-rec rec: done before" not in said
 
 
+def test_a_validation_counts_for_the_models_that_it_was_of(data: Path, finished: Path, tmp_path: Path) -> None:
+    output = Path(shutil.copytree(finished, tmp_path / "run"))
+    phases = plan(output, Alternation(data, str(data / "gen"), "nano", rounds=2))
+    last = [phase for phase in phases if phase.command == "validate"][-1]
+    moved = Phase(last.round, last.command, {**last.arguments, "trained": str(output / "round-2/rec")}, last.output)
+    assert is_done(moved)
+    weights = output / "round-2" / "rec" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4])
+    assert not is_done(moved)
+
+
+def test_the_logs_of_training_and_of_the_run_agree(finished: Path) -> None:
+    lines = [orjson.loads(line) for line in (finished / "metrics.jsonl").read_bytes().splitlines()]
+    for number in (1, 2):
+        kept = orjson.loads((finished / f"round-{number}" / "rec" / "run.json").read_bytes())["kept"]
+        (line,) = [line for line in lines if (line["round"], line["phase"]) == (number, "rec")]
+        assert (line["hr@10"], line["ndcg@10"]) == pytest.approx((kept["hr@10"], kept["ndcg@10"]), abs=1e-12)
+        assert "scored" not in line
+
+
 def refusal(capsys: pytest.CaptureFixture[str], command: list[str], code: int) -> str:
     capsys.readouterr()
     assert run(command) == code
@@ -289,6 +321,28 @@ def test_refuses_what_cannot_be_meant(data: Path, tmp_path: Path, capsys: pytest
     line = refusal(capsys, arguments(data, output, "--templates", str(tmp_path / "templates.txt")), 1)
     assert "templates.txt:1" in line
     assert not output.exists()
+
+
+def test_nothing_that_a_run_did_not_write_is_deleted(
+    data: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_folder = tmp_path / "run"
+    shutil.copytree(finished, run_folder)
+    for name in ("notes.txt", "round-1/notes.txt", "round-2/rec/notes.txt", "final/mine/x", ".old/x"):
+        place = run_folder / name
+        place.parent.mkdir(exist_ok=True)
+        place.write_text("mine")
+        line = refusal(capsys, arguments(data, run_folder, "--overwrite"), 1)
+        assert "which no alternate training wrote; move that elsewhere" in line
+        assert place.parts[-1] in line or place.parts[-2] in line
+        assert place.read_text() == "mine"
+        if name == "round-2/rec/notes.txt":  # a phase whose output is not as it was is made again
+            refusal(capsys, arguments(data, run_folder), 1)
+            assert place.read_text() == "mine"
+        shutil.rmtree(place.parent) if place.name == "x" else place.unlink()
+    assert results(run_folder) == results(finished)
+    line = refusal(capsys, arguments(data, run_folder, "--gen", str(run_folder / "final" / "gen")), 2)
+    assert f"would take the place of {run_folder / 'final' / 'gen'}" in line
 
 
 def test_overwrite_begins_anew_and_gen_first_learns_through_an_untrained_folder(data: Path, tmp_path: Path) -> None:

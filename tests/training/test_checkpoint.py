@@ -111,7 +111,7 @@ def test_killed_and_taken_up_it_ends_as_if_nothing_had_been(small: Backbone, tmp
     assert len(list(tmp_path.iterdir())) <= 2, "the newest checkpoint and the one before"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 @pytest.mark.parametrize("moment", [0, 7, -2])
 def test_a_signal_writes_a_checkpoint_and_ends_the_training(
     small: Backbone, tmp_path: Path, number: signal.Signals, moment: int

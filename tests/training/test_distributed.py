@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from idgr.cli.main import run
 from idgr.errors import UsageError
 from idgr.formats.jsonl import write_jsonl
-from idgr.training.distributed import Team, join
+from idgr.training.distributed import Team, join, n_processes
 
 ROOT = Path(__file__).parents[2]
 TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
@@ -82,13 +82,43 @@ def test_two_processes_train_as_one(launcher: list[str], stage: str, data: Path,
     compare(data / "one", data / "two")
 
 
-def test_one_device_cannot_be_given_to_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
+LAUNCHED = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variables that a launcher of two processes sets."""
+    for name, value in LAUNCHED.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.usefixtures("launched")
+def test_one_device_cannot_be_given_to_several_processes() -> None:
     with pytest.raises(UsageError, match=r"--device cpu:0 given to several processes"):
         join("cpu:0")
 
 
-def test_alternate_is_for_one_process(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
+@pytest.mark.usefixtures("launched")
+@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"])
+def test_a_variable_that_the_launcher_did_not_set_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert n_processes() == 2
+    monkeypatch.delenv(name)
+    with pytest.raises(UsageError, match=f"WORLD_SIZE=2 is in the environment, but {name} not"):
+        n_processes()
+
+
+@pytest.mark.usefixtures("launched")
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("WORLD_SIZE", "abc"), ("WORLD_SIZE", "0"), ("WORLD_SIZE", "9" * 20), ("RANK", "x"), ("RANK", "2")],
+)
+def test_variables_that_cannot_be_are_named(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=f"{name}={value}"):
+        n_processes()
+
+
+@pytest.mark.usefixtures("launched")
+def test_alternate_is_for_one_process(capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["alternate", "data", "--gen", "gen", "-o", "run"]) == 2
     assert "alternate runs in one process" in capfd.readouterr().err

@@ -172,6 +172,15 @@ def test_anchor_holds_the_generator_back(tokenizer: Any, recommender: Backbone, 
     assert 0 <= ends[1] < ends[0] / 5
 
 
+def test_uneven_pieces_count_by_their_positions(generator: Backbone, recommender: Backbone) -> None:
+    soft = SoftPrompts(generator, recommender.model, [[5], [6, 7, 8]], TEXTS[:2], IdLearningOptions(anchor=1.0))
+    sums = torch.zeros(2)
+    for divergence, positions in ((2.0, 1), (4.0, 3)):
+        soft.divergence, soft.n_positions = torch.tensor(divergence), positions
+        sums += soft.told()
+    assert (sums[0] / sums[1]).item() == 3.5
+
+
 def test_logits_do_not_depend_on_who_else_is_in_the_batch(generator: Backbone, renderer: PromptRenderer) -> None:
     texts = generator_inputs(generator.tokenizer, [*TEXTS, "x " * 40], 256)
     ids = [*renderer.id_tokens, [5, 6, 7, 8, 9]]

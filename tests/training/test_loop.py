@@ -14,6 +14,7 @@ from torch import Tensor
 
 from idgr.errors import IdgrError, UsageError
 from idgr.models.backbone import Backbone
+from idgr.training import schedule
 from idgr.training.device import pick_device, uses_bf16
 from idgr.training.generator import pair_loss
 from idgr.training.loop import run_epochs
@@ -312,3 +313,16 @@ def test_precision_auto_follows_the_processor(
     assert uses_bf16("auto", cpu) is expected
     assert uses_bf16("bf16", cpu)
     assert not uses_bf16("fp32", cpu)
+
+
+def test_a_bound_on_tokens_cuts_as_one_by_one_would() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(50):
+        lengths = np.sort(random.integers(1, 60, size=int(random.integers(1, 300))))
+        options = LoopOptions(batch_size=int(random.integers(1, 20)), max_tokens_per_batch=int(random.integers(1, 400)))
+        cuts = [0]
+        for place, longest in enumerate(lengths.tolist()):
+            n = place + 1 - cuts[-1]
+            if n > options.batch_size or (n > 1 and n * longest > options.max_tokens_per_batch):
+                cuts.append(place)
+        assert schedule._cuts(lengths, options) == cuts

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.overrides import TorchFunctionMode
 from transformers import T5Config, T5ForConditionalGeneration
 
 from idgr.prompts.rendering import Prompt
@@ -153,3 +156,25 @@ def test_anchor_is_the_mean_divergence_from_the_start() -> None:
     assert anchor_divergence(start, start, 2) == pytest.approx(0.0, abs=1e-7)
     p, q = F.softmax(start[0, :2], -1), F.softmax(now[0, :2], -1)
     assert anchor_divergence(now, start, 2).item() == pytest.approx(float((p * (p / q).log()).sum() / 2), abs=1e-6)
+
+
+def test_soft_ids_in_another_precision_are_put_into_the_prompt_as_it_is() -> None:
+    """index_copy takes one dtype, and CUDA's autocast does not see to that; so the mode here refuses what it would."""
+    splice = plan_splice(PROMPTS, 10)
+    embedding, soft = torch.randn(30, 4), torch.randn(6, 4).bfloat16().requires_grad_()
+    with OneDtype():
+        read = prompt_embeddings(padded(), embedding, splice, soft)
+    assert read.dtype == torch.float32
+    read.sum().backward()
+    assert soft.grad is not None
+    assert soft.grad.dtype == torch.bfloat16
+
+
+class OneDtype(TorchFunctionMode):
+    """Refuses tensors of two dtypes where CUDA's autocast promotes nothing."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function.__name__.rstrip("_") in ("index_copy", "index_add", "index_put", "scatter", "baddbmm"):
+            dtypes = {part.dtype for part in args if isinstance(part, torch.Tensor) and part.is_floating_point()}
+            assert len(dtypes) == 1, f"{function.__name__} of {dtypes}"
+        return function(*args, **(kwargs or {}))

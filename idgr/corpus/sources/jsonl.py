@@ -6,8 +6,9 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from idgr.corpus.events import BLOCK, Block, EventBuilder, Events, Layout, parse_time, peek, read_blocks
+from idgr.corpus.events import BLOCK, Block, EventBuilder, Events, Layout, peek, read_blocks
 from idgr.corpus.metadata import read_entries
+from idgr.corpus.times import is_date, parse_time
 from idgr.errors import IdgrError, faulty_line
 from idgr.formats.jsonl import Lines, parse_object
 from idgr.formats.records import key, key_list
@@ -48,7 +49,7 @@ def read_events(path: str | os.PathLike[str], *, min_rating: float | None = None
 def _read_sequences(path: str, blocks: Iterable[Block], first_row: dict[str, Any]) -> Events:
     builder = EventBuilder(path)
     timed = "times" in first_row
-    dated = timed and isinstance(first_row["times"], list) and any(isinstance(t, str) for t in first_row["times"])
+    dated = timed and isinstance(first_row["times"], list) and any(map(is_date, first_row["times"]))
     seen: set[str] = set()
     for first, block in blocks:
         for number, raw in enumerate(block, first):

@@ -1,91 +1,271 @@
-"""MovieLens: `ratings.dat` and `movies.dat` (fields between `::`, Latin-1), or `ratings.csv` and `movies.csv` (UTF-8).
+"""MovieLens: `ratings.dat` and `movies.dat` (fields between `::`), or `ratings.csv` and `movies.csv` (with a header).
 
-The first line of a file tells its form: the `.csv` files begin with the names of their columns.
+The first line of a file tells its form. A `.dat` file is UTF-8 (10M) or Latin-1 (1M), which all of its bytes tell.
 """
 
 from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import chain
 
 from idgr.corpus.events import EventBuilder, Events
 from idgr.corpus.metadata import Entry
-from idgr.errors import IdgrError
+from idgr.corpus.times import is_date, parse_time
+from idgr.errors import IdgrError, faulty_line
+from idgr.formats.file_kinds import table_kind, text_kind
 from idgr.formats.jsonl import Lines
 
 FIELDS = ("title", "genres")
 DUPLICATE_ENTRIES = False
-_RATINGS = "userId,movieId,rating,timestamp"
-_MOVIES = "movieId,title,genres"
+_RATINGS = ("userId", "movieId", "rating", "timestamp")
+_MOVIES = ("movieId", "title", "genres")
 _BLOCK = 1024
+
+Row = tuple[int, list[str]]
+Block = tuple[int, list[bytes]]
 
 
 def read_events(path: str | os.PathLike[str], *, min_rating: float | None = None) -> Events:
     """The ratings. Raises `IdgrError` with file and line."""
-    lines = Lines(path)
-    builder = EventBuilder(lines.path)
-    rows: list[tuple[str, str, int, int]] = []
-    for number, fields in _rows(lines, _RATINGS):
-        user, item, rating, time = fields
-        try:
-            row = user, item, int(time), number
-            low = min_rating is not None and float(rating) < min_rating
-        except ValueError:
-            raise IdgrError(
-                f"rating {rating!r} or timestamp {time!r} is not a number", "mend the line", where=path, line=number
-            ) from None
-        if not (user and item and abs(row[2]) < 2**62):
-            raise IdgrError("an empty key or a time out of range", "mend the line", where=path, line=number)
-        if not low:
-            rows.append(row)
+    needed = _RATINGS if min_rating is not None else ("userId", "movieId", "timestamp")
+    table = _Table(path, _RATINGS, needed)
+    builder = EventBuilder(table.path)
+    dated = is_date(table.first["timestamp"])
+    rows: list[Row] = []
+    for row in table:
+        rows.append(row)
         if len(rows) == _BLOCK:
-            builder.add(*zip(*rows, strict=True))
+            _add(builder, table, rows, dated, min_rating)
             rows.clear()
     if rows:
-        builder.add(*zip(*rows, strict=True))
-    return builder.events()
+        _add(builder, table, rows, dated, min_rating)
+    events = builder.events(scale=not dated)
+    if not table.latin_1:
+        return events
+    # Each byte was read as a letter; that all keys are UTF-8 is known only now.
+    users, items = _recoded(events.users, events.items)
+    return replace(events, users=users, items=items)
+
+
+def _add(builder: EventBuilder, table: _Table, rows: list[Row], dated: bool, min_rating: float | None) -> None:
+    """Add a block of ratings but those below `min_rating`. Raises `IdgrError` with file and line."""
+    user_at, item_at, time_at = (table.places[name] for name in ("userId", "movieId", "timestamp"))
+    if min_rating is not None:
+        rating_at, enough = table.places["rating"], []
+        for row in rows:
+            if _rating(table.path, row[0], row[1][rating_at]) >= min_rating:
+                enough.append(row)
+            else:
+                builder.low.add(row[1][user_at], row[1][item_at])
+        if not (rows := enough):
+            return
+    numbers, fields = zip(*rows, strict=True)
+    users, items = [row[user_at] for row in fields], [row[item_at] for row in fields]
+    if not (all(users) and all(items)):
+        place = next(at for at, key in enumerate(zip(users, items, strict=True)) if not all(key))
+        raise IdgrError("an empty key of a user or movie", "mend the line", where=table.path, line=numbers[place])
+    builder.add(users, items, _times(table.path, numbers, [row[time_at] for row in fields], dated), numbers)
+
+
+def _times(path: str, numbers: Sequence[int], texts: list[str], dated: bool) -> Sequence[int | float]:
+    if not dated:
+        try:
+            times = list(map(int, texts))
+        except ValueError:
+            pass  # a fraction, or a fault, which is looked for line by line
+        else:
+            if max(map(abs, times)) < 2**62:
+                return times
+    found = []
+    for number, text in zip(numbers, texts, strict=True):
+        try:
+            found.append(parse_time({"timestamp": text}, "timestamp", dated=dated))
+        except ValueError as fault:
+            told = ValueError(str(fault).replace('"timestamp"', f"timestamp {text!r}", 1))
+            raise faulty_line(told, path, number) from None
+    return found
+
+
+def _rating(path: str, number: int, text: str) -> float:
+    try:
+        rating = float(text)
+    except ValueError:
+        rating = float("nan")
+    if rating != rating:
+        raise IdgrError(
+            f"rating {text!r} is not a number", "mend the line or leave --min-rating out", where=path, line=number
+        )
+    return rating
 
 
 def read_entries(path: str | os.PathLike[str]) -> Iterator[Entry]:
-    """The films: title (with its year) and genres. Raises `IdgrError` with file and line."""
-    lines = Lines(path)
-    for number, (item, title, genres) in _rows(lines, _MOVIES):
+    """The films: title (with its year), genres and what other columns there are. Raises `IdgrError` with the line."""
+    table = _Table(path, _MOVIES, ("movieId", "title"))
+    for number, fields in _as_text(table) if table.latin_1 else table:
+        record = dict(zip(table.names, fields, strict=True))
+        item = record.pop("movieId")
         if not item:
-            raise IdgrError("no movieId", "mend the line", where=lines.path, line=number)
+            raise IdgrError("no movieId", "mend the line", where=table.path, line=number)
+        genres = record.get("genres", "")
         known = [] if genres == "(no genres listed)" else genres.split("|")
-        yield Entry(lines.path, number, item, {"title": title, "genres": known})
+        yield Entry(table.path, number, item, {"title": record["title"], "genres": known, **_others(record)})
 
 
-def _rows(lines: Lines, header: str) -> Iterator[tuple[int, list[str]]]:
-    """The fields of every line below the header, if the file has one."""
-    names = header.split(",")
-    separated: bool | None = None
-    for number, line in lines:
-        if separated is None:
-            separated = line.decode("latin-1") == header
-            if separated:
-                continue
-        if separated:
+def _others(record: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in record.items() if name and name not in _MOVIES}
+
+
+class _Table:
+    """The rows of a file, below its header if it has one.
+
+    Attributes:
+        names: of the columns, those that are wanted as MovieLens spells them.
+        places: of the columns that are wanted, by name.
+        first: the first row.
+        latin_1: whether each byte was read as a letter of Latin-1, since the form allows more than UTF-8.
+
+    Raises:
+        IdgrError: the file is of another form, or lacks a column that is needed.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], wanted: Sequence[str], needed: Sequence[str]) -> None:
+        lines = Lines(path)
+        self.path, self._wanted, self._needed = lines.path, wanted, needed
+        number, first, self._blocks = _first_line(lines.blocks(256))
+        self.latin_1 = b"::" in first
+        rows = self._separated() if self.latin_1 else self._csv(number, first)
+        row = next(rows, None)
+        if row is None:
+            raise IdgrError("holds a header only", "give a file with at least one record", where=self.path)
+        self.first = {name: row[1][place] for name, place in self.places.items()}
+        self._rows: Iterator[Row] = chain([row], rows)
+
+    def __iter__(self) -> Iterator[Row]:
+        return self._rows
+
+    def _separated(self) -> Iterator[Row]:
+        self.names = list(self._wanted)
+        self.places = {name: place for place, name in enumerate(self.names)}
+        return self._fields_between_colons()
+
+    def _fields_between_colons(self) -> Iterator[Row]:
+        for start, block in self._blocks:
+            for number, raw in enumerate(block, start):
+                if line := raw.strip():
+                    fields = line.decode("latin-1").split("::")
+                    if len(fields) != len(self.names):
+                        self._refuse_width(number, len(fields))
+                    yield number, fields
+
+    def _csv(self, number: int, first: bytes) -> Iterator[Row]:
+        header = _decoded(self.path, number, first)
+        mark = next((mark for mark in ",;\t" if self._named(header, mark)), None)
+        if mark is None:
+            raise self._without_header(number, first, header)
+        self.names = self._named(header, mark)
+        self.places = {name: self.names.index(name) for name in self._wanted if name in self.names}
+        rows = self._between_marks(mark)
+        next(rows)  # the header
+        return rows
+
+    def _without_header(self, number: int, first: bytes, header: str) -> IdgrError:
+        what = f"no header that names {', '.join(self._needed)}"
+        kind = text_kind(first, self.path) or table_kind(header, self.path)
+        if first.startswith(b"{"):
+            what, todo = "is JSON Lines, not MovieLens", "read it with `idgr prep jsonl`, `amazon` or `yelp`"
+        elif kind is None or "CSV" in kind.what or "prep movielens" in kind.todo:
+            todo = self._forms()
+        else:
+            what, todo = f"the file {kind.what}", kind.todo
+        return IdgrError(what, todo, where=self.path, line=number)
+
+    def _named(self, header: str, mark: str) -> list[str]:
+        """The names of the columns, if those that are needed are among them."""
+        spelled = {name.lower(): name for name in self._wanted}
+        try:
+            cells = [cell.strip() for cell in next(csv.reader([header], delimiter=mark), [])]
+        except csv.Error:
+            return []
+        names = [spelled.get(cell.lower().replace("_", ""), cell) for cell in cells]
+        return names if set(self._needed) <= set(names) else []
+
+    def _between_marks(self, mark: str) -> Iterator[Row]:
+        """A row may have several lines, where a line ends within quotes."""
+        texts = (
+            _decoded(self.path, number, raw) for start, block in self._blocks for number, raw in enumerate(block, start)
+        )
+        reader = csv.reader(texts, delimiter=mark)
+        before = 0
+        while True:
             try:
-                text = line.decode()
-            except UnicodeDecodeError as fault:
-                raise IdgrError(
-                    f"not valid UTF-8 ({fault.reason})", "save the file as UTF-8", where=lines.path, line=number
-                ) from None
-            try:
-                fields = next(csv.reader([text])) if '"' in text else text.split(",")
+                fields = next(reader, None)
             except csv.Error as fault:  # such as a carriage return, or a field longer than the module takes
                 raise IdgrError(
-                    f"not a line of CSV ({fault})", "mend the line", where=lines.path, line=number
+                    f"not a line of CSV ({fault})", "mend the line", where=self.path, line=before + 1
                 ) from None
-        else:
-            fields = line.decode("latin-1").split("::")
-        if len(fields) != len(names):
-            raise IdgrError(
-                f"{len(fields)} fields, not {len(names)}",
-                f"give {'::'.join(names)}, or commas below the header {header}",
-                where=lines.path,
-                line=number,
-            )
-        yield number, fields
+            if fields is None:
+                return
+            number, before = before + 1, reader.line_num
+            if len(fields) == len(self.names):
+                yield number, fields
+            elif any(field.strip() for field in fields):
+                self._refuse_width(number, len(fields))
+
+    def _refuse_width(self, number: int, width: int) -> None:
+        what = f"{width} fields, not {len(self.names)}"
+        raise IdgrError(what, self._forms(), where=self.path, line=number)
+
+    def _forms(self) -> str:
+        return f"give {'::'.join(self._wanted)}, or commas below the header {','.join(self._wanted)}"
+
+
+def _first_line(blocks: Iterator[Block]) -> tuple[int, bytes, Iterator[Block]]:
+    """The first line that is not blank with its number, and the blocks as they were before."""
+    passed = []
+    for start, block in blocks:
+        passed.append((start, block))
+        for number, raw in enumerate(block, start):
+            if not raw.isspace():
+                return number, raw.strip(), chain(passed, blocks)
+    raise AssertionError("Lines raises where there is no text")
+
+
+def _decoded(path: str, number: int, raw: bytes) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as fault:
+        what = f"not valid UTF-8 ({fault.reason})"
+        raise IdgrError(what, "save the file as UTF-8", where=path, line=number) from None
+
+
+def _recoded(*columns: list[str]) -> list[list[str]]:
+    """Texts that were read as Latin-1, in UTF-8 if all of them are."""
+    try:
+        return [[text.encode("latin-1").decode() for text in texts] for texts in columns]
+    except UnicodeDecodeError:
+        return list(columns)
+
+
+def _as_text(table: _Table) -> list[Row]:
+    """All rows of a `.dat` file in the encoding that its bytes tell.
+
+    Raises:
+        IdgrError: some lines are UTF-8 beyond ASCII, and fewer are damaged.
+    """
+    rows, utf8, damaged = list(table), 0, []
+    for number, fields in rows:
+        raw = "::".join(fields)
+        if raw.isascii():
+            continue
+        try:
+            raw.encode("latin-1").decode()
+            utf8 += 1
+        except UnicodeDecodeError:
+            damaged.append(number)
+    if utf8 > len(damaged) > 0:
+        what = f"not valid UTF-8, as the file is elsewhere ({utf8:,} lines)"
+        raise IdgrError(what, "mend the line", where=table.path, line=damaged[0])
+    return rows if damaged else [(number, _recoded(fields)[0]) for number, fields in rows]

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from idgr.errors import IdgrError, faulty_line
+from idgr.errors import faulty_line
 from idgr.evaluation.audit.checks import FAIL, PASS, Check, judged, skipped
+from idgr.evaluation.audit.item_popularity import popularity_check
 from idgr.evaluation.audit.sequences import not_sorted_by_key
+from idgr.evaluation.audit.time_order import IN_ORDER, order_of_kept_times, order_recorded
 from idgr.formats.json_file import read_object
 from idgr.formats.jsonl import Lines, parse_object
 from idgr.formats.records import Item, Query, Sequence
@@ -77,6 +79,7 @@ def data_checks(data: DataSet) -> list[Check]:
         _held_out(data),
         _targets_new(data),
         _described(data),
+        popularity_check(data.items, data.folder / "items.jsonl"),
     ]  # fmt: skip
 
 
@@ -104,26 +107,17 @@ def _as_written(folder: Path) -> Check:
 
 
 def _in_order_of_time(folder: Path) -> Check:
-    """Times are not kept, so what `prep` did is the evidence."""
-    name = "sequences are in order of time"
+    """`prep` keeps no times, so what it did is the evidence for its folders."""
     record, stats = read_run(folder), read_stats(folder)
     command = str(record.get("command", ""))
     if command == "prep fuse":
-        return skipped(name, folder, "a fusion; audit the folders that it was made of")
+        return skipped(IN_ORDER, folder, "a fusion; audit the folders that it was made of")
     ties = stats.get("ties")
     if not command.startswith("prep ") or not isinstance(ties, dict):
-        return skipped(
-            name, folder, "the times of the events are not kept, and no run.json and stats.json tell of them"
-        )
+        return order_of_kept_times(folder)
     if not stats.get("timed"):
-        return skipped(name, folder, "the sequences came without times; prep took them as oldest first")
-    share = ties.get("share")
-    if not isinstance(share, (int, float)) or isinstance(share, bool) or not 0 <= share <= 1:
-        what, todo = 'its "ties" have no "share" from 0 to 1', "prepare the data set again"
-        raise IdgrError(what, todo, where=folder / "stats.json")
-    told = f"prep ordered the events by their times; {share:.1%} have the time of the one before"
-    rule = "put in seeded random order" if ties.get("order") == "shuffle" else "left as in the file"
-    return Check(name, str(folder), PASS, f"{told}, {rule}")
+        return skipped(IN_ORDER, folder, "the sequences came without times; prep took them as oldest first")
+    return order_recorded(folder, ties)
 
 
 def _users_once(rows: Numbered[Any], path: Path) -> Check:

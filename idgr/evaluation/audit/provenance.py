@@ -6,6 +6,7 @@ hashes; what they prove is judged elsewhere.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -151,7 +152,7 @@ class Findings:
             [] if self.data is None else [self.data / f"{part}.jsonl" for part in ("items", "train", "valid", "test")]
         )
         for path in (Path(name), *known, *(other.path for other in self.outputs), *self._of_name(Path(name).name)):
-            if path.exists() and self.digest(path) == digest:
+            if _is_there(path) and self.digest(path) == digest:
                 return path
         return None
 
@@ -163,6 +164,11 @@ class Findings:
                 if path.is_file():
                     self._named.setdefault(path.name, []).append(path)
         return self._named.get(name, [])
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is something under a name that a record tells; it may be one that no file can have."""
+    return os.path.exists(path)  # noqa: PTH110 - a Path raises at a name that is too long
 
 
 def _made(path: Path) -> Output | None:
@@ -222,7 +228,7 @@ def _read_data_set(findings: Findings) -> Path | None:
                 if name is None or digest is None:
                     continue
                 folder = Path(name).parent
-                if is_data(folder) and findings.digest(name) == digest:
+                if _is_there(Path(name)) and is_data(folder) and findings.digest(name) == digest:
                     return folder
     return None
 

@@ -74,24 +74,21 @@ def write_recbole(folder: Path, name: str, data: PreparedData, max_history: int)
 
 
 def shared_attributes(items: list[Item], shared_by: int = SHARED_BY) -> list[list[str]]:
-    """What items have in common, for FDSA and S3-Rec: pieces `key=value` of the plain texts, commas parting values.
+    """What items have in common, for FDSA and S3-Rec: pieces `key=value` of their fields.
 
     Args:
-        items: with texts such as `title: …; categories: a, b`.
+        items: with texts such as `title: …; categories: a, b`, or with fields.
         shared_by: pieces that fewer items have are left out.
 
     Returns:
-        For each item its pieces, in the order of the text.
+        For each item its pieces, in the order of the fields.
     """
-    pieces = [list(dict.fromkeys(_pieces(item.text))) for item in items]
+    pieces = [list(dict.fromkeys(_pieces(item))) for item in items]
     counts = Counter(piece for row in pieces for piece in row)
     return [[piece for piece in row if counts[piece] >= shared_by] for row in pieces]
 
 
-def _pieces(text: str) -> Iterator[str]:
-    for field in text.split("; "):
-        key, colon, values = field.partition(": ")
-        if colon:
-            for value in values.split(","):
-                if value := value.strip():
-                    yield f"{key}={value}"
+def _pieces(item: Item) -> Iterator[str]:
+    for name, values in item.values().items():
+        for value in values:
+            yield f"{name}={value}"

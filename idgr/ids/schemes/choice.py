@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from idgr.errors import UsageError
@@ -94,7 +94,8 @@ def scheme_ids(items: Sequence[Item], sequences: Iterable[Sequence[str]], option
     """
     check_packages(options.scheme)
     keys = [item.item_id for item in items]
-    texts = [item.text or item.item_id.lower() for item in items]
+    items = [item if item.text else replace(item, text=item.item_id.lower(), fields=None) for item in items]
+    texts = [item.text for item in items]
     match options.scheme:
         case "shared":
             from idgr.ids.schemes.shared_words import shared_word_ids
@@ -112,9 +113,9 @@ def scheme_ids(items: Sequence[Item], sequences: Iterable[Sequence[str]], option
 
             return collaborative_ids(keys, sequences, options.clusters, options.leaf_size, options.seed)
         case "category":
-            return category_ids(texts, options.category_field, options.category_depth)
+            return category_ids(items, options.category_field, options.category_depth)
         case "title":
-            return title_ids(texts, options.title_field, options.title_words)
+            return title_ids(items, options.title_field, options.title_words)
         case "random":
             return random_ids(len(items), options.levels, options.codebook, options.seed)
         case "semantic":

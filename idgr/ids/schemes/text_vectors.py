@@ -12,7 +12,7 @@ import numpy.typing as npt
 from idgr.errors import IdgrError
 from idgr.ids.assignment import NAMELESS
 from idgr.ids.keyphrase import words_of
-from idgr.models.hub import load_pretrained
+from idgr.models.encoder import load_encoder
 from idgr.models.tokenizer import load_tokenizer
 from idgr.progress import progress
 
@@ -71,14 +71,13 @@ def _from_encoder(texts: Sequence[str], source: str) -> Any:
     A causal model, in which a token sees those before it only, gives the mean of its own (LLM-BS).
     """
     import torch
-    from transformers import AutoModel
 
     if not Path(source).is_dir():
         raise IdgrError("there is no such folder", f"give --text-vectors {TFIDF} or a local model folder", where=source)
-    tokenizer = load_tokenizer(source, need_pad=False)
+    tokenizer = load_tokenizer(source)
     if tokenizer.pad_token_id is None:  # Llamas seldom have one; the mask keeps it out of the mean
         tokenizer.pad_token = tokenizer.eos_token
-    model = load_pretrained(AutoModel.from_pretrained, "model", source, use_safetensors=True).float().eval()
+    model = load_encoder(source)
     encoder = model.get_encoder() if model.config.is_encoder_decoder else model
     found = []
     threads = torch.get_num_threads()

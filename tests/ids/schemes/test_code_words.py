@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from idgr.corpus.text import plain_text
+from idgr.formats.item_text import read_fields
 from idgr.ids.schemes.code_words import LEAF, LEVELS, among_equals, by_twos, code_word, width_of
-from idgr.ids.schemes.fields import read_fields
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,10 @@ def test_spectral_labels_find_planted_clusters(n_each: int) -> None:
     assert labels.tolist() == block.tolist()
 
 
+def items_of(texts: list[str]) -> list[Item]:
+    return [Item(f"I{place}", text) for place, text in enumerate(texts)]
+
+
 def test_category_ids() -> None:
     texts = [
         "title: a; categories: Beauty, Nails & Polish",
@@ -120,10 +124,10 @@ def test_category_ids() -> None:
     ]
     expected = ["Beauty Nails Polish 1", "beauty nails polish 2", "beauty nails polish matte 1", "other 1", "other 2",
                 "other 3"]  # fmt: skip
-    assert category_ids(texts, "categories", 5) == expected
-    assert category_ids(texts, "Categories", 2)[2] == "beauty nails polish 3"
+    assert category_ids(items_of(texts), "categories", 5) == expected
+    assert category_ids(items_of(texts), "Categories", 2)[2] == "beauty nails polish 3"
     with pytest.raises(IdgrError, match=r"no item has a field 'genres'; .*--category-field"):
-        category_ids(texts, "genres", 5)
+        category_ids(items_of(texts), "genres", 5)
 
 
 def test_title_ids() -> None:
@@ -138,7 +142,7 @@ def test_title_ids() -> None:
         "title: ; brand: ",
         "title: 红色指甲油红色指甲油",
     ]
-    assert title_ids(texts, "title", 3) == [
+    assert title_ids(items_of(texts), "title", 3) == [
         "OPI Red Red",
         "opi red red 2",
         "opi red red 3",

@@ -1,0 +1,36 @@
+"""Python literals as data: Amazon's metadata of 2014, and values that a table has written out as Python shows them.
+
+They are parsed, never run.
+"""
+
+from __future__ import annotations
+
+import ast
+import warnings
+from typing import Any
+
+MAX_LITERAL_BYTES = 2_000_000  # far above the lines of real dumps; bounds what parsing one line can cost
+
+
+def parse_literal(line: bytes) -> Any:
+    """The value of a Python literal in UTF-8: strings, numbers, lists, dictionaries, None and the like.
+
+    Raises:
+        ValueError: it is something else, longer than any honest record, or nested too deep for Python.
+    """
+    if len(line) > MAX_LITERAL_BYTES:
+        raise ValueError(f"a line of {len(line):,} bytes, more than {MAX_LITERAL_BYTES:,}")
+    try:
+        text = line.decode()
+    except UnicodeDecodeError as fault:
+        raise ValueError(f"not valid UTF-8 ({fault.reason})") from None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes such as "\d", which Python warns of
+            return ast.literal_eval(text)
+    except SyntaxError as fault:
+        raise ValueError(f"not a Python literal ({fault.msg})") from None
+    except (ValueError, TypeError):
+        raise ValueError("not a Python literal (it holds more than values)") from None
+    except (RecursionError, MemoryError):  # how Python's parser gives up on nesting
+        raise ValueError("not a Python literal of an item (nested too deep)") from None
