@@ -18,6 +18,7 @@ from idgr.cli.train_rec import train_rec
 from idgr.errors import IdgrError, UsageError, check_utf8
 from idgr.formats.claims import check_apart, final_place
 from idgr.formats.jsonl import STDOUT
+from idgr.formats.limits import MOST_INT
 from idgr.formats.lock import hold
 from idgr.formats.replacing import remove
 from idgr.formats.run_info import RUN_FILE, RunInfo, differences, read_run
@@ -41,6 +42,7 @@ def alternate(
         int,
         typer.Option(
             "--rounds",
+            max=MOST_INT,
             help="Rounds of generator, new IDs, recommender; with rec-first, round 1 trains the recommender alone.",
         ),
     ] = 3,
@@ -49,44 +51,62 @@ def alternate(
         str | None,
         typer.Option("--order", help="gen-first or rec-first (default: rec-first for a preset, else gen-first)."),
     ] = None,
-    gen_epochs: Annotated[int, typer.Option("--gen-epochs", help="Epochs of the generator a round.")] = 1,
+    gen_epochs: Annotated[int, typer.Option("--gen-epochs", max=MOST_INT, help="Epochs of the generator a round.")] = 1,
     gen_lr: Annotated[float | None, typer.Option("--gen-lr", help="Its learning rate; that of train-gen.")] = None,
-    gen_batch_size: Annotated[int, typer.Option("--gen-batch-size", help="Its instances a batch.")] = 12,
+    gen_batch_size: Annotated[int, typer.Option("--gen-batch-size", max=MOST_INT, help="Its instances a batch.")] = 12,
     gen_epoch_instances: Annotated[
-        int, typer.Option("--gen-epoch-instances", help="Instances drawn for each of its epochs; 0 for all.")
+        int,
+        typer.Option("--gen-epoch-instances", max=MOST_INT, help="Instances drawn for each of its epochs; 0 for all."),
     ] = 0,
     temperature: Annotated[float, typer.Option("--temperature", help="Of the generator's softmax.")] = 1.0,
     straight_through: Annotated[
         bool, typer.Option("--straight-through", help="Show hard IDs, with the gradient of the soft ones.")
     ] = False,
     anchor: Annotated[float, typer.Option("--anchor", help="Weight of staying close to a round's generator.")] = 0.0,
-    rec_epochs: Annotated[int, typer.Option("--rec-epochs", help="Epochs of the recommender a round.")] = 10,
+    rec_epochs: Annotated[
+        int, typer.Option("--rec-epochs", max=MOST_INT, help="Epochs of the recommender a round.")
+    ] = 10,
     rec_lr: Annotated[float, typer.Option("--rec-lr", help="Its learning rate.")] = 1e-3,
-    rec_batch_size: Annotated[int, typer.Option("--rec-batch-size", help="Its instances a batch.")] = 64,
+    rec_batch_size: Annotated[int, typer.Option("--rec-batch-size", max=MOST_INT, help="Its instances a batch.")] = 64,
     rec_epoch_instances: Annotated[
-        int, typer.Option("--rec-epoch-instances", help="Instances drawn for each of its epochs; 0 for all.")
+        int,
+        typer.Option("--rec-epoch-instances", max=MOST_INT, help="Instances drawn for each of its epochs; 0 for all."),
     ] = 0,
     paper: Paper = False,
     objective: Annotated[
         str | None, typer.Option("--objective", help="The recommender's: trie, the default, or full.")
     ] = None,
     templates: Annotated[str | None, typer.Option("--templates", help="Prompt templates; else idgr's ten.")] = None,
-    max_history: Annotated[int, typer.Option("--max-history", help="Newest history items that are shown.")] = 20,
-    max_prompt_tokens: Annotated[int, typer.Option("--max-prompt-tokens", help="Length of a prompt.")] = 512,
+    max_history: Annotated[
+        int, typer.Option("--max-history", max=MOST_INT, help="Newest history items that are shown.")
+    ] = 20,
+    max_prompt_tokens: Annotated[
+        int, typer.Option("--max-prompt-tokens", max=MOST_INT, help="Length of a prompt.")
+    ] = 512,
     user_ids: Annotated[
         Literal["none", "history"], typer.Option("--user-ids", help="history: prompts begin with the user's ID.")
     ] = "none",
     history: Annotated[
         Literal["shown", "none"], typer.Option("--history", help="none: the user's ID stands for the history.")
     ] = "shown",
-    max_text_tokens: Annotated[int, typer.Option("--max-text-tokens", help="Texts are cut behind so many.")] = 256,
-    no_repeat_ngram: Annotated[int, typer.Option("--no-repeat-ngram", help="As in gen-ids; 0 for no rule.")] = 0,
-    valid_users: Annotated[int, typer.Option("--valid-users", help="Users to validate on; 0 for all.")] = 2000,
-    valid_beams: Annotated[int, typer.Option("--valid-beams", help="Beams of the search on validation.")] = 20,
-    patience: Annotated[int, typer.Option("--patience", help="As in train-rec; 0 for never.")] = 0,
+    max_text_tokens: Annotated[
+        int, typer.Option("--max-text-tokens", max=MOST_INT, help="Texts are cut behind so many.")
+    ] = 256,
+    no_repeat_ngram: Annotated[
+        int, typer.Option("--no-repeat-ngram", max=MOST_INT, help="As in gen-ids; 0 for no rule.")
+    ] = 0,
+    valid_users: Annotated[
+        int, typer.Option("--valid-users", max=MOST_INT, help="Users to validate on; 0 for all.")
+    ] = 2000,
+    valid_beams: Annotated[
+        int, typer.Option("--valid-beams", max=MOST_INT, help="Beams of the search on validation.")
+    ] = 20,
+    patience: Annotated[int, typer.Option("--patience", max=MOST_INT, help="As in train-rec; 0 for never.")] = 0,
     precision: Annotated[str, typer.Option("--precision", help="fp32 or bf16.")] = "fp32",
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the first round; each further one adds 1.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", max=MOST_INT, help="Seed of the first round; each further one adds 1.")
+    ] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the single commands and do nothing.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Begin anew in place of going on.")] = False,
 ) -> None:
@@ -223,8 +243,9 @@ def _claim(folder: Path, now: dict[str, Any], overwrite: bool) -> None:
         for path in sorted(folder.iterdir(), key=lambda path: path.name == RUN_FILE):  # last, what tells whose it is
             remove(path)
         return
-    before = record["options"]
-    if before.get("rounds", 0) <= now["options"]["rounds"]:  # more rounds go on from those that are there
+    before = record.get("options", {})
+    rounds = before.get("rounds", 0)
+    if isinstance(rounds, int) and rounds <= now["options"]["rounds"]:  # more rounds go on from those that are there
         before = {**before, "rounds": now["options"]["rounds"]}
     if found := differences({**record, "options": before}, now):
         todo = "give the same, another folder to -o, or --overwrite to begin anew"

@@ -10,6 +10,7 @@ import typer
 from idgr.errors import IdgrError, UsageError, check_utf8
 from idgr.formats.claims import check_file
 from idgr.formats.jsonl import STDIN, STDOUT, write_json
+from idgr.formats.limits import MOST_INT
 from idgr.formats.run_info import RunInfo
 from idgr.progress import log
 
@@ -30,7 +31,7 @@ def audit(
     mutate: Annotated[
         bool, typer.Option("--mutate", help="Also train twice, with other held-out items, and compare every byte.")
     ] = False,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the items put in by --mutate.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=MOST_INT, help="Of the items put in by --mutate.")] = 0,
     output: Annotated[
         str | None, typer.Option("-o", "--output", help="The checks as JSON; - is standard output.")
     ] = None,

@@ -24,6 +24,7 @@ from idgr.cli.training_options import (
     Track,
 )
 from idgr.errors import IdgrError, UsageError
+from idgr.formats.limits import MOST_INT
 
 if TYPE_CHECKING:
     from idgr.formats.records import Item
@@ -51,21 +52,24 @@ def init_gen(
         str | None, typer.Option("--tokenizer", help="Folder whose tokenizer a preset shares.")
     ] = None,
     vocab_size: Annotated[
-        int | None, typer.Option("--vocab-size", help="Bound of the vocabulary that a preset learns.")
+        int | None, typer.Option("--vocab-size", max=MOST_INT, help="Bound of the vocabulary that a preset learns.")
     ] = None,
-    max_text_tokens: Annotated[int, typer.Option("--max-text-tokens", help="Tokens of a text that are read.")] = 256,
+    max_text_tokens: Annotated[
+        int, typer.Option("--max-text-tokens", max=MOST_INT, help="Tokens of a text that are read.")
+    ] = 256,
     held_out: Annotated[float, typer.Option("--held-out", help="Share of pairs that only measures the loss.")] = 0.05,
     epochs: Annotated[
-        int | None, typer.Option("--epochs", help="Passes over the pairs: 5, or as many as make --min-steps.")
+        int | None,
+        typer.Option("--epochs", max=MOST_INT, help="Passes over the pairs: 5, or as many as make --min-steps."),
     ] = None,
     min_steps: Annotated[
-        int, typer.Option("--min-steps", min=1, help="Steps at least, where --epochs is not given.")
+        int, typer.Option("--min-steps", min=1, max=MOST_INT, help="Steps at least, where --epochs is not given.")
     ] = MIN_STEPS,
     max_loss: Annotated[
         float, typer.Option("--max-loss", help="Warn where the last epoch's loss is above this, in nats a token.")
     ] = MAX_LOSS,
     lr: Lr = 1e-3,
-    batch_size: Annotated[int, typer.Option("--batch-size", help="Pairs a batch.")] = 16,
+    batch_size: Annotated[int, typer.Option("--batch-size", max=MOST_INT, help="Pairs a batch.")] = 16,
     max_tokens_per_batch: MaxTokensPerBatch = 0,
     precision: Annotated[
         str, typer.Option("--precision", help="fp32, bf16 (products of matrices only), or auto: what is quicker here.")

@@ -15,6 +15,7 @@ import typer
 from idgr.cli.held_out import refuse_held_out, refuse_targets_in_training
 from idgr.cli.training_options import UNSHAPING, loop_options
 from idgr.errors import IdgrError, UsageError
+from idgr.formats.limits import MOST_INT
 
 if TYPE_CHECKING:
     import torch
@@ -31,11 +32,11 @@ Items = Annotated[
 Valid = Annotated[
     str | None, typer.Option("--valid", help="valid.jsonl; its HR and NDCG choose the epoch that is kept.")
 ]
-Width = Annotated[int, typer.Option("--width", help="Width of the item vectors.")]
-MaxHistory = Annotated[int, typer.Option("--max-history", help="Newest history items that are read.")]
+Width = Annotated[int, typer.Option("--width", max=MOST_INT, help="Width of the item vectors.")]
+MaxHistory = Annotated[int, typer.Option("--max-history", max=MOST_INT, help="Newest history items that are read.")]
 Dropout = Annotated[float, typer.Option("--dropout", help="Dropout.")]
-Epochs = Annotated[int, typer.Option("--epochs", help="Passes over the training sequences.")]
-ValidUsers = Annotated[int, typer.Option("--valid-users", help="Users to validate on; 0 for all.")]
+Epochs = Annotated[int, typer.Option("--epochs", max=MOST_INT, help="Passes over the training sequences.")]
+ValidUsers = Annotated[int, typer.Option("--valid-users", max=MOST_INT, help="Users to validate on; 0 for all.")]
 
 
 def check_item_training(given: dict[str, Any], shape: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from idgr.errors import IdgrError, UsageError
 from idgr.formats.jsonl import STDIN
+from idgr.formats.limits import MOST_INT
 from idgr.formats.records import Item, ItemId
 
 if TYPE_CHECKING:
@@ -26,33 +27,49 @@ Scheme = Annotated[
     ),
 ]
 Seed = Annotated[
-    int, typer.Option("--seed", min=0, help="Of what is random in a scheme; category, title and textual have nothing.")
+    int,
+    typer.Option(
+        "--seed", min=0, max=MOST_INT, help="Of what is random in a scheme; category, title and textual have nothing."
+    ),
 ]
 Train = Annotated[
     str | None,
     typer.Option("--train", help="train.jsonl, which shared, sequential and collaborative IDs are made of."),
 ]
-Words = Annotated[int, typer.Option("--words", help="shared: words of an ID, all of the item's own text.")]
-SharedWords = Annotated[
-    int, typer.Option("--shared-words", help="shared: first so many that it has in common with what is bought with it.")
+Words = Annotated[
+    int, typer.Option("--words", max=MOST_INT, help="shared: words of an ID, all of the item's own text.")
 ]
-Clusters = Annotated[int, typer.Option("--clusters", help="collaborative: parts that a cluster is divided into.")]
-LeafSize = Annotated[int, typer.Option("--leaf-size", help="collaborative: items of a cluster that is left whole.")]
+SharedWords = Annotated[
+    int,
+    typer.Option(
+        "--shared-words", max=MOST_INT, help="shared: first so many that it has in common with what is bought with it."
+    ),
+]
+Clusters = Annotated[
+    int, typer.Option("--clusters", max=MOST_INT, help="collaborative: parts that a cluster is divided into.")
+]
+LeafSize = Annotated[
+    int, typer.Option("--leaf-size", max=MOST_INT, help="collaborative: items of a cluster that is left whole.")
+]
 CategoryField = Annotated[
     str, typer.Option("--category-field", help="category: the field of the text that lists categories, widest first.")
 ]
 CategoryDepth = Annotated[
-    int, typer.Option("--category-depth", help="category: so many of them; a number tells equals apart.")
+    int, typer.Option("--category-depth", max=MOST_INT, help="category: so many of them; a number tells equals apart.")
 ]
 TitleField = Annotated[
     str, typer.Option("--title-field", help="title: the field with the title; of items without it, the first field.")
 ]
-TitleWords = Annotated[int, typer.Option("--title-words", help="title: so many of its words.")]
+TitleWords = Annotated[int, typer.Option("--title-words", max=MOST_INT, help="title: so many of its words.")]
 Levels = Annotated[
     int | None,
-    typer.Option("--levels", help="semantic, random: code words of an ID, 3 if not given; trees: 4; dual: of both."),
+    typer.Option(
+        "--levels", max=MOST_INT, help="semantic, random: code words of an ID, 3 if not given; trees: 4; dual: of both."
+    ),
 ]
-Codebook = Annotated[int, typer.Option("--codebook", help="semantic, random, trees, dual: codes of a level.")]
+Codebook = Annotated[
+    int, typer.Option("--codebook", max=MOST_INT, help="semantic, random, trees, dual: codes of a level.")
+]
 TextVectors = Annotated[
     str,
     typer.Option(
@@ -63,7 +80,9 @@ TextVectors = Annotated[
 Branches = Annotated[
     int,
     typer.Option(
-        "--branches", help="Trees, dual: parts of a part but at the last level; 0: as many as levels ask for."
+        "--branches",
+        max=MOST_INT,
+        help="Trees, dual: parts of a part but at the last level; 0: as many as levels ask for.",
     ),
 ]
 ItemVectors = Annotated[

@@ -30,6 +30,7 @@ from idgr.cli.training_options import (
     loop_options,
 )
 from idgr.errors import IdgrError, UsageError
+from idgr.formats.limits import MOST_INT
 
 if TYPE_CHECKING:
     import torch
@@ -45,10 +46,12 @@ def train_adapter(
     valid: Annotated[
         str | None, typer.Option("--valid", help="valid.jsonl; its HR and NDCG choose the epoch that is kept.")
     ] = None,
-    rank: Annotated[int, typer.Option("--rank", min=1, help="Rank of the updates of each projection.")] = 8,
-    epochs: Annotated[int, typer.Option("--epochs", help="Passes over the training sequences.")] = 5,
+    rank: Annotated[
+        int, typer.Option("--rank", min=1, max=MOST_INT, help="Rank of the updates of each projection.")
+    ] = 8,
+    epochs: Annotated[int, typer.Option("--epochs", max=MOST_INT, help="Passes over the training sequences.")] = 5,
     lr: Lr = 1e-3,
-    batch_size: Annotated[int, typer.Option("--batch-size", help="Sequences a batch.")] = 64,
+    batch_size: Annotated[int, typer.Option("--batch-size", max=MOST_INT, help="Sequences a batch.")] = 64,
     max_tokens_per_batch: MaxTokensPerBatch = 0,
     accumulate: Accumulate = 1,
     schedule: Schedule = "linear",
@@ -57,10 +60,14 @@ def train_adapter(
     clip: Clip = 1.0,
     dropout: Annotated[float | None, typer.Option("--dropout", help="Dropout; the model's own if not given.")] = None,
     epoch_instances: Annotated[
-        int, typer.Option("--epoch-instances", help="Instances drawn for each epoch; 0 for all.")
+        int, typer.Option("--epoch-instances", max=MOST_INT, help="Instances drawn for each epoch; 0 for all.")
     ] = 0,
-    valid_users: Annotated[int, typer.Option("--valid-users", help="Users to validate on; 0 for all.")] = 2000,
-    valid_beams: Annotated[int, typer.Option("--valid-beams", help="Beams of the search on validation.")] = 20,
+    valid_users: Annotated[
+        int, typer.Option("--valid-users", max=MOST_INT, help="Users to validate on; 0 for all.")
+    ] = 2000,
+    valid_beams: Annotated[
+        int, typer.Option("--valid-beams", max=MOST_INT, help="Beams of the search on validation.")
+    ] = 20,
     patience: Patience = 0,
     precision: Precision = "fp32",
     ema: Ema = 0.0,

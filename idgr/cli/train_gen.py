@@ -26,6 +26,7 @@ from idgr.cli.training_options import (
     loop_options,
 )
 from idgr.errors import IdgrError, UsageError
+from idgr.formats.limits import MOST_INT
 
 PAPER_LR = 1e-8
 
@@ -44,20 +45,22 @@ def train_gen(
         str | None, typer.Option("--templates", help="Prompt templates; else those the recommender was trained with.")
     ] = None,
     max_history: Annotated[
-        int | None, typer.Option("--max-history", min=1, help="Newest history items shown; else as in its training.")
+        int | None,
+        typer.Option("--max-history", min=1, max=MOST_INT, help="Newest history items shown; else as in its training."),
     ] = None,
     max_prompt_tokens: Annotated[
-        int | None, typer.Option("--max-prompt-tokens", help="Length of a prompt; else as in its training.")
+        int | None,
+        typer.Option("--max-prompt-tokens", max=MOST_INT, help="Length of a prompt; else as in its training."),
     ] = None,
     temperature: Annotated[float, typer.Option("--temperature", help="Of the softmax at each ID position.")] = 1.0,
     straight_through: Annotated[
         bool, typer.Option("--straight-through", help="Show the hard IDs, with the gradient of the soft ones.")
     ] = False,
     anchor: Annotated[float, typer.Option("--anchor", help="Weight of staying close to the starting generator.")] = 0.0,
-    epochs: Annotated[int, typer.Option("--epochs", help="Passes over the training instances.")] = 1,
+    epochs: Annotated[int, typer.Option("--epochs", max=MOST_INT, help="Passes over the training instances.")] = 1,
     lr: Annotated[float | None, typer.Option("--lr", help="Highest learning rate (default: 3e-4).")] = None,
     paper: Annotated[bool, typer.Option("--paper", help="The paper's learning rate, 1e-8.")] = False,
-    batch_size: Annotated[int, typer.Option("--batch-size", help="Instances a batch.")] = 12,
+    batch_size: Annotated[int, typer.Option("--batch-size", max=MOST_INT, help="Instances a batch.")] = 12,
     max_tokens_per_batch: MaxTokensPerBatch = 0,
     accumulate: Accumulate = 1,
     schedule: Schedule = "linear",
@@ -66,9 +69,11 @@ def train_gen(
     clip: Clip = 1.0,
     dropout: Annotated[float | None, typer.Option("--dropout", help="Dropout; the model's own if not given.")] = None,
     epoch_instances: Annotated[
-        int, typer.Option("--epoch-instances", help="Instances drawn for each epoch; 0 for all.")
+        int, typer.Option("--epoch-instances", max=MOST_INT, help="Instances drawn for each epoch; 0 for all.")
     ] = 0,
-    max_text_tokens: Annotated[int, typer.Option("--max-text-tokens", help="Texts are cut behind so many.")] = 256,
+    max_text_tokens: Annotated[
+        int, typer.Option("--max-text-tokens", max=MOST_INT, help="Texts are cut behind so many.")
+    ] = 256,
     precision: Annotated[
         str, typer.Option("--precision", help="fp32, or bf16 for products of matrices only.")
     ] = "fp32",

@@ -42,6 +42,7 @@ from idgr.cli.training_options import (
     loop_options,
 )
 from idgr.errors import UsageError
+from idgr.formats.limits import MOST_INT
 
 if TYPE_CHECKING:
     import torch
@@ -70,7 +71,7 @@ def train_rec(
         str | None, typer.Option("--tokenizer", help="Folder whose tokenizer a preset shares, such as GEN/.")
     ] = None,
     vocab_size: Annotated[
-        int | None, typer.Option("--vocab-size", help="Bound of the vocabulary that a preset learns.")
+        int | None, typer.Option("--vocab-size", max=MOST_INT, help="Bound of the vocabulary that a preset learns.")
     ] = None,
     word_tokens: Annotated[
         bool, typer.Option("--word-tokens", help="Every word of the IDs becomes one token, such as the index word aar.")
@@ -93,10 +94,11 @@ def train_rec(
         str | None, typer.Option("--templates", help="Prompt templates, one a line, with {history}; else idgr's ten.")
     ] = None,
     max_history: Annotated[
-        int | None, typer.Option("--max-history", help="Newest history items that are shown: 20; causal 50.")
+        int | None,
+        typer.Option("--max-history", max=MOST_INT, help="Newest history items that are shown: 20; causal 50."),
     ] = None,
     max_prompt_tokens: Annotated[
-        int, typer.Option("--max-prompt-tokens", help="Length of a prompt; the oldest items go.")
+        int, typer.Option("--max-prompt-tokens", max=MOST_INT, help="Length of a prompt; the oldest items go.")
     ] = 512,
     user_ids: Annotated[
         Literal["none", "history"],
@@ -117,11 +119,11 @@ def train_rec(
     text_vectors: TextVectors = "tfidf",
     item_vectors: ItemVectors = None,
     epochs: Annotated[
-        int | None, typer.Option("--epochs", help="Passes over the training instances: 10; causal 8.")
+        int | None, typer.Option("--epochs", max=MOST_INT, help="Passes over the training instances: 10; causal 8.")
     ] = None,
     lr: Annotated[float | None, typer.Option("--lr", help="Highest learning rate: 1e-3; causal 2e-3.")] = None,
     batch_size: Annotated[
-        int, typer.Option("--batch-size", help="Instances a batch; with --arch causal, sequences.")
+        int, typer.Option("--batch-size", max=MOST_INT, help="Instances a batch; with --arch causal, sequences.")
     ] = 64,
     max_tokens_per_batch: MaxTokensPerBatch = 0,
     accumulate: Accumulate = 1,
@@ -138,10 +140,14 @@ def train_rec(
         float | None, typer.Option("--reorder", help="causal: places by which an item is moved, anew each epoch.")
     ] = None,
     epoch_instances: Annotated[
-        int, typer.Option("--epoch-instances", help="Instances drawn for each epoch; 0 for all.")
+        int, typer.Option("--epoch-instances", max=MOST_INT, help="Instances drawn for each epoch; 0 for all.")
     ] = 0,
-    valid_users: Annotated[int, typer.Option("--valid-users", help="Users to validate on; 0 for all.")] = 2000,
-    valid_beams: Annotated[int, typer.Option("--valid-beams", help="Beams of the search on validation.")] = 20,
+    valid_users: Annotated[
+        int, typer.Option("--valid-users", max=MOST_INT, help="Users to validate on; 0 for all.")
+    ] = 2000,
+    valid_beams: Annotated[
+        int, typer.Option("--valid-beams", max=MOST_INT, help="Beams of the search on validation.")
+    ] = 20,
     patience: Patience = 0,
     precision: Precision = "fp32",
     ema: Ema = 0.0,

@@ -39,6 +39,7 @@ from idgr.cli.training_options import (
     WeightDecay,
 )
 from idgr.errors import UsageError
+from idgr.formats.limits import MOST_INT
 
 
 def train_sasrec(
@@ -47,13 +48,13 @@ def train_sasrec(
     items: Items = None,
     valid: Valid = None,
     width: Width = 64,
-    layers: Annotated[int, typer.Option("--layers", help="Layers of the Transformer.")] = 2,
-    heads: Annotated[int, typer.Option("--heads", help="Attention heads; they divide the width.")] = 2,
+    layers: Annotated[int, typer.Option("--layers", max=MOST_INT, help="Layers of the Transformer.")] = 2,
+    heads: Annotated[int, typer.Option("--heads", max=MOST_INT, help="Attention heads; they divide the width.")] = 2,
     max_history: MaxHistory = 50,
     dropout: Dropout = 0.5,
     epochs: Epochs = 60,
     lr: Lr = 1e-3,
-    batch_size: Annotated[int, typer.Option("--batch-size", help="Sequences a batch at most.")] = 1024,
+    batch_size: Annotated[int, typer.Option("--batch-size", max=MOST_INT, help="Sequences a batch at most.")] = 1024,
     max_tokens_per_batch: MaxTokensPerBatch = 1024,
     accumulate: Accumulate = 1,
     schedule: Schedule = "linear",
@@ -61,7 +62,7 @@ def train_sasrec(
     weight_decay: WeightDecay = 0.01,
     clip: Clip = 1.0,
     epoch_instances: Annotated[
-        int, typer.Option("--epoch-instances", help="Sequences drawn for each epoch; 0 for all.")
+        int, typer.Option("--epoch-instances", max=MOST_INT, help="Sequences drawn for each epoch; 0 for all.")
     ] = 0,
     valid_users: ValidUsers = 0,
     patience: Patience = 0,

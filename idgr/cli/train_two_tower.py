@@ -38,6 +38,7 @@ from idgr.cli.training_options import (
     Warmup,
     WeightDecay,
 )
+from idgr.formats.limits import MOST_INT
 
 
 def train_two_tower(
@@ -46,12 +47,12 @@ def train_two_tower(
     items: Items = None,
     valid: Valid = None,
     width: Width = 64,
-    units: Annotated[int, typer.Option("--units", help="Units of the attention.")] = 8,
+    units: Annotated[int, typer.Option("--units", max=MOST_INT, help="Units of the attention.")] = 8,
     max_history: MaxHistory = 20,
     dropout: Dropout = 0.3,
     epochs: Epochs = 20,
     lr: Lr = 1e-3,
-    batch_size: Annotated[int, typer.Option("--batch-size", help="Prefixes a batch at most.")] = 256,
+    batch_size: Annotated[int, typer.Option("--batch-size", max=MOST_INT, help="Prefixes a batch at most.")] = 256,
     max_tokens_per_batch: MaxTokensPerBatch = 2048,
     accumulate: Accumulate = 1,
     schedule: Schedule = "linear",
@@ -59,7 +60,7 @@ def train_two_tower(
     weight_decay: WeightDecay = 0.01,
     clip: Clip = 1.0,
     epoch_instances: Annotated[
-        int, typer.Option("--epoch-instances", help="Prefixes drawn for each epoch; 0 for all.")
+        int, typer.Option("--epoch-instances", max=MOST_INT, help="Prefixes drawn for each epoch; 0 for all.")
     ] = 0,
     valid_users: ValidUsers = 2000,
     patience: Patience = 0,

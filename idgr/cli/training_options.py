@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from idgr.formats.limits import MOST_INT
+
 if TYPE_CHECKING:
     from idgr.training.options import LoopOptions
 
 # What does not shape the result, so that a stage may go on, or be finished, with other values of these.
 UNSHAPING = ("output", "device", "checkpoint_minutes", "track", "overwrite", "dry_run")
 
-Accumulate = Annotated[int, typer.Option("--accumulate", help="Batches a step.")]
+Accumulate = Annotated[int, typer.Option("--accumulate", max=MOST_INT, help="Batches a step.")]
 Schedule = Annotated[
     str, typer.Option("--schedule", help="Learning rate after the warm-up: linear, cosine or constant.")
 ]
@@ -21,16 +23,18 @@ Warmup = Annotated[float, typer.Option("--warmup", help="Share of the steps in w
 WeightDecay = Annotated[float, typer.Option("--weight-decay", help="AdamW's weight decay.")]
 Clip = Annotated[float, typer.Option("--clip", help="Largest norm of a gradient.")]
 Patience = Annotated[
-    int, typer.Option("--patience", help="Stop after so many epochs without a better NDCG@10; 0 for never.")
+    int,
+    typer.Option("--patience", max=MOST_INT, help="Stop after so many epochs without a better NDCG@10; 0 for never."),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of all that is random.")]
+Seed = Annotated[int, typer.Option("--seed", max=MOST_INT, help="Seed of all that is random.")]
 Lr = Annotated[float, typer.Option("--lr", help="Highest learning rate.")]
 Precision = Annotated[
     str, typer.Option("--precision", help="fp32, bf16 (products of matrices only), or auto: what is quicker here.")
 ]
 MaxTokensPerBatch = Annotated[
-    int, typer.Option("--max-tokens-per-batch", help="Padded tokens a batch at most, about; 0 for no bound.")
+    int,
+    typer.Option("--max-tokens-per-batch", max=MOST_INT, help="Padded tokens a batch at most, about; 0 for no bound."),
 ]
 Ema = Annotated[
     float, typer.Option("--ema", help="What a step leaves of the weights' running mean, which is kept; 0 for off.")

@@ -14,7 +14,9 @@ from typing import Any
 import orjson
 
 from idgr.errors import IdgrError
+from idgr.formats.json_file import read_object
 from idgr.formats.jsonl import dump_line, replace_file
+from idgr.formats.limits import MOST_INT
 from idgr.formats.records import ItemId, ids_fingerprint
 from idgr.formats.run_info import RUN_FILE, read_run, sha256_file
 
@@ -86,12 +88,36 @@ def read_recommender_facts(
     facts: dict[str, Any] = {}
     for name, kind in kinds.items():
         if not isinstance(record.get(name), kind):
-            raise IdgrError(
-                f"its {RUN_FILE} does not tell {name}", "give a folder that `idgr train-rec` wrote", where=folder
-            )
+            raise IdgrError(f"its {RUN_FILE} does not tell {name}", _OURS, where=folder)
         facts[name] = record[name]
     facts |= {name: record[name] for name in ("user_ids", "user_gen", "history", "arch") if name in record}
+    _check_facts(folder, facts)
     return RecommenderFacts(**facts)
+
+
+_OURS = "give a folder that `idgr train-rec` wrote"
+_CHOICES = {
+    "objective": ("full", "trie"),
+    "user_ids": ("none", "history"),
+    "history": ("shown", "none"),
+    "arch": ("t5", "causal"),
+}
+
+
+def _check_facts(folder: str | os.PathLike[str], facts: dict[str, Any]) -> None:
+    """Raise `IdgrError` where a fact in a record is none that `idgr train-rec` writes."""
+    good = {name: facts[name] in known for name, known in _CHOICES.items() if name in facts}
+    good |= {
+        name: not isinstance(facts[name], bool) and 1 <= facts[name] <= MOST_INT
+        for name in ("max_history", "max_prompt_tokens")
+    }
+    templates = facts["templates"]
+    good["templates"] = all(isinstance(template, str) for template in templates)
+    good["templates"] &= bool(templates) or facts.get("arch") == "causal"
+    good["user_gen"] = isinstance(facts.get("user_gen"), (str, type(None)))
+    for name, is_good in good.items():
+        if not is_good:
+            raise IdgrError(f"its {RUN_FILE} tells {name} {facts[name]!r}", _OURS, where=folder)
 
 
 def check_ids_known(
@@ -130,6 +156,16 @@ def write_seen_tokens(folder: str | os.PathLike[str], tokens: Iterable[int]) -> 
 
 
 def read_seen_tokens(folder: str | os.PathLike[str]) -> set[int] | None:
-    """What `write_seen_tokens` left in `folder`; None where it has not."""
+    """What `write_seen_tokens` left in `folder`; None where it has not.
+
+    Raises:
+        IdgrError: the file holds something else.
+    """
     path = Path(folder) / SEEN_TOKENS
-    return set(orjson.loads(path.read_bytes())["tokens"]) if path.is_file() else None
+    if not path.is_file():
+        return None
+    todo = "take the recommender as `idgr train-rec` wrote it, or train it again"
+    tokens = read_object(path, todo).get("tokens")
+    if not isinstance(tokens, list) or not all(type(token) is int and token >= 0 for token in tokens):
+        raise IdgrError('its "tokens" is not a list of token numbers', todo, where=path)
+    return set(tokens)

@@ -281,7 +281,7 @@ def read_run(output: str | os.PathLike[str], *, checked: bool = True) -> dict[st
     if not path.is_file():
         return {}
     record = read_object(path, _AGAIN)
-    _check_form(path, record)
+    check_form(path, record)
     if checked and place.is_file() and sha256_file(place) not in record.get("outputs", {}).values():
         return {}
     return record
@@ -290,8 +290,10 @@ def read_run(output: str | os.PathLike[str], *, checked: bool = True) -> dict[st
 _AGAIN = "make the output again"
 
 
-def _check_form(path: Path, record: dict[str, Any]) -> None:
-    """Raise `IdgrError` where a part of a record that is there is of another type than `RunInfo.write` gives it."""
+def check_form(path: Path, record: Any) -> None:
+    """Raise `IdgrError` where a record is no object, or a part that it has is not as `RunInfo.write` leaves it."""
+    if not isinstance(record, dict):
+        raise IdgrError("does not tell what it was made of", _AGAIN, where=path)
     kinds = {"command": (str, "a text"), **dict.fromkeys(("options", "inputs", "outputs"), (dict, "an object"))}
     for name, (kind, wanted) in kinds.items():
         if name in record and not isinstance(record[name], kind):

@@ -11,11 +11,11 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
-import orjson
 import torch
 from safetensors.torch import save_file
 
 from idgr.errors import IdgrError
+from idgr.formats.json_file import read_object
 from idgr.formats.jsonl import write_json
 from idgr.formats.rec_folder import CONFIG, ITEMS
 from idgr.models.weight_files import check_files, headers_of, read_tensors
@@ -59,7 +59,7 @@ def read_config(folder: str | os.PathLike[str], model_type: str, kind: type[Conf
     """
     check_files(Path(folder), os.fspath(folder))
     path = Path(folder) / CONFIG
-    found = _read_object(path, model_type)
+    found = read_object(path, wanted(model_type))
     if found.get("model_type") != model_type:
         what = f"its model_type is {found.get('model_type')!r}, not {model_type!r}"
         raise IdgrError(what, wanted(model_type), where=path)
@@ -79,7 +79,7 @@ def read_keys(folder: str | os.PathLike[str], model_type: str, n_items: int) -> 
         IdgrError: they are not so many different keys.
     """
     path = Path(folder) / ITEMS
-    keys = _read_object(path, model_type).get("items")
+    keys = read_object(path, wanted(model_type)).get("items")
     if not isinstance(keys, list) or not all(isinstance(key, str) and key for key in keys):
         raise IdgrError('its "items" is not a list of keys', wanted(model_type), where=path)
     if len(set(keys)) != len(keys) or len(keys) != n_items:
@@ -135,13 +135,3 @@ def take_weights(
             what = f"its {name} is {found.get(name, 'missing')}, where its {CONFIG} asks for {asked}"
             raise IdgrError(what, wanted(model_type), where=Path(folder) / WEIGHTS)
     model.load_state_dict(tensors, assign=True)
-
-
-def _read_object(path: Path, model_type: str) -> dict[str, Any]:
-    try:
-        found = orjson.loads(path.read_bytes())
-    except (OSError, orjson.JSONDecodeError) as fault:
-        raise IdgrError(f"cannot be read ({fault})", wanted(model_type), where=path) from None
-    if not isinstance(found, dict):
-        raise IdgrError("is not a JSON object", wanted(model_type), where=path)
-    return found

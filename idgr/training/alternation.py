@@ -194,7 +194,7 @@ def is_done(phase: Phase) -> bool:
         return False
     if phase.command == "keep":
         return _same(phase.arguments["source"], phase.output)
-    return _same_inputs(phase, record["inputs"]) and hash_output(phase.output) == record["outputs"]
+    return _same_inputs(phase, record.get("inputs", {})) and hash_output(phase.output) == record.get("outputs")
 
 
 def clear(phase: Phase) -> None:
@@ -269,17 +269,22 @@ def score_phase(
     how = RecommenderOptions(facts.objective, options.valid_users, options.valid_beams)
     scores = validation(backbone.model, renderer, trie, pairs, how)()
 
-    trained, summary = read_run(phase.arguments["trained"]), read_run(ids_file).get("summary", {})
+    trained, summary = read_run(phase.arguments["trained"]), _object(read_run(ids_file).get("summary"))
     return {
         "round": phase.round,
         "phase": phase.arguments["phase"],
-        "loss": (trained.get("kept") or trained.get("last") or {}).get("loss"),
+        "loss": _object(trained.get("kept") or trained.get("last")).get("loss"),
         "n_users": len(users),
         **scores,
         "ids_changed": changed_share(read_ids(phase.arguments["before"]), known),
         "ids_second_attempt": summary.get("second_attempts"),
         "ids_longer": summary.get("longer"),
     }
+
+
+def _object(found: Any) -> dict[str, Any]:
+    """A part of a record, which a model that idgr has not trained lacks."""
+    return found if isinstance(found, dict) else {}
 
 
 def run_phases(
@@ -337,7 +342,12 @@ def _read_scores(path: Path) -> dict[str, dict[str, Any]]:
         return {}
     if not isinstance(record, dict):
         return {}
-    return {name: line for name, line in record.items() if isinstance(line, dict)}
+    return {name: line for name, line in record.items() if _is_line(line)}
+
+
+def _is_line(found: Any) -> bool:
+    score = found.get("ndcg@10") if isinstance(found, dict) else None
+    return isinstance(score, float) and 0 <= score <= 1
 
 
 def _scored(phase: Phase) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from idgr.errors import IdgrError
 from idgr.formats.jsonl import replace_folder, write_json
-from idgr.formats.run_info import differences, sha256_file
+from idgr.formats.run_info import check_form, differences, sha256_file
 from idgr.progress import log
 
 MANIFEST = "checkpoint.json"
@@ -135,7 +135,8 @@ def read_origin(folder: Path) -> dict[str, Any] | None:
     for place in _newest_first(folder):
         try:
             made_of: dict[str, Any] = orjson.loads((place / STATE).read_bytes())["made_of"]
-        except (OSError, orjson.JSONDecodeError, KeyError, TypeError):
+            check_form(place / STATE, made_of)
+        except (OSError, orjson.JSONDecodeError, KeyError, TypeError, IdgrError):
             continue  # it is named when the weights are asked for
         return made_of
     return None
@@ -148,11 +149,14 @@ def _newest_first(folder: Path) -> list[Path]:
 def _read(place: Path) -> Snapshot:
     try:
         hashes: dict[str, str] = orjson.loads((place / MANIFEST).read_bytes())["sha256"]
+        if hashes.keys() != {path.name for path in place.iterdir()} - {MANIFEST}:
+            raise IdgrError(f"is not whole: its {MANIFEST} tells of other files", _REFUSED, where=place)
         for name, expected in hashes.items():
             if sha256_file(place / name) != expected:
                 raise IdgrError(f"its {name} is damaged", _REFUSED, where=place)
         state = orjson.loads((place / STATE).read_bytes())
-    except (OSError, orjson.JSONDecodeError, KeyError, TypeError) as fault:
+        check_form(place / STATE, state["made_of"])
+    except (OSError, orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as fault:
         raise IdgrError(f"is not whole ({fault})", _REFUSED, where=place) from None
     files = [name for name in hashes if name.endswith(".safetensors")]
     return Snapshot(state, {name.removesuffix(".safetensors"): load_file(place / name) for name in files})

@@ -153,14 +153,18 @@ def test_what_is_missing_is_said_and_not_drawn(made: Path, tmp_path: Path) -> No
     assert "![" not in text
 
 
-def test_rows_alone_give_segments_and_none_give_no_plot(made: Path, tmp_path: Path) -> None:
+def test_rows_alone_give_segments_and_none_give_no_plot(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     copy = Path(shutil.copytree(made, tmp_path / "copy"))
     metrics = json.loads((copy / "idgr-metrics.json").read_text())
     with_rivals = made.parent / "with"
     idgr("report", made, "-o", with_rivals, "--no-audit")
     del metrics["segments"]
     (copy / "idgr-metrics.json").write_text(json.dumps(metrics))
+    capsys.readouterr()
     idgr("report", copy, "-o", tmp_path / "counted", "--no-audit")
+    assert f"{copy}/idgr-metrics.json is not what its record tells of" in capsys.readouterr().err
     assert (tmp_path / "counted/segments-1.png").is_file()
     assert (tmp_path / "counted/segments-1.png").read_bytes() != (with_rivals / "segments-1.png").read_bytes()
     (copy / "users.jsonl").unlink()

@@ -142,9 +142,9 @@ def without(tensor: str) -> Callable[[Path], None]:
         (config_of(max_history=10**9), "model.safetensors: its places.weight is [5, 8]"),
         (items_of("[]"), "items.json: is not a JSON object"),
         (items_of('{"items": [1]}'), 'items.json: its "items" is not a list of keys'),
-        (items_of("{"), "items.json: cannot be read"),
+        (items_of("{"), "items.json: is not a JSON object ("),
         (without("norm.bias"), "model.safetensors: its norm.bias is missing"),
-        (lambda folder: (folder / "items.json").unlink(), "items.json: cannot be read"),
+        (lambda folder: (folder / "items.json").unlink(), "items.json: cannot be read ("),
         (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors: cannot be read"),
         (
             lambda folder: (folder / "model.safetensors").write_bytes(pickle.dumps([1])),

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import orjson
-
-from idgr.errors import IdgrError, faulty_line
+from idgr.errors import faulty_line
 from idgr.evaluation.audit.checks import FAIL, PASS, Check, judged, skipped
 from idgr.evaluation.audit.item_popularity import popularity_check
 from idgr.evaluation.audit.sequences import not_sorted_by_key
 from idgr.evaluation.audit.time_order import IN_ORDER, order_of_kept_times, order_recorded
+from idgr.formats.json_file import read_object
 from idgr.formats.jsonl import Lines, parse_object
 from idgr.formats.records import Item, Query, Sequence
 from idgr.formats.run_info import hash_folder, read_run
@@ -194,10 +193,4 @@ def read_stats(folder: Path) -> dict[str, Any]:
     path = folder / "stats.json"
     if not path.is_file():
         return {}
-    try:
-        stats = orjson.loads(path.read_bytes())
-    except orjson.JSONDecodeError:
-        stats = None
-    if not isinstance(stats, dict):
-        raise IdgrError("is not a JSON object", "prepare the data set again", where=path)
-    return stats
+    return read_object(path, "prepare the data set again")

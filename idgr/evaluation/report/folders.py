@@ -10,7 +10,10 @@ import orjson
 
 from idgr.errors import IdgrError
 from idgr.evaluation.audit.provenance import Findings, Output, look_at
+from idgr.formats import json_file
 from idgr.formats.jsonl import read_jsonl
+from idgr.formats.run_info import read_run
+from idgr.progress import log
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ def open_folder(root: Path, data: Path | None = None, *, prefix: bool = False) -
     if not root.is_dir():
         raise IdgrError("there is no such folder", "give a folder that holds outputs of idgr", where=root)
     findings = look_at(root, data)
+    for other in [one for one in findings.outputs if one.path.is_file() and not read_run(one.path)]:
+        log(f"report: warning: {other.path} is not what its record tells of, so how it was made is not certain")
     # A copy has the record of what it is a copy of. `final/` holds copies of a round.
     ordered = sorted(findings.outputs, key=lambda one: ("final" in one.path.parts, len(one.path.parts), one.path))
     kept: dict[bytes, Output] = {}
@@ -59,13 +64,7 @@ def open_folder(root: Path, data: Path | None = None, *, prefix: bool = False) -
 
 def read_object(path: Path) -> dict[str, Any]:
     """A file that holds one JSON object. Raises `IdgrError` where it does not."""
-    try:
-        value = orjson.loads(path.read_bytes())
-    except orjson.JSONDecodeError:
-        value = None
-    if not isinstance(value, dict):
-        raise IdgrError("is not a JSON object", "make the output again", where=path)
-    return value
+    return json_file.read_object(path, "make the output again")
 
 
 def read_log(path: Path, *names: str) -> list[dict[str, Any]]:
