@@ -25,7 +25,7 @@ from idgr.formats.run_info import RUN_FILE, RunInfo, differences, read_run
 from idgr.progress import log
 
 if TYPE_CHECKING:
-    from idgr.training.alternation import Phase
+    from idgr.training.alternation import Alternation, Phase
 
 COMMANDS: dict[str, Callable[..., None]] = {"train-gen": train_gen, "gen-ids": gen_ids, "train-rec": train_rec}
 FIRST_ARGUMENT = {"train-gen": "train", "gen-ids": "items", "train-rec": "train"}
@@ -43,7 +43,8 @@ def alternate(
         typer.Option(
             "--rounds",
             max=MOST_INT,
-            help="Rounds of generator, new IDs, recommender; with rec-first, round 1 trains the recommender alone.",
+            help="Rounds of generator, new IDs, recommender; with rec-first, round 1 trains the recommender alone, "
+            "but for a single round of id-only, which trains the generator after it.",
         ),
     ] = 3,
     mode: Annotated[str, typer.Option("--mode", help="alternate, rec-only or id-only.")] = "alternate",
@@ -174,6 +175,8 @@ def alternate(
     )
     phases = plan(folder, what)
     rounds_do = rounds_in_words(phases)
+    if mode == "alternate" and not any(phase.command == "train-gen" for phase in phases):
+        log("alternate: a single round from an untrained recommender trains no generator; --rounds 2 does")
     if dry_run:
         for number, words in rounds_do.items():
             print(f"# round {number}: {words}")
@@ -198,7 +201,7 @@ def alternate(
     options = {name: value for name, value in given.items() if name not in left_out} | {"rec": rec}
     info = RunInfo("alternate", options, {**inputs}, seed, outputs=[output])
     with _held(folder):
-        _claim(folder, info.made_of(), overwrite)
+        _claim(folder, info.made_of(), what, overwrite)
         log("alternate: " + "; ".join(f"round {number}: {words}" for number, words in rounds_do.items()))
         info.write(folder)  # before the work: a rerun can tell whether it is the same run
         run_phases(
@@ -223,7 +226,7 @@ def _held(folder: Path) -> Iterator[None]:
         yield
 
 
-def _claim(folder: Path, now: dict[str, Any], overwrite: bool) -> None:
+def _claim(folder: Path, now: dict[str, Any], what: Alternation, overwrite: bool) -> None:
     """Refuse a folder that is not this run's; with `overwrite`, empty one that is a run's.
 
     Raises:
@@ -245,7 +248,7 @@ def _claim(folder: Path, now: dict[str, Any], overwrite: bool) -> None:
         return
     before = record.get("options", {})
     rounds = before.get("rounds", 0)
-    if isinstance(rounds, int) and rounds <= now["options"]["rounds"]:  # more rounds go on from those that are there
+    if isinstance(rounds, int) and what.goes_on_from(rounds):
         before = {**before, "rounds": now["options"]["rounds"]}
     if found := differences({**record, "options": before}, now):
         todo = "give the same, another folder to -o, or --overwrite to begin anew"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,8 @@ class Alternation:
         gen: the ID generator to begin from, a folder or hub name.
         rec: the recommender to begin from: a preset, a folder or a hub name.
         rounds: how many. A round trains the generator, makes the IDs anew, and trains the recommender on them; where
-            the recommender comes first (see `order`), round 1 trains it alone, on the first generator's IDs.
+            the recommender comes first (see `order`), round 1 trains it alone, on the first generator's IDs. With
+            "id-only" that is all that a recommender learns; a single round then trains the generator after it.
         mode: both in turns, or one of them alone (the paper's Table 5).
         order: whether the first round trains the generator before the recommender; None for what suits `rec`: through
             a recommender with random weights a generator would learn noise, so with a preset it comes second.
@@ -93,15 +94,24 @@ class Alternation:
                 "take --order rec-first, or give a trained recommender to --rec",
             )
 
-        if self.mode == "id-only" and self.rounds == 1 and not self.gen_first:
-            raise UsageError(
-                "--rounds 1 trains no generator where the recommender comes first, as round 1 trains it alone",
-                "give --rounds 2 or more, or a trained recommender to --rec",
-            )
-
     @property
     def gen_first(self) -> bool:
         return self.rec not in PRESETS if self.order is None else self.order == "gen-first"
+
+    def turns(self, number: int) -> tuple[str, ...]:
+        """Which of "gen" and "rec" a round trains, in their order."""
+        if self.mode == "rec-only":
+            return ("rec",)
+        if number > 1 or self.gen_first:
+            return ("gen",) if self.mode == "id-only" else ("gen", "rec")
+        # A recommender that is not trained at all cannot be scored, nor learnt through.
+        return ("rec", "gen") if self.mode == "id-only" and self.rounds == 1 else ("rec",)
+
+    def goes_on_from(self, rounds: int) -> bool:
+        """Whether a run of so many rounds, else the same, is the beginning of this one."""
+        if not 1 <= rounds <= self.rounds:
+            return False
+        return replace(self, rounds=rounds).turns(1) == self.turns(1)
 
 
 @dataclass(frozen=True)
@@ -135,42 +145,45 @@ def plan(run: Path, what: Alternation) -> list[Phase]:
         phases.append(Phase(number, command, arguments, output))
         return str(output)
 
-    def generate(number: int, output: Path) -> str:
-        return add(number, "gen-ids", output, items=items, model=gen, **what.ids_options)
+    def generate(number: int, output: Path, model: str) -> str:
+        return add(number, "gen-ids", output, items=items, model=model, **what.ids_options)
 
-    def state() -> dict[str, str]:
-        return {"gen": gen, "rec": rec, "ids": ids, "items": items}
+    def train_gen(number: int, folder: Path, seed: int) -> tuple[str, str]:
+        # The first recommender may know no IDs at all, and that of `id-only` never gets to know the new ones.
+        strange = number == 1 or what.mode == "id-only"
+        own = {"force": True, **(what.prompt_options if number == 1 else {})} if strange else {}
+        new = add(
+            number, "train-gen", folder / "gen",
+            train=train, items=items, ids=ids, rec=rec, gen=gen, seed=seed, **what.gen_options, **own,
+        )  # fmt: skip
+        return new, generate(number, folder / "ids.jsonl", new)
 
-    ids = generate(0, run / "round-0" / "ids.jsonl")
+    def train_rec(number: int, folder: Path, seed: int) -> str:
+        own = {**what.rec_options, **what.prompt_options, "user_ids": what.user_ids, "history": what.history}
+        own |= {"tokenizer": gen} if rec in PRESETS else {}
+        own |= {"gen": gen, "items": items} if what.user_ids != "none" else {}
+        return add(
+            number, "train-rec", folder / "rec",
+            train=train, ids=ids, valid=valid, model=rec, seed=seed, **own,
+        )  # fmt: skip
+
+    ids = generate(0, run / "round-0" / "ids.jsonl", gen)
     for number in range(1, what.rounds + 1):
         folder, seed = run / f"round-{number}", what.seed + number - 1
-        before = ids
-        trains_gen = what.mode != "rec-only" and (number > 1 or what.gen_first)
-        # A recommender that is not trained at all cannot be scored, nor learnt through.
-        trains_rec = what.mode != "id-only" or (number == 1 and not what.gen_first)
-        if trains_gen:
-            # The first recommender may know no IDs at all, and that of `id-only` never gets to know the new ones.
-            strange = number == 1 or what.mode == "id-only"
-            own = {"force": True, **(what.prompt_options if number == 1 else {})} if strange else {}
-            gen = add(
-                number, "train-gen", folder / "gen",
-                train=train, items=items, ids=ids, rec=rec, gen=gen, seed=seed, **what.gen_options, **own,
-            )  # fmt: skip
-            ids = generate(number, folder / "ids.jsonl")
-            add(number, "validate", folder / METRICS, phase="gen", before=before, trained=gen, **state())
-        else:
+        turns = what.turns(number)
+        if "gen" not in turns:
             add(number, "keep", folder / "gen", source=gen)
             add(number, "keep", folder / "ids.jsonl", source=ids)
-        if trains_rec:
-            own = {**what.rec_options, **what.prompt_options, "user_ids": what.user_ids, "history": what.history}
-            own |= {"tokenizer": gen} if rec in PRESETS else {}
-            own |= {"gen": gen, "items": items} if what.user_ids != "none" else {}
-            rec = add(
-                number, "train-rec", folder / "rec",
-                train=train, ids=ids, valid=valid, model=rec, seed=seed, **own,
-            )  # fmt: skip
-            add(number, "validate", folder / METRICS, phase="rec", before=ids, trained=rec, **state())
-        else:
+        for turn in turns:
+            before = ids
+            if turn == "gen":
+                gen, ids = train_gen(number, folder, seed)
+            else:
+                rec = train_rec(number, folder, seed)
+            state = {"gen": gen, "rec": rec, "ids": ids, "items": items}
+            trained = gen if turn == "gen" else rec
+            add(number, "validate", folder / METRICS, phase=turn, before=before, trained=trained, **state)
+        if "rec" not in turns:
             add(number, "keep", folder / "rec", source=rec)
     return phases
 

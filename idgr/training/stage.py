@@ -61,7 +61,9 @@ def is_finished(output: str, run: RunInfo, *, overwrite: bool) -> bool:
     if record:
         if found := differences(record, now):
             goes_on = _GOES_ON.get(run.command)
-            way = f"to train it further, give {goes_on} {output} and another folder to -o; else " if goes_on else ""
+            instead = " in place of --tokenizer" if "tokenizer" in now["inputs"] else ""
+            way = f"to train it further, give {goes_on} {output}{instead} and another folder to -o; else "
+            way = way if goes_on else ""
             todo = f"{way}give the same, another folder to -o, or --overwrite to begin anew"
             raise IdgrError(f"is there and was {found}", todo, where=output)
         if hash_output(output) == record.get("outputs"):

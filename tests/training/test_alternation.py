@@ -6,6 +6,8 @@ import os
 import shlex
 import shutil
 import signal
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,6 @@ import pytest
 import torch
 
 from idgr.cli.main import run
-from idgr.errors import UsageError
 from idgr.formats.jsonl import write_jsonl
 from idgr.formats.run_info import sha256_file
 from idgr.models.backbone import PRESETS, Preset, new_backbone, save_backbone
@@ -74,9 +75,29 @@ def test_one_of_the_two_alone(mode: str, expected: list[str]) -> None:
     assert [step for step in steps(phases) if step.startswith("2")] == expected
 
 
-def test_a_round_that_would_train_no_generator_is_refused() -> None:
-    with pytest.raises(UsageError, match="--rounds 2"):
-        Alternation(Path("d"), "gen", "nano", rounds=1, mode="id-only")
+def test_a_single_round_of_the_generator_alone_trains_it_once() -> None:
+    what = Alternation(Path("d"), "gen", "nano", rounds=1, mode="id-only")
+    phases = plan(Path("run"), what)
+    assert rounds_in_words(phases) == {0: "gen-ids", 1: "train-rec, train-gen, gen-ids"}
+    by_command = {phase.command: phase.arguments for phase in phases if phase.round == 1}
+    assert by_command["train-rec"]["ids"] == by_command["train-gen"]["ids"] == "run/round-0/ids.jsonl"
+    assert by_command["train-gen"]["rec"] == "run/round-1/rec"
+    scored = [phase.arguments for phase in phases if phase.command == "validate"]
+    assert [(line["phase"], line["before"], line["ids"], line["gen"]) for line in scored] == [
+        ("rec", "run/round-0/ids.jsonl", "run/round-0/ids.jsonl", "gen"),
+        ("gen", "run/round-0/ids.jsonl", "run/round-1/ids.jsonl", "run/round-1/gen"),
+    ]
+    # So a longer run does not begin with it, as it does with a single round of both.
+    longer = replace(what, rounds=3)
+    assert rounds_in_words(plan(Path("run"), longer)) == {
+        0: "gen-ids", 1: "train-rec", 2: "train-gen, gen-ids", 3: "train-gen, gen-ids",
+    }  # fmt: skip
+    assert not longer.goes_on_from(1)
+    assert longer.goes_on_from(2)
+    assert not longer.goes_on_from(4)
+    assert replace(longer, mode="alternate").goes_on_from(1)
+    assert replace(longer, rec="rec").goes_on_from(1)
+
     phases = plan(Path("run"), Alternation(Path("d"), "gen", "rec", rounds=1, mode="id-only"))
     assert rounds_in_words(phases) == {0: "gen-ids", 1: "train-gen, gen-ids"}
 
@@ -182,16 +203,15 @@ def run_until_killed(command: list[str], replacements: int) -> bool:
     child = os.fork()
     if child == 0:
         left = replacements
-        replace = os.replace
 
-        def counted(*names: Any) -> None:
+        def counted(event: str, names: tuple[Any, ...]) -> None:
             nonlocal left
-            if not left:
-                os.kill(os.getpid(), signal.SIGKILL)
-            left -= 1
-            replace(*names)
+            if event == "os.rename":
+                if not left:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                left -= 1
 
-        os.replace = counted
+        sys.addaudithook(counted)
         os._exit(run(command))
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
@@ -354,6 +374,20 @@ def test_overwrite_begins_anew_and_gen_first_learns_through_an_untrained_folder(
     assert results(output).keys() == first.keys()
     assert results(output) != first
     assert orjson.loads((output / "round-1" / "rec" / "run.json").read_bytes())["objective"] == "trie"
+
+
+def test_a_single_round_of_the_generator_alone_runs(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "run"
+    assert run(arguments(data, output, "--rounds", "1", "--mode", "id-only")) == 0
+    assert "round 1: train-rec, train-gen, gen-ids" in capsys.readouterr().err
+    lines = [orjson.loads(line) for line in (output / "metrics.jsonl").read_bytes().splitlines()]
+    assert [(line["round"], line["phase"]) for line in lines] == [(1, "rec"), (1, "gen")]
+    weights = "gen/model.safetensors"
+    assert sha256_file(output / "final" / weights) != sha256_file(data / weights)
+    command = arguments(data, output, "--rounds", "2", "--mode", "id-only")
+    assert "was made with --rounds 1, not 2" in refusal(capsys, command, 1)
 
 
 def test_more_rounds_go_on_from_those_that_are_there(data: Path, finished: Path, tmp_path: Path) -> None:

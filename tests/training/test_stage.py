@@ -87,6 +87,13 @@ def test_a_finished_stage_is_not_run_again(
     assert "made with --epochs 2, not 1" in told
     assert "not 0.5" in told
     assert told.endswith("--overwrite to begin anew")
+    assert run(command(data, small_folder, "--epochs", "3")) == 1
+    (told,) = capfd.readouterr().err.splitlines()
+    if command is train_sasrec:  # which begins from no model
+        assert "further" not in told
+    else:
+        start = "--gen" if command is train_gen else "--model"
+        assert f"made with --epochs 2, not 3; to train it further, give {start} {data / 'out'} and another" in told
     role = "items" if command in (init_gen, train_sasrec) else "ids"
     lines = (data / f"{role}.jsonl").read_bytes().splitlines(True)
     (data / f"{role}.jsonl").write_bytes(b"".join([*lines[1:], lines[0]]))
