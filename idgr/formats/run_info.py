@@ -242,7 +242,7 @@ def check_form(path: Path, record: Any) -> None:
             raise IdgrError(f'its "{name}" is not {wanted}', _AGAIN, where=path)
     for role, entry in record.get("inputs", {}).items():
         told = entry if isinstance(entry, dict) else {}
-        if not isinstance(told.get("path"), str) or not isinstance(told.get("sha256"), (str, type(None))):
+        if not isinstance(told.get("path"), str) or not isinstance(told.get("sha256", 0), (str, type(None))):
             raise IdgrError(f"its input {role!r} has no path and hash", _AGAIN, where=path)
     for name, digest in record.get("outputs", {}).items():
         if not isinstance(digest, str):
