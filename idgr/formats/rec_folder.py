@@ -6,6 +6,7 @@ Knows the facts in `run.json` and numbers of tokens; weights and tokenizers it d
 from __future__ import annotations
 
 import os
+import string
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,12 +113,21 @@ def _check_facts(folder: str | os.PathLike[str], facts: dict[str, Any]) -> None:
         for name in ("max_history", "max_prompt_tokens")
     }
     templates = facts["templates"]
-    good["templates"] = all(isinstance(template, str) for template in templates)
+    good["templates"] = all(isinstance(template, str) and _is_template(template) for template in templates)
     good["templates"] &= bool(templates) or facts.get("arch") == "causal"
     good["user_gen"] = isinstance(facts.get("user_gen"), (str, type(None)))
     for name, is_good in good.items():
         if not is_good:
             raise IdgrError(f"its {RUN_FILE} tells {name} {facts[name]!r}", _OURS, where=folder)
+
+
+def _is_template(text: str) -> bool:
+    """Whether a text has the slot of the history, once, and no other (`idgr.prompts.templates.split_template`)."""
+    try:
+        slots = [(slot, *how) for _, slot, *how in string.Formatter().parse(text) if slot is not None]
+    except ValueError:
+        return False
+    return slots == [("history", "", None)]
 
 
 def check_ids_known(

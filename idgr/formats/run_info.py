@@ -5,9 +5,9 @@ Knows nothing of what a stage does; a stage hands over its options and the paths
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
+import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,58 +16,24 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-import orjson
-
 from idgr import __version__
 from idgr.errors import IdgrError, UsageError
+from idgr.formats.inputs import RUN_FILE, Input, hash_folder, hash_input, hash_output, plain, sha256_file
 from idgr.formats.json_file import read_object
-from idgr.formats.jsonl import STDIN, is_stream, replace_file, write_json
-from idgr.formats.limits import digest_of_stream
+from idgr.formats.jsonl import STDIN, STDOUT, is_stream, replace_file, write_json
+
+__all__ = [
+    "PARTS", "RUN_FILE", "RunInfo", "check_form", "differences", "hash_folder", "hash_input", "hash_output", "read_run",
+    "record_path", "recorded_part", "refuse_overwriting", "sha256_file", "with_dashes",
+]  # fmt: skip
 
 T = TypeVar("T")
 
-RUN_FILE = "run.json"
 PARTS = ("items", "train", "valid", "test")  # of a prepared data set, each a file of JSON Lines
 _PACKAGES = (
     *("torch", "transformers", "tokenizers", "sentencepiece", "numpy", "polars", "accelerate", "safetensors"),
     *("scikit-learn", "scipy", "faiss-cpu", "peft"),
 )
-
-
-def sha256_file(path: str | os.PathLike[str]) -> str:
-    """The SHA-256 of a file's bytes, as lower-case hexadecimal."""
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def hash_input(path: str | os.PathLike[str]) -> dict[str, str | None]:
-    """Path and hash of an input as it is now: a file, a folder (its files' hashes, hashed), or a stream (no hash)."""
-    name = os.fspath(path)
-    if name == STDIN:
-        return {"path": STDIN, "sha256": None}
-    if Path(name).is_dir():
-        return {"path": name, "sha256": _hash_names(hash_folder(name))}
-    if Path(name).is_file():
-        return {"path": name, "sha256": sha256_file(name)}
-    return {"path": name, "sha256": None}  # the name of a model on a hub
-
-
-def hash_folder(folder: str | os.PathLike[str]) -> dict[str, str]:
-    """The hash of every file under `folder` but `run.json` itself and logs, by relative path."""
-    root = Path(folder)
-    return {path.relative_to(root).as_posix(): sha256_file(path) for path in _files(root)}
-
-
-def _files(root: Path) -> list[Path]:
-    """Every file under a folder but records and logs, in the order of their paths."""
-    files = sorted(path for path in root.rglob("*") if path.is_file())
-    return [path for path in files if path.name not in (RUN_FILE, "log.jsonl")]
-
-
-def hash_output(output: str | os.PathLike[str]) -> dict[str, str]:
-    """The hashes of an output, a file or a folder, as `run.json` holds them."""
-    place = Path(output)
-    return hash_folder(place) if place.is_dir() else {place.name: sha256_file(place)}
 
 
 @dataclass
@@ -103,9 +69,10 @@ class RunInfo:
     def __post_init__(self) -> None:
         places = [os.fspath(place) for place in self.outputs if place is not None]
         refuse_overwriting(self.command, {role: path for role, path in self.inputs.items() if path is not None}, places)
+        written = {Path(name).absolute() for place in places for name in (place, record_path(Path(place)))}
         for path in self.inputs.values():
             if path is not None and os.fspath(path) not in self._noted:
-                self._noted[os.fspath(path)] = Input(os.fspath(path), places)
+                self._noted[os.fspath(path)] = Input(os.fspath(path), written)
 
     def made_of(self) -> dict[str, Any]:
         """What shapes the result: command, options and the hashes of the inputs as they were at the start.
@@ -116,8 +83,8 @@ class RunInfo:
         given = with_dashes(self.inputs)
         return {
             "command": self.command,
-            "options": _plain(with_dashes(self.options)),
-            "inputs": _plain(
+            "options": plain(with_dashes(self.options)),
+            "inputs": plain(
                 {role: self._noted[os.fspath(path)].entry() for role, path in given.items() if path is not None}
             ),
         }
@@ -162,7 +129,7 @@ class RunInfo:
                 "seed": self.seed,
                 **self.facts,
                 "inputs": made_of["inputs"],
-                "outputs": _plain(outputs),
+                "outputs": plain(outputs),
                 "versions": _versions(),
                 "started": datetime.fromtimestamp(self._started, UTC).isoformat(timespec="seconds"),
                 "seconds": round(time.monotonic() - self._clock, 3),
@@ -170,65 +137,24 @@ class RunInfo:
         )
 
 
-class Input:
-    """An input as it was when a run began: the files of it, and by what a change of them shows.
-
-    Args:
-        path: a file, a folder, a stream, or the name of a model on a hub.
-        outputs: of the run; where one lies in a folder that is read, it is no part of it.
-    """
-
-    def __init__(self, path: str, outputs: Sequence[str] = ()) -> None:
-        self.path = path
-        self._is_folder = path != STDIN and Path(path).is_dir()
-        self._hashes: dict[Path, str] = {}
-        if self._is_folder:
-            written = {Path(name).absolute() for place in outputs for name in (place, record_path(Path(place)))}
-            files = [file for file in _files(Path(path)) if not written & {file.absolute(), *file.absolute().parents}]
-        else:
-            files = [Path(path)] if path != STDIN and Path(path).is_file() else []
-        self._marks = {file: _mark(file) for file in files}
-
-    def entry(self) -> dict[str, str | None]:
-        """Path and hash, as `run.json` has them. A stream has a hash once it was read to its end."""
-        if not self._marks and not self._is_folder:
-            return {"path": self.path, "sha256": digest_of_stream(self.path)}
-        for file in self._marks.keys() - self._hashes.keys():
-            if not self._is_as_noted(file):
-                raise self._changed(file)
-            self._hashes[file] = sha256_file(file)
-        if not self._is_folder:
-            return {"path": self.path, "sha256": self._hashes[Path(self.path)]}
-        root = Path(self.path)
-        return {
-            "path": self.path,
-            "sha256": _hash_names({file.relative_to(root).as_posix(): self._hashes[file] for file in self._marks}),
-        }
-
-    def check_unchanged(self) -> None:
-        """Raise `IdgrError` where a file of it is another than at the start. One that was only touched is the same."""
-        for file in self._marks:
-            if not self._is_as_noted(file):
-                known = self._hashes.get(file)
-                if known is None or not file.is_file() or sha256_file(file) != known:
-                    raise self._changed(file)
-
-    def _is_as_noted(self, file: Path) -> bool:
-        try:
-            return _mark(file) == self._marks[file]
-        except OSError:
-            return False
-
-    def _changed(self, file: Path) -> IdgrError:
-        return IdgrError("was changed while it was read", "run again", where=file)
+# Bytes of a name that leave room for the one under which its record is written: `.NAME.run.json.xxxxxxxx.tmp`.
+_LONGEST = 255 - len(f"..{RUN_FILE}.xxxxxxxx.tmp")
 
 
 def refuse_overwriting(command: str, inputs: Mapping[str, str | os.PathLike[str]], outputs: Sequence[str]) -> None:
     """Raise `UsageError` where an output, or its record, would take the place of an input or of another output.
 
+    Also where its name is too long for that of its record.
+
     Links and other spellings of a path count as the file that they lead to. A folder takes the place of all in it. In
     a folder that is read, a file may be written that is new, or that the same command has written before.
     """
+    for place in outputs:
+        if not os.path.isdir(place) and len(os.fsencode(Path(place).name)) > _LONGEST:  # noqa: PTH112
+            raise UsageError(f"{place[:80]}… is too long a name for an output with a record", "give a shorter name")
+        for role, path in inputs.items():
+            if _is_open_file(place, os.fspath(path)):
+                raise _overwrites(place, os.fspath(path), role)
     places = [place for place in outputs if not is_stream(place)]
     for number, place in enumerate(places):
         for other in places[:number]:
@@ -236,14 +162,35 @@ def refuse_overwriting(command: str, inputs: Mapping[str, str | os.PathLike[str]
                 raise UsageError(f"{other} and {place}, which are to be written, are one file", "give each its own")
         for role, path in inputs.items():
             name = os.fspath(path)
-            if name == STDIN or not Path(name).exists():
+            if name == STDIN or not os.path.exists(name):  # noqa: PTH110 - a Path raises at a name that is too long
                 continue
             final, read = Path(place).resolve(), Path(name).resolve()
             inside = final.is_dir() and final in read.parents
             part = final.is_file() and read in final.parents and read_run(place).get("command") != command
             if inside or part or _is_same(place, name) or _is_same(f"{place}.{RUN_FILE}", name):
-                what = f"the output {place} would take the place of the input {name} ({role.replace('_', '-')})"
-                raise UsageError(what, "give another name to the output")
+                raise _overwrites(place, name, role)
+
+
+def _overwrites(place: str, name: str, role: str) -> UsageError:
+    written = "standard output" if place == STDOUT else place
+    read = "standard input" if name == STDIN else name
+    what = f"the output {written} would take the place of the input {read} ({role.replace('_', '-')})"
+    return UsageError(what, "give another name to the output")
+
+
+def _is_open_file(place: str, name: str) -> bool:
+    """Whether an output and an input, at least one of them a stream, are one file on the disk.
+
+    The shell opens it: `< FILE` is overwritten by `-o FILE`, and `>> FILE` lengthens what is read from FILE.
+    """
+    if name != STDIN and not is_stream(place):
+        return False
+    try:
+        written = os.fstat(1) if place == STDOUT else os.stat(place)  # noqa: PTH116 - a name, beside fstat
+        read = os.fstat(0) if name == STDIN else os.stat(name)  # noqa: PTH116
+    except OSError:  # it is closed, or not there
+        return False
+    return stat.S_ISREG(read.st_mode) and os.path.samestat(written, read)
 
 
 def _is_same(one: str, other: str) -> bool:
@@ -253,15 +200,10 @@ def _is_same(one: str, other: str) -> bool:
         return Path(one).resolve() == Path(other).resolve()
 
 
-def _mark(file: Path) -> tuple[int, int, int]:
-    """What changes with the bytes of a file."""
-    found = file.stat()
-    return found.st_size, found.st_mtime_ns, found.st_ino
-
-
 def record_path(output: Path) -> Path:
     """Where the record of an output lies, a folder or a file."""
-    return output / RUN_FILE if output.is_dir() else output.with_name(f"{output.name}.{RUN_FILE}")
+    folder = os.path.isdir(output)  # noqa: PTH112 - a Path raises at a name that is too long
+    return output / RUN_FILE if folder else output.with_name(f"{output.name}.{RUN_FILE}")
 
 
 def read_run(output: str | os.PathLike[str], *, checked: bool = True) -> dict[str, Any]:
@@ -278,7 +220,7 @@ def read_run(output: str | os.PathLike[str], *, checked: bool = True) -> dict[st
     """
     place = Path(output)
     path = record_path(place)
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113 - as in `record_path`: that of a file with a long name has none
         return {}
     record = read_object(path, _AGAIN)
     check_form(path, record)
@@ -300,7 +242,7 @@ def check_form(path: Path, record: Any) -> None:
             raise IdgrError(f'its "{name}" is not {wanted}', _AGAIN, where=path)
     for role, entry in record.get("inputs", {}).items():
         told = entry if isinstance(entry, dict) else {}
-        if not isinstance(told.get("path"), str) or not isinstance(told.get("sha256"), (str, type(None))):
+        if not isinstance(told.get("path"), str) or not isinstance(told.get("sha256", 0), (str, type(None))):
             raise IdgrError(f"its input {role!r} has no path and hash", _AGAIN, where=path)
     for name, digest in record.get("outputs", {}).items():
         if not isinstance(digest, str):
@@ -361,21 +303,6 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
         elif (then["sha256"] or then["path"]) != (here["sha256"] or here["path"]):
             found.append(f"made from another {role} than {here['path']}")
     return ", ".join(found)
-
-
-def _hash_names(hashes: dict[str, str]) -> str:
-    return hashlib.sha256(orjson.dumps(_plain(hashes))).hexdigest()
-
-
-def _plain(value: Any) -> Any:
-    """A value as JSON takes it: paths as text, and in text what is not UTF-8 (file names need not be) spelled out."""
-    if isinstance(value, os.PathLike):
-        value = os.fspath(value)
-    if isinstance(value, str):
-        return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    if isinstance(value, dict):
-        return {_plain(name): _plain(inner) for name, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
 def _versions() -> dict[str, str]:

@@ -32,6 +32,7 @@ from idgr.progress import log
 
 MANIFEST = "checkpoint.json"
 STATE = "state.json"
+WEIGHTS = "weights"  # the group of tensors that every checkpoint has
 _KEPT = 2
 _REFUSED = "the one before is taken, or the training begins anew"
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
@@ -111,7 +112,7 @@ def read_snapshot(folder: Path, weights: Tensors, made_of: dict[str, Any]) -> Sn
     for place in _newest_first(folder):
         try:
             snapshot = _read(place)
-            _check_model(place, snapshot.tensors["weights"], weights)
+            _check_model(place, snapshot.tensors[WEIGHTS], weights)
         except IdgrError as fault:
             log(f"checkpoint refused: {fault}")
             continue
@@ -151,6 +152,8 @@ def _read(place: Path) -> Snapshot:
         hashes: dict[str, str] = orjson.loads((place / MANIFEST).read_bytes())["sha256"]
         if hashes.keys() != {path.name for path in place.iterdir()} - {MANIFEST}:
             raise IdgrError(f"is not whole: its {MANIFEST} tells of other files", _REFUSED, where=place)
+        if f"{WEIGHTS}.safetensors" not in hashes:
+            raise IdgrError("is not whole: it holds no weights", _REFUSED, where=place)
         for name, expected in hashes.items():
             if sha256_file(place / name) != expected:
                 raise IdgrError(f"its {name} is damaged", _REFUSED, where=place)

@@ -158,7 +158,7 @@ def test_inputs_are_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     path.write_text("one\n")
     run = RunInfo("stage", {}, {"data": path, "again": path})
     hashed: list[Path] = []
-    monkeypatch.setattr("idgr.formats.run_info.sha256_file", lambda file: hashed.append(file) or "0")
+    monkeypatch.setattr("idgr.formats.inputs.sha256_file", lambda file: hashed.append(file) or "0")
     assert run.made_of() == run.made_of()
     assert hashed == [path]
 
