@@ -7,6 +7,7 @@ from collections.abc import Container, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -18,7 +19,7 @@ from idgr.errors import IdgrError, UsageError
 from idgr.formats.claims import check_file
 from idgr.formats.jsonl import STDIN, STDOUT, Lines, dump_line, is_stream, read_jsonl
 from idgr.formats.limits import MOST_INT
-from idgr.formats.rec_folder import item_model_type
+from idgr.formats.rec_folder import CONFIG, ITEMS, item_model_type
 from idgr.formats.records import Query
 from idgr.formats.run_info import RunInfo
 from idgr.progress import Progress, log
@@ -254,6 +255,9 @@ def _check_conflicts(
         raise UsageError(f"--trie {trie}: a prefix tree is mapped from a plain file", "give it another name")
     if baseline is None:
         of_items = inputs["rec"] is not None and item_model_type(inputs["rec"]) is not None
+        if inputs["rec"] is not None and not of_items and (Path(inputs["rec"]) / ITEMS).is_file():
+            todo = "give a folder that `idgr train-sasrec` or `idgr train-two-tower` wrote"
+            raise IdgrError(f"lists items, but its {CONFIG} is not one of a model of items", todo, where=inputs["rec"])
         if inputs["rec"] is None or (inputs["ids"] is None and not of_items):
             raise UsageError("a recommender needs --rec and --ids", "give both, or --baseline with --train")
         if of_items:

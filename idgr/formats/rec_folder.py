@@ -56,17 +56,14 @@ class RecommenderFacts:
 def item_model_type(folder: str | os.PathLike[str]) -> str | None:
     """Which model that knows items and no IDs a folder holds, `SASREC` or `TWO_TOWER`, by its `config.json`.
 
-    Where its `config.json` is missing or broken, a list of items beside it tells; whoever loads the model says what is
-    wrong.
+    A folder whose `config.json` is missing or broken holds none; whoever loads the model tells what is wrong.
     """
     try:
         config = orjson.loads((Path(folder) / CONFIG).read_bytes())
     except (OSError, orjson.JSONDecodeError):
-        config = None
+        return None
     found = config.get("model_type") if isinstance(config, dict) else None
-    if found in (SASREC, TWO_TOWER):
-        return str(found)
-    return SASREC if (Path(folder) / ITEMS).is_file() else None
+    return found if found in (SASREC, TWO_TOWER) else None
 
 
 def read_recommender_facts(

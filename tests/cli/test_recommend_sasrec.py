@@ -102,8 +102,14 @@ def test_weights_that_are_not_numbers_are_told(place: Path, capfd: pytest.Captur
     model.norm.weight.data.fill_(float("nan"))
     save_sasrec(model, [f"i{n}" for n in range(N)], place / "sasrec")
     assert ask(place) == 1
-    said = f"{place / 'sasrec'}: its 'norm.weight' holds values that are not finite numbers; "
-    said += "train or fetch the model again"
+    told = "its 'norm.weight' holds values that are not finite numbers; train or fetch the model again"
+    said = f"{place / 'sasrec'}: {told}"
+    assert capfd.readouterr().err == f"idgr: error: {said}\n"
+    model.norm.weight.data.fill_(3e38)
+    model.items.weight.data.mul_(1e4)
+    save_sasrec(model, [f"i{n}" for n in range(N)], place / "sasrec")
+    assert ask(place) == 1
+    said = f"{place / 'sasrec'}: the model's scores are not numbers; train it again, with a lower learning rate"
     assert capfd.readouterr().err == f"idgr: error: {said}\n"
     assert not (place / "recs.jsonl").exists()
 

@@ -132,7 +132,7 @@ def _unlike_transformers(kind: str, folder: Path, output: Path, rows: list[dict[
         model.config.item_slots = int(json.loads((folder / "config.json").read_text()).get("item_slots", 0))
     elif getattr(model.config, "decoder_start_token_id", None) not in (0, None):
         return []  # the oracle starts from padding
-    if max(float(weight.abs().max()) for weight in model.parameters() if weight.numel()) > MOST_WEIGHT:
+    if max(float(weight.detach().abs().max()) for weight in model.parameters() if weight.numel()) > MOST_WEIGHT:
         return []  # then the rounding of sums decides
     model.config.is_encoder_decoder = kind == "t5"
     ids = encode(load_tokenizer(str(folder)), WORDS)
