@@ -94,6 +94,21 @@ class RunInfo:
         for noted in self._noted.values():
             noted.check_unchanged()
 
+    def inputs_read(self, *but: str) -> None:
+        """Note that all inputs were read, but for some roles; who changes them later does this run no harm.
+
+        A run that works for hours calls this before its work: then a change is told at once, and only one that matters.
+
+        Raises:
+            IdgrError: one was changed before it was read to its end.
+        """
+        if all(place is None or is_stream(place) for place in self.outputs):
+            return  # there will be no record, so nothing is hashed
+        left = {os.fspath(path) for role, path in self.inputs.items() if role in but and path is not None}
+        for name, noted in self._noted.items():
+            if name not in left:
+                noted.close()
+
     @contextmanager
     def replace_file(self, output: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         """A stream to a file that appears, with its record, if the block ends well (`jsonl.replace_file`).
