@@ -149,6 +149,7 @@ def init_gen(
             seed=seed,
         )
         backbone.model.to(stage.device)
+        run.inputs_read()
         last = train_generator(
             backbone,
             taught,

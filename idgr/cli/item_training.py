@@ -97,6 +97,7 @@ def run_item_training(
         track=given["track"],
     ) as stage:
         ready = _prepare(paths, new_model, stage.device)
+        run.inputs_read()
         if not ready.valid:
             log(f"{command}: no --valid, so the last epoch is kept, not the best")
         best = train_item_model(

@@ -5,6 +5,7 @@ Imports no torch, transformers, numpy or polars; each command imports what it ne
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 import traceback
@@ -144,6 +145,10 @@ def run(arguments: list[str] | None = None) -> int:
         if isinstance(fault, OSError) and fault.errno in DISK_FAULTS:
             what = f"{fault.filename or 'a file'}: cannot be read or written ({fault.strerror}); look after its disk"
             return _fail(what, 1, fault, **told)
+        if isinstance(fault, OSError) and fault.errno == errno.ENAMETOOLONG:
+            return _fail(
+                f"{str(fault.filename)[:80]}…: is too long for a file's name; check the path", 1, fault, **told
+            )
         name = type(fault).__name__
         what = f"{name}: {fault}; this is a fault in idgr: run again with `idgr --debug …` and report it"
         return _fail(what, 1, fault, **told)

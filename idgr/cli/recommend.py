@@ -135,6 +135,7 @@ def recommend(
     else:
         asked = ask_recommender(given)
     run.options |= asked.settled
+    run.inputs_read("histories")
 
     if k > asked.n_items:
         log(f"recommend: -k {k} is more than the {asked.n_items} items that there are to recommend")

@@ -143,7 +143,8 @@ def train_adapter(
     with open_stage(
         output, run, device, overwrite=overwrite, checkpoint_minutes=checkpoint_minutes, track=track
     ) as stage:
-        ready = prepare(stage.device)
+        ready, base = prepare(stage.device), weights_hash(rec)
+        run.inputs_read()
         if not ready.inputs.valid:
             log("train-adapter: no --valid, so the last epoch is kept, not the best")
         model = ready.backbone.model
@@ -154,6 +155,6 @@ def train_adapter(
         log(f"train-adapter: kept epoch {best['epoch']} of {loop.epochs}")
         save_adapter(model, stage.folder, rec)
         known = ids_fingerprint(ready.inputs.known)
-        run.facts |= {"base": weights_hash(rec), "ids_fingerprint": known, "kept": best}
+        run.facts |= {"base": base, "ids_fingerprint": known, "kept": best}
         run.facts["bf16"] = uses_bf16(precision, stage.device)
         run.write(output, stage.folder)

@@ -159,6 +159,7 @@ def train_gen(
         generator.model.to(stage.device)
         recommender.model.to(stage.device)
         texts = [text_of[record.item_id] for record in known]
+        run.inputs_read()
         last = learn_ids(
             generator,
             recommender,

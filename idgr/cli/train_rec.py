@@ -288,6 +288,8 @@ def train_rec(
         output, run, device, overwrite=overwrite, checkpoint_minutes=checkpoint_minutes, track=track
     ) as stage:
         ready = prepare(stage.device)
+        seen_before = read_seen_tokens(model) or set()
+        run.inputs_read()
         backbone, renderer, inputs = ready.backbone, ready.renderer, ready.inputs
         if not inputs.valid:
             log("train-rec: no --valid, so the last epoch is kept, not the best")
@@ -311,7 +313,7 @@ def train_rec(
             merge_lora(backbone.model)
         save_backbone(backbone, stage.folder)
         seen = {token for row in inputs.sequences for item in row for token in renderer.id_tokens[item]}
-        write_seen_tokens(stage.folder, seen | (read_seen_tokens(model) or set()))
+        write_seen_tokens(stage.folder, seen | seen_before)
         run.facts |= asdict(facts) | {"ids_fingerprint": ids_fingerprint(inputs.known), "kept": best}
         run.facts["eos_token_id"] = backbone.model.config.eos_token_id
         run.facts["bf16"] = uses_bf16(precision, stage.device)

@@ -69,6 +69,7 @@ class Input:
         self._written = set(written)
         self._is_folder = path != STDIN and os.path.isdir(path)  # noqa: PTH112
         self._hashes: dict[Path, str] = {}
+        self._is_read = False
         self._marks = {file: _mark(file) for file in self._files()}
 
     def _files(self) -> list[Path]:
@@ -98,6 +99,8 @@ class Input:
 
         One that was only touched is the same. Hidden files (locks, what another run is writing) may come and go.
         """
+        if self._is_read:
+            return
         for file in self._files() if self._is_folder else ():
             if file not in self._marks and not any(name.startswith(".") for name in file.relative_to(self.path).parts):
                 raise self._changed(file)
@@ -106,6 +109,16 @@ class Input:
                 known = self._hashes.get(file)
                 if known is None or not file.is_file() or sha256_file(file) != known:
                     raise self._changed(file)
+
+    def close(self) -> None:
+        """Note that it was read to its end: what becomes of it later is of no account.
+
+        Raises:
+            IdgrError: as for `check_unchanged`.
+        """
+        self.entry()
+        self.check_unchanged()
+        self._is_read = True
 
     def _is_as_noted(self, file: Path) -> bool:
         try:

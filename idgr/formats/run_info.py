@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, NoReturn, TypeVar
 
 from idgr import __version__
 from idgr.errors import IdgrError, UsageError
@@ -94,6 +94,21 @@ class RunInfo:
         for noted in self._noted.values():
             noted.check_unchanged()
 
+    def inputs_read(self, *but: str) -> None:
+        """Note that all inputs were read, but for some roles; who changes them later does this run no harm.
+
+        A run that works for hours calls this before its work: then a change is told at once, and only one that matters.
+
+        Raises:
+            IdgrError: one was changed before it was read to its end.
+        """
+        if all(place is None or is_stream(place) for place in self.outputs):
+            return  # there will be no record, so nothing is hashed
+        left = {os.fspath(path) for role, path in self.inputs.items() if role in but and path is not None}
+        for name, noted in self._noted.items():
+            if name not in left:
+                noted.close()
+
     @contextmanager
     def replace_file(self, output: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         """A stream to a file that appears, with its record, if the block ends well (`jsonl.replace_file`).
@@ -154,7 +169,7 @@ def refuse_overwriting(command: str, inputs: Mapping[str, str | os.PathLike[str]
             raise UsageError(f"{place[:80]}… is too long a name for an output with a record", "give a shorter name")
         for role, path in inputs.items():
             if _is_open_file(place, os.fspath(path)):
-                raise _overwrites(place, os.fspath(path), role)
+                _refuse(place, os.fspath(path), role)
     places = [place for place in outputs if not is_stream(place)]
     for number, place in enumerate(places):
         for other in places[:number]:
@@ -168,14 +183,14 @@ def refuse_overwriting(command: str, inputs: Mapping[str, str | os.PathLike[str]
             inside = final.is_dir() and final in read.parents
             part = final.is_file() and read in final.parents and read_run(place).get("command") != command
             if inside or part or _is_same(place, name) or _is_same(f"{place}.{RUN_FILE}", name):
-                raise _overwrites(place, name, role)
+                _refuse(place, name, role)
 
 
-def _overwrites(place: str, name: str, role: str) -> UsageError:
+def _refuse(place: str, name: str, role: str) -> NoReturn:
     written = "standard output" if place == STDOUT else place
     read = "standard input" if name == STDIN else name
     what = f"the output {written} would take the place of the input {read} ({role.replace('_', '-')})"
-    return UsageError(what, "give another name to the output")
+    raise UsageError(what, "give another name to the output")
 
 
 def _is_open_file(place: str, name: str) -> bool:

@@ -167,7 +167,7 @@ def load_adapter(model: LlamaForCausalLM, folder: str | os.PathLike[str]) -> Non
 def _checked_rank(told: dict[str, Any], name: str) -> int:
     """The rank of an adapter's configuration, which must be that of a plain low-rank update as idgr writes it."""
     rank, alpha, modules = told.get("r"), told.get("lora_alpha"), told.get("target_modules")
-    if told.get("peft_type") != "LORA" or not isinstance(modules, list) or set(modules) != set(PROJECTIONS):
+    if told.get("peft_type") != "LORA" or not isinstance(modules, list) or {*map(str, modules)} != {*PROJECTIONS}:
         what = f"its {CONFIG} is not one of low-rank updates of a Llama's projections"
         raise IdgrError(what, _WANTED, where=name)
     if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:

@@ -140,3 +140,30 @@ def test_a_closed_pipe_is_no_fault(tmp_path: Any) -> None:
         os.close(writer)
     assert done.returncode == 0, done.stderr
     assert "rror" not in done.stderr
+
+
+LONG = "x" * 5000
+TOO_LONG = [
+    f"recommend test.jsonl --rec {LONG} --ids ids.jsonl",
+    f"recommend {LONG} --baseline popularity --train {LONG}",
+    f"gen-ids {LONG} --model {LONG}",
+    f"train-rec {LONG} --ids {LONG} -o rec",
+    f"prep jsonl {LONG} --meta {LONG} -o data",
+    f"audit {LONG}",
+    f"stats {LONG}",
+    f"stats data -o {LONG}",
+    f"report {LONG} -o page",
+    f"export {LONG} --to trec -o out",
+    f"blend {LONG} {LONG} --weight 0.5",
+]
+
+
+@pytest.mark.parametrize("words", TOO_LONG, ids=[words.replace(LONG, "LONG") for words in TOO_LONG])
+def test_a_name_too_long_for_a_file_is_no_fault_of_idgr(
+    words: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(words.split()) in (1, 2)
+    error = capsys.readouterr().err
+    assert "fault in idgr" not in error
+    assert len(error.splitlines()) == 1

@@ -75,3 +75,37 @@ def test_an_output_has_room_for_the_name_of_its_record(tmp_path: Path) -> None:
     assert read_run(longest)["command"] == "stats"
     with pytest.raises(UsageError, match="too long a name"):
         RunInfo("stats", {}, {}, outputs=[tmp_path / ("x" * 233)])
+
+
+def test_what_was_read_may_change_afterwards(tmp_path: Path) -> None:
+    ids, histories, output = (tmp_path / name for name in ("ids.jsonl", "test.jsonl", "recs.jsonl"))
+    ids.write_text("ids")
+    histories.write_text("histories")
+    run = RunInfo("recommend", {}, {"ids": ids, "histories": histories}, outputs=[output])
+    read = {role: hash_input(path) for role, path in (("ids", ids), ("histories", histories))}
+    run.inputs_read("histories")
+    ids.write_text("of the next round")
+    with run.replace_file(output) as stream:
+        stream.write(b"{}\n")
+    assert read_run(output)["inputs"] == {role: {**entry, "path": str(entry["path"])} for role, entry in read.items()}
+    histories.write_text("changed before its end was read")
+    with pytest.raises(IdgrError, match=r"test\.jsonl: was changed while it was read"):
+        run.check_unchanged()
+    late = RunInfo("recommend", {}, {"ids": ids}, outputs=[output])
+    ids.unlink()
+    with pytest.raises(IdgrError, match=r"ids\.jsonl: was changed while it was read"):
+        late.inputs_read()
+
+
+def test_nothing_is_hashed_for_a_run_without_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = tmp_path / "ids.jsonl"
+    ids.write_text("ids")
+
+    def hashes(path: Path) -> str:
+        raise AssertionError(path)
+
+    run = RunInfo("recommend", {}, {"ids": ids}, outputs=["-", None])
+    monkeypatch.setattr("idgr.formats.inputs.sha256_file", hashes)
+    run.inputs_read()
+    with run.replace_file("-") as stream:
+        stream.write(b"")
