@@ -4,8 +4,9 @@
     python -m tests.hostile.attack trees --count 150
 
 `kills`: every command over an earlier output, killed before its n-th file operation: the output is then the old one or
-the new one, whole, with its own record or none, other files are as they were, and the same command run again gives the
-new output and leaves nothing behind (every fifth time). `trees`: damaged prefix trees: the list is right, or one line tells, exit code 1.
+the new one, whole, with its own record or none, other files are as they were, and the same command run again (every
+fifth time) gives the new output and leaves nothing behind. `trees`: damaged prefix trees: the list is right, or one line
+tells, exit code 1.
 """
 
 from __future__ import annotations
