@@ -5,8 +5,8 @@
 
 `kills`: every command over an earlier output, killed before its n-th file operation: the output is then the old one or
 the new one, whole, with its own record or none, other files are as they were, and the same command run again (every
-fifth time) gives the new output and leaves nothing behind. `trees`: damaged prefix trees: the list is right, or one line
-tells, exit code 1.
+fifth time) gives the new output and leaves nothing behind. `trees`: damaged prefix trees: the list is right, or one
+line tells, exit code 1.
 """
 
 from __future__ import annotations
