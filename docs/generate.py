@@ -13,11 +13,11 @@ from idgr.cli.main import app
 FOLDER = Path(__file__).parent / "commands"
 
 
-def commands(command: Any, name: str) -> list[tuple[str, Any, Any]]:
-    """Name, command and its context for every command below this one, in the order of the help."""
+def commands(command: Any, name: str) -> list[tuple[str, Any]]:
+    """Name and command, for every command below this one, in the order of the help."""
     context = command.make_context(name, [], resilient_parsing=True)
     if not hasattr(command, "list_commands"):
-        return [(name, command, context)]
+        return [(name, command)]
     children = [(child, command.get_command(context, child)) for child in command.list_commands(context)]
     return [found for child, below in children for found in commands(below, f"{name} {child}")]
 
@@ -37,18 +37,18 @@ def default(parameter: Any) -> str:
     return f"`{getattr(value, 'value', value)}`"
 
 
-def rows(parameters: list[Any], context: Any) -> list[str]:
+def rows(parameters: list[Any]) -> list[str]:
     lines = []
     for one in parameters:
         if one.param_type_name == "argument":
-            names = f"`{one.make_metavar(context)}`"
+            names = f"`{one.metavar or one.name.upper()}`"
         else:
             names = ", ".join(f"`{name}`" for name in [*one.opts, *one.secondary_opts])
         lines.append(f"| {cell(names)} | {cell(default(one))} | {cell(one.help or '')} |")
     return lines
 
 
-def page(name: str, command: Any, context: Any) -> str:
+def page(name: str, command: Any) -> str:
     lines = [f"# {name}", "", inspect.cleandoc(command.help or "").replace("\b", "").replace("\f", ""), ""]
     if command.epilog:
         lines += [command.epilog.strip(), ""]
@@ -56,15 +56,15 @@ def page(name: str, command: Any, context: Any) -> str:
     for kind, title, head in kinds:
         chosen = [one for one in command.params if one.param_type_name == kind and not getattr(one, "hidden", False)]
         if chosen:
-            lines += [f"## {title}", "", f"| {head} | default | what it is |", "|---|---|---|", *rows(chosen, context), ""]
+            lines += [f"## {title}", "", f"| {head} | default | what it is |", "|---|---|---|", *rows(chosen), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def pages() -> dict[str, str]:
     """Text of each page by its file name, README.md with the list of all."""
     found = commands(get_command(app), "idgr")
-    made = {f"{name.removeprefix('idgr ').replace(' ', '-')}.md": page(*one) for one in found for name in [one[0]]}
-    listing = [f"- [{name}]({name.removeprefix('idgr ').replace(' ', '-')}.md)" for name, _, _ in found]
+    made = {f"{name.removeprefix('idgr ').replace(' ', '-')}.md": page(name, command) for name, command in found}
+    listing = [f"- [{name}]({name.removeprefix('idgr ').replace(' ', '-')}.md)" for name, _ in found]
     made["README.md"] = "# Commands\n\nMade by `python docs/generate.py`.\n\n" + "\n".join(listing) + "\n"
     return made
 
