@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -122,3 +123,16 @@ def test_a_damaged_folder_is_told(tmp_path: Path) -> None:
     (tmp_path / WEIGHTS).unlink()
     with pytest.raises(IdgrError, match=f"holds no {WEIGHTS}; give a folder"):
         load_adapter(tiny_llama(1), tmp_path)
+
+
+@pytest.mark.parametrize("key", ["target_modules", "r", "lora_alpha", "peft_type"])
+def test_a_strange_value_in_an_adapters_configuration_is_told(tmp_path: Path, key: str) -> None:
+    model = tiny_llama(1)
+    add_lora(model, 2, seed=0)
+    save_adapter(model, tmp_path, "base")
+    path = tmp_path / "adapter_config.json"
+    told = json.loads(path.read_text())
+    for strange in (None, True, "", "x", [], {}, [[]], [{}], [*told["target_modules"], []]):
+        path.write_text(json.dumps({**told, key: strange}))
+        with pytest.raises(IdgrError, match=r"adapter_config\.json.*; give a folder"):
+            load_adapter(tiny_llama(1), tmp_path)
