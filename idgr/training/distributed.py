@@ -78,8 +78,10 @@ def n_processes() -> int:
             f"WORLD_SIZE={n} is in the environment, but {', '.join(missing)} not",
             "start several processes with torchrun or accelerate launch, or unset WORLD_SIZE",
         )
-    if not 0 <= _number("RANK", 0) < n:
-        raise UsageError(f"RANK={os.environ['RANK']} with WORLD_SIZE={n}", "give each process a number from 0")
+    for name in ("RANK", "LOCAL_RANK"):
+        if not 0 <= _number(name, 0) < n:
+            raise UsageError(f"{name}={os.environ[name]} with WORLD_SIZE={n}", "give each process a number from 0")
+    _number("MASTER_PORT", 0)
     return n
 
 
@@ -89,7 +91,7 @@ def _number(name: str, default: int) -> int:
     if not value:
         return default
     if not re.fullmatch("[0-9]{1,7}", value) or (name == "WORLD_SIZE" and int(value) < 1):
-        what = f"{name}={value[:40]} in the environment is no number of processes"
+        what = f"{name}={value[:40]} in the environment is not a number that a launcher sets"
         raise UsageError(what, f"unset {name}, or start idgr with torchrun or accelerate launch")
     return int(value)
 

@@ -288,11 +288,14 @@ def test_a_validation_counts_for_the_models_that_it_was_of(data: Path, finished:
     assert not is_done(moved)
 
 
-def test_the_logs_of_training_and_of_the_run_agree(finished: Path) -> None:
-    lines = [orjson.loads(line) for line in (finished / "metrics.jsonl").read_bytes().splitlines()]
-    for number in (1, 2):
-        kept = orjson.loads((finished / f"round-{number}" / "rec" / "run.json").read_bytes())["kept"]
-        (line,) = [line for line in lines if (line["round"], line["phase"]) == (number, "rec")]
+def test_the_logs_of_training_and_of_the_run_agree(data: Path, tmp_path: Path) -> None:
+    """Also where a few users are drawn, and where a round has another seed than the run."""
+    output = tmp_path / "run"
+    assert run(arguments(data, output, "--valid-users", "3", "--mode", "rec-only", "--seed", "4")) == 0
+    lines = [orjson.loads(line) for line in (output / "metrics.jsonl").read_bytes().splitlines()]
+    assert [line["n_users"] for line in lines] == [3, 3]
+    for line in lines:
+        kept = orjson.loads((output / f"round-{line['round']}" / "rec" / "run.json").read_bytes())["kept"]
         assert (line["hr@10"], line["ndcg@10"]) == pytest.approx((kept["hr@10"], kept["ndcg@10"]), abs=1e-12)
         assert "scored" not in line
 

@@ -110,7 +110,17 @@ def test_a_variable_that_the_launcher_did_not_set_is_named(name: str, monkeypatc
 @pytest.mark.usefixtures("launched")
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("WORLD_SIZE", "abc"), ("WORLD_SIZE", "0"), ("WORLD_SIZE", "9" * 20), ("RANK", "x"), ("RANK", "2")],
+    [
+        ("WORLD_SIZE", "abc"),
+        ("WORLD_SIZE", "0"),
+        ("WORLD_SIZE", "9" * 20),
+        ("RANK", "x"),
+        ("RANK", "2"),
+        ("LOCAL_RANK", "y"),
+        ("LOCAL_RANK", "2"),
+        ("LOCAL_RANK", "-1"),
+        ("MASTER_PORT", "z"),
+    ],
 )
 def test_variables_that_cannot_be_are_named(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, value)
