@@ -190,9 +190,9 @@ def alternate(
     for name in ("items", "train", "valid"):
         if not (Path(data) / f"{name}.jsonl").is_file():
             raise IdgrError(f"has no {name}.jsonl", "give a folder that `idgr prep` wrote", where=data)
-    for model in (gen,) if rec in PRESETS else (gen, rec):
-        check_t5(model, "alternate")
     if rec not in PRESETS:
+        for model in (gen, rec):
+            check_t5(model, "alternate")
         check_one_vocabulary(load_tokenizer(gen), load_tokenizer(rec), gen, rec)
     inputs: dict[str, str | None] = {name: str(Path(data) / f"{name}.jsonl") for name in ("items", "train", "valid")}
     inputs |= {"gen": gen, "rec": rec if rec not in PRESETS else None, "templates": templates}
@@ -201,6 +201,7 @@ def alternate(
     options = {name: value for name, value in given.items() if name not in left_out} | {"rec": rec}
     info = RunInfo("alternate", options, {**inputs}, seed, outputs=[output])
     with _held(folder):
+        check_t5(gen, "alternate")
         _claim(folder, info.made_of(), what, overwrite)
         log("alternate: " + "; ".join(f"round {number}: {words}" for number, words in rounds_do.items()))
         info.write(folder)  # before the work: a rerun can tell whether it is the same run

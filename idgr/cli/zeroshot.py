@@ -65,9 +65,9 @@ def zeroshot(
 
     from idgr.models.backbone import check_t5
 
-    for name in (generator, recommender):
-        check_t5(name, "zeroshot")
     with replace_folder(output, run.command, [data, *run.inputs.values()]) as folder:
+        for name in (generator, recommender):
+            check_t5(name, "zeroshot")
         ids, recs, metrics = (str(folder / name) for name in ("ids.jsonl", "recs.jsonl", "metrics.json"))
         log("zeroshot: 1 of 3, IDs")
         gen_ids(
