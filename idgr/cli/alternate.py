@@ -43,8 +43,8 @@ def alternate(
         typer.Option(
             "--rounds",
             max=MOST_INT,
-            help="Rounds of generator, new IDs, recommender; with rec-first, round 1 trains the recommender alone, "
-            "but for a single round of id-only, which trains the generator after it.",
+            help="Rounds of generator, new IDs, recommender; with rec-first, round 1 trains the recommender alone "
+            "(a single round of id-only: both).",
         ),
     ] = 3,
     mode: Annotated[str, typer.Option("--mode", help="alternate, rec-only or id-only.")] = "alternate",

@@ -17,7 +17,7 @@ from idgr.evaluation.audit.data import read_data
 from idgr.evaluation.audit.held_out import held
 from idgr.formats.jsonl import write_jsonl
 from idgr.formats.records import Sequence
-from idgr.formats.run_info import hash_input
+from idgr.formats.run_info import hash_input, hash_output
 from idgr.ids.quality import MIN_IDS
 
 TRAINED, COUNTED = "the model has read nothing held out", "baselines have read nothing held out"
@@ -185,6 +185,7 @@ def test_lists_and_weights_of_test_choose_nothing(copy: Path, capsys: pytest.Cap
     weight = copy / "weight.json"
     weight.write_text('{"weight": 0.5}')
     record = {"command": "blend", "inputs": {"truth": hash_input(copy / "data" / "test.jsonl")}}
+    record["outputs"] = hash_output(weight)
     Path(f"{weight}.run.json").write_text(json.dumps(record))
     words = ("blend", str(recs), str(recs), "--weight", str(weight), "-o", "{root}/out")
     assert "weight.json: holds a weight that was chosen on" in refused(words, copy, capsys)

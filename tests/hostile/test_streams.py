@@ -106,7 +106,8 @@ def test_a_name_of_standard_output_is_written_on_and_never_replaced(name: str, s
 def test_other_descriptors_are_written_on_and_closed_ones_are_told(shop: Path) -> None:
     if not Path("/dev/fd").exists():
         pytest.skip("this system has no such names for descriptors")
-    with open("out", "wb") as out, open("m.jsonl", "rb") as inputs:
+    Path("other").write_bytes(b"x")
+    with open("out", "wb") as out, open("other", "rb") as inputs:
         out.write(b"first\n")
         out.flush()
         number, reading = out.fileno(), inputs.fileno()
