@@ -12,7 +12,11 @@ line tells, exit code 1.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import hashlib
+import io
 import shutil
+import signal
 import sys
 import tempfile
 from collections import Counter
@@ -113,7 +117,6 @@ def state(folder: Path, output: str) -> dict[str, str]:
 
 
 def _is_of(record: Path, output: Path) -> bool:
-    import hashlib
 
     told = orjson.loads(record.read_bytes())["outputs"]
     return bool(told.get(output.name) == hashlib.sha256(output.read_bytes()).hexdigest())
