@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from idgr.errors import IdgrError
+from idgr.formats import json_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,21 +67,16 @@ def _is_blob(target: Path) -> bool:
 
 
 def read_object(path: Path, name: str) -> dict[str, Any]:
-    """The JSON object in a file of a model folder.
+    """The JSON object in a file of a model folder, which `name` is what to call in messages.
 
     Raises:
         IdgrError: there is none.
     """
     todo = "give a complete model folder"
     try:
-        found = orjson.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise IdgrError(f"holds no {path.name}", todo, where=name) from None
-    except (OSError, orjson.JSONDecodeError) as fault:
-        raise IdgrError(f"its {path.name} cannot be read ({fault})", todo, where=name) from None
-    if not isinstance(found, dict):
-        raise IdgrError(f"its {path.name} is not a JSON object", todo, where=name)
-    return found
+        return json_file.read_object(path, todo)
+    except IdgrError as fault:
+        raise IdgrError(f"its {path.name} {fault.what}", todo, where=name) from None
 
 
 def read_headers(folder: Path, name: str) -> dict[str, Header]:

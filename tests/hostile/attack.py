@@ -117,7 +117,6 @@ def state(folder: Path, output: str) -> dict[str, str]:
 
 
 def _is_of(record: Path, output: Path) -> bool:
-
     told = orjson.loads(record.read_bytes())["outputs"]
     return bool(told.get(output.name) == hashlib.sha256(output.read_bytes()).hexdigest())
 
