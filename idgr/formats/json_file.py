@@ -20,6 +20,8 @@ def read_object(path: str | os.PathLike[str], todo: str) -> dict[str, Any]:
     Raises:
         IdgrError: the file cannot be read, or holds no JSON object in UTF-8.
     """
+    if Path(path).exists() and not Path(path).is_file():  # a pipe would wait for somebody to write
+        raise IdgrError("is no regular file", todo, where=path)
     try:
         found = orjson.loads(Path(path).read_bytes())
     except OSError as fault:

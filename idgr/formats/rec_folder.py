@@ -58,8 +58,9 @@ def item_model_type(folder: str | os.PathLike[str]) -> str | None:
 
     A folder whose `config.json` is missing or broken holds none; whoever loads the model tells what is wrong.
     """
+    path = Path(folder) / CONFIG
     try:
-        config = orjson.loads((Path(folder) / CONFIG).read_bytes())
+        config = orjson.loads(path.read_bytes()) if path.is_file() else None
     except (OSError, orjson.JSONDecodeError):
         return None
     found = config.get("model_type") if isinstance(config, dict) else None

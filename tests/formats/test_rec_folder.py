@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import orjson
 import pytest
 
 from idgr.errors import IdgrError
-from idgr.formats.rec_folder import read_recommender_facts
+from idgr.formats.json_file import read_object
+from idgr.formats.rec_folder import CONFIG, item_model_type, read_recommender_facts
 from idgr.formats.run_info import read_run
 from idgr.prompts.templates import split_template
 
@@ -48,3 +50,11 @@ def test_a_template_without_its_slot_is_refused(tmp_path: Path, text: str) -> No
 def test_an_input_without_path_or_hash_is_refused(tmp_path: Path, entry: Any) -> None:
     with pytest.raises(IdgrError, match=r"run\.json: its input 'train' has no path and hash; make the output again"):
         read_run(folder(tmp_path, {"inputs": {"train": entry}}))
+
+
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    for name in (CONFIG, "run.json"):
+        os.mkfifo(tmp_path / name)
+    assert item_model_type(tmp_path) is None
+    with pytest.raises(IdgrError, match="is no regular file"):
+        read_object(tmp_path / "run.json", "make it again")
