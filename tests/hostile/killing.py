@@ -139,7 +139,9 @@ def _told(path: Path) -> str:
 
 def _timeless(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _timeless(inner) for key, inner in value.items() if key not in _OF_TIME}
+        # The hash of a record beside a file of a run follows from that record's times.
+        kept = {key: inner for key, inner in value.items() if key not in _OF_TIME and not key.endswith(".run.json")}
+        return {key: _timeless(inner) for key, inner in kept.items()}
     return [_timeless(inner) for inner in value] if isinstance(value, list) else value
 
 
