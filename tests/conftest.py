@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.warm import warm_commands
+
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -20,3 +22,10 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def warm_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PATH whose `idgr` answers without importing torch each time."""
+    with warm_commands(tmp_path_factory.mktemp("warm")) as commands:
+        yield f"{commands}:{os.environ['PATH']}"
