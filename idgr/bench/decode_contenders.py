@@ -17,11 +17,11 @@ import torch
 from idgr.decoding.beam import BeamSearch, Ranking, SearchOptions, evaluating
 from idgr.decoding.decoder import Decoder
 from idgr.decoding.exact import ExactSearch
-from idgr.decoding.memory import Memory
+from idgr.decoding.kv_cache import KVCache
 from idgr.decoding.trie import Trie, load_trie
 from idgr.errors import IdgrError
 from idgr.models.backbone import load_backbone, load_causal_backbone
-from idgr.training.device import pick_device
+from idgr.models.device import pick_device
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
@@ -145,7 +145,7 @@ class Passes:
     def record(self, users: tuple[int, ...]) -> None:
         """Let the search answer some users, and note what it asks."""
         calls: list[tuple[str, list[Any]]] = []
-        memories: list[tuple[Memory, int]] = []  # each with the number of the call that it came from
+        memories: list[tuple[KVCache, int]] = []  # each with the number of the call that it came from
 
         def noted(name: str) -> Callable[..., Any]:
             ask = getattr(self.decoder, name)
@@ -154,7 +154,7 @@ class Passes:
                 made_by = {id(memory): number for memory, number in memories}
                 calls.append((name, [_From(made_by[id(one)]) if id(one) in made_by else one for one in given]))
                 answer = ask(*given)
-                if isinstance(answer, Memory):
+                if isinstance(answer, KVCache):
                     memories.append((answer, len(calls) - 1))
                 return answer
 
@@ -175,11 +175,11 @@ class Passes:
         """Ask the decoder again what was noted for these users, in the same order."""
         calls, evaluated = self.asked[tuple(users)]
         with evaluating(self.search.model):
-            memories: dict[int, Memory] = {}
+            memories: dict[int, KVCache] = {}
             for number, (name, given) in enumerate(calls):
                 given = [memories[one.call] if isinstance(one, _From) else one for one in given]
                 answer = getattr(self.decoder, name)(*given)
-                if isinstance(answer, Memory):
+                if isinstance(answer, KVCache):
                     memories[number] = answer
         self.evaluated += evaluated
         return []

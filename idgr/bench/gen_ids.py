@@ -24,8 +24,8 @@ from idgr.ids.generation import GenerationOptions, generate_ids
 from idgr.ids.schedule import Limits
 from idgr.ids.spelling import can_spell, clean_id, fold
 from idgr.models.backbone import PRESETS, Backbone, load_backbone, new_backbone, save_backbone
+from idgr.models.device import pick_device
 from idgr.models.tokenizer import decode, encode, load_tokenizer, train_tokenizer
-from idgr.training.device import pick_device
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration

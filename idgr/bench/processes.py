@@ -6,14 +6,13 @@ Knows nothing of what is measured.
 from __future__ import annotations
 
 import multiprocessing
-import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
+from idgr.engine.memory import peak_mib
 from idgr.errors import IdgrError
 
 
@@ -58,14 +57,3 @@ def _run(pipe: Connection, make: Callable[[], Callable[..., Any]], arguments: tu
     result = timed(*arguments)
     seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - worked
     pipe.send((result, seconds, cpu_seconds, peak_mib()))
-
-
-def peak_mib() -> float:
-    """The most memory, in MiB, that this process has held."""
-    # Linux hands the peak that getrusage gives down from the parent; VmHWM is the process's own.
-    status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -21,19 +21,19 @@ import torch
 from torch import Tensor
 
 from idgr.bench.processes import Measurement, measure
+from idgr.engine.options import TrainingOptions
+from idgr.engine.padding import pad_rows
+from idgr.engine.schedule import epoch_batches
 from idgr.formats.records import Item
+from idgr.generator.id_learning import IdLearningOptions, SoftPrompts, in_stretches, stretches
 from idgr.ids.keyphrase import keyphrase_ids
 from idgr.ids.spelling import can_spell
 from idgr.models.backbone import PRESETS, Backbone, load_backbone, new_backbone, save_backbone
-from idgr.models.tokenizer import load_tokenizer, train_tokenizer
+from idgr.models.device import pick_device
+from idgr.models.tokenizer import id_tokens, load_tokenizer, train_tokenizer
 from idgr.prompts.rendering import Prompt, PromptRenderer
 from idgr.prompts.templates import load_templates, template_words
-from idgr.training.batches import pad_rows
-from idgr.training.device import pick_device
-from idgr.training.id_learning import IdLearningOptions, SoftPrompts, in_stretches, stretches
-from idgr.training.options import LoopOptions
-from idgr.training.recommender import id_tokens, make_instances, prompt_costs
-from idgr.training.schedule import epoch_batches
+from idgr.recommender.training import make_instances, prompt_costs
 
 PEER = "generator, once per history slot"
 OURS = "generator, once per item"
@@ -95,7 +95,7 @@ def bench_generator(
         renderer = _renderer(backbone, ids)
         instances = make_instances(sequences, renderer.max_history)
         begins = stretches(instances)
-        loop = in_stretches(LoopOptions(batch_size=batch_size, seed=seed), begins)
+        loop = in_stretches(TrainingOptions(batch_size=batch_size, seed=seed), begins)
         costs = np.add.reduceat(prompt_costs(instances, renderer), begins[:-1])
         batches = [
             [

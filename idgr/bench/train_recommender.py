@@ -24,16 +24,17 @@ from torch import Tensor
 
 from idgr.bench.processes import Measurement, measure
 from idgr.decoding.trie import build_trie
+from idgr.engine.device import uses_bf16
+from idgr.engine.options import TrainingOptions
+from idgr.engine.task import TrainingContext, TrainingTask
+from idgr.engine.trainer import run_epochs
 from idgr.errors import IdgrError
 from idgr.models.backbone import PRESETS, Backbone, load_backbone, new_backbone, save_backbone
-from idgr.models.tokenizer import load_tokenizer, train_tokenizer
+from idgr.models.device import pick_device
+from idgr.models.tokenizer import id_tokens, load_tokenizer, train_tokenizer
 from idgr.prompts.rendering import PromptRenderer
 from idgr.prompts.templates import draw_templates, load_templates, template_words
-from idgr.training.device import pick_device, uses_bf16
-from idgr.training.loop import run_epochs
-from idgr.training.options import LoopOptions
-from idgr.training.recommender import Instances, id_tokens, instance_loss, make_instances, prompt_costs
-from idgr.training.work import Host, Work
+from idgr.recommender.training import Instances, instance_loss, make_instances, prompt_costs
 
 Ints = npt.NDArray[np.int64]
 Times = tuple[float, float]
@@ -262,11 +263,11 @@ def _train_ours(task: Task) -> Done:
         losses.extend(record["loss"] for record in records)
         times[len(losses)] = now()
 
-    options = LoopOptions(
+    options = TrainingOptions(
         epochs=1, lr=task.lr, batch_size=task.batch_size, precision=task.precision, warmup=WARMUP, seed=task.seed
     )
     costs = prompt_costs(instances, renderer)
-    run_epochs(model, Work("bench", costs, counted), options, Host(on_steps=on_steps))
+    run_epochs(model, TrainingTask("bench", costs, counted), options, TrainingContext(on_steps=on_steps))
     first = min(step for step in times if step >= WARM_STEPS)  # on a GPU steps are told some at a time
     seconds, cpu_seconds = (
         (end - begin) * (task.steps - WARM_STEPS) / (task.steps - first)

@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from idgr.cli.gen_ids import gen_ids
-from idgr.cli.held_out import refuse_held_out
 from idgr.cli.recommender_defaults import Paper, defaults
 from idgr.cli.train_gen import PAPER_LR, train_gen
 from idgr.cli.train_rec import train_rec
 from idgr.errors import IdgrError, UsageError, check_utf8
 from idgr.formats.claims import check_apart, final_place
+from idgr.formats.held_out import refuse_held_out
 from idgr.formats.jsonl import STDOUT
-from idgr.formats.limits import MOST_INT
 from idgr.formats.lock import hold
 from idgr.formats.replacing import remove
 from idgr.formats.run_info import RUN_FILE, RunInfo, differences, read_run
+from idgr.options import MOST_INT
 from idgr.progress import log
 
 if TYPE_CHECKING:
-    from idgr.training.alternation import Alternation, Phase
+    from idgr.alternation.rounds import Alternation, Phase
 
 COMMANDS: dict[str, Callable[..., None]] = {"train-gen": train_gen, "gen-ids": gen_ids, "train-rec": train_rec}
 FIRST_ARGUMENT = {"train-gen": "train", "gen-ids": "items", "train-rec": "train"}
@@ -122,20 +122,20 @@ def alternate(
         raise UsageError("-o - cannot hold a run", "give the name of a folder to -o")
     check_utf8("the place of a model", Path(output).absolute(), gen, rec)
     check_apart(output, [data, gen, rec, templates])
-    from idgr.training.distributed import n_processes
+    from idgr.engine.distributed import n_processes
 
     if not dry_run and n_processes() > 1:
         raise UsageError(
             "alternate runs in one process", "start the single commands, which --dry-run prints, with several each"
         )
 
+    from idgr.alternation.rounds import Alternation, plan, rounds_in_words, run_phases, score_phase
     from idgr.formats.rec_folder import RecommenderFacts
+    from idgr.generator.id_learning import check_one_vocabulary
     from idgr.models.backbone import CAUSAL_PRESETS, PRESETS, check_t5
     from idgr.models.tokenizer import load_tokenizer
     from idgr.prompts.templates import load_templates
-    from idgr.training.alternation import Alternation, plan, rounds_in_words, run_phases, score_phase
-    from idgr.training.id_learning import check_one_vocabulary
-    from idgr.training.recommender import RecommenderOptions
+    from idgr.recommender.options import RecommenderOptions
 
     if rec in CAUSAL_PRESETS:
         raise UsageError(f"--rec {rec}, which is causal", f"give --rec {' or '.join(PRESETS)}: alternate takes a T5")
@@ -185,7 +185,9 @@ def alternate(
                     print(_command_line(phase))
         return
 
-    scored_by = RecommenderOptions(objective, valid_users, valid_beams, patience)
+    scored_by = RecommenderOptions(
+        objective=objective, valid_users=valid_users, valid_beams=valid_beams, patience=patience
+    )
     untrained = RecommenderFacts(objective, load_templates(templates), max_history, max_prompt_tokens, "")
     for name in ("items", "train", "valid"):
         if not (Path(data) / f"{name}.jsonl").is_file():
@@ -202,7 +204,7 @@ def alternate(
     info = RunInfo("alternate", options, {**inputs}, seed, outputs=[output])
     with _held(folder):
         check_t5(gen, "alternate")
-        _claim(folder, info.made_of(), what, overwrite)
+        _claim(folder, info.provenance(), what, overwrite)
         log("alternate: " + "; ".join(f"round {number}: {words}" for number, words in rounds_do.items()))
         info.write(folder)  # before the work: a rerun can tell whether it is the same run
         run_phases(
@@ -233,7 +235,7 @@ def _claim(folder: Path, now: dict[str, Any], what: Alternation, overwrite: bool
     Raises:
         IdgrError: the folder holds something else, or a run that is not the same.
     """
-    from idgr.training.run_folder import check_run
+    from idgr.alternation.folder import check_run
 
     # A run that was cut off before its first word may have left a hidden file.
     if not folder.exists() or (folder.is_dir() and all(path.name.startswith(".") for path in folder.iterdir())):

@@ -24,10 +24,10 @@ from idgr.progress import log
 if TYPE_CHECKING:
     from idgr.decoding.options import SearchOptions
     from idgr.decoding.trie import Trie
-    from idgr.evaluation.recommending import Recommender
     from idgr.models.backbone import Backbone
     from idgr.prompts.histories import HistoryRenderer
     from idgr.prompts.rendering import PromptRenderer
+    from idgr.recommender.ranking import Recommender
 
 # The options of `recommend` that are about textual IDs, with what they are where they are not given.
 TEXTUAL_OPTIONS: dict[str, Any] = {
@@ -108,9 +108,9 @@ def ask_item_model(given: dict[str, Any]) -> Asked:
     """
     import torch
 
-    from idgr.evaluation.item_ranking import rank_items
+    from idgr.item_models.ranking import rank_items
+    from idgr.models.device import pick_device
     from idgr.models.item_models import load_item_model
-    from idgr.training.device import pick_device
 
     model, keys = load_item_model(given["rec"])
     where = pick_device(given["device"])
@@ -162,13 +162,13 @@ def _recommender(given: dict[str, Any]) -> Recommender:
     import torch
 
     from idgr.decoding.trie import build_trie, load_trie
-    from idgr.evaluation.recommending import Recommender, catalogue_fingerprint
-    from idgr.evaluation.trained_prompts import causal_renderer_of, renderer_of, user_ids_of
     from idgr.models.backbone import arch_of, load_backbone, load_causal_backbone
+    from idgr.models.device import pick_device
     from idgr.models.llama import fit_item_slots
+    from idgr.models.tokenizer import id_tokens
     from idgr.prompts.templates import load_templates
-    from idgr.training.device import pick_device
-    from idgr.training.recommender import id_tokens
+    from idgr.recommender.prompts import causal_renderer_of, renderer_of, user_ids_of
+    from idgr.recommender.ranking import Recommender, catalogue_fingerprint
 
     untrained = RecommenderFacts("full", load_templates(), 20, 512, "") if given["force"] else None
     facts = read_recommender_facts(rec, untrained)

@@ -10,8 +10,8 @@ import typer
 from idgr.errors import IdgrError, UsageError, check_utf8
 from idgr.formats.claims import check_file
 from idgr.formats.jsonl import STDIN, STDOUT, write_json
-from idgr.formats.limits import MOST_INT
 from idgr.formats.run_info import RunInfo
+from idgr.options import MOST_INT
 from idgr.progress import log
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def audit(
 
     checks, found = all_checks(root, prepared)
     if mutate:
-        from idgr.cli.mutation import mutation_checks
+        from idgr.stages.mutation import mutation_checks
 
         if found is None:
             raise IdgrError("no prepared folder to train on", "name one with --data", where=root)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from idgr.cli.catalogue import read_catalogue
+from idgr.corpus.catalogue import read_catalogue
 from idgr.errors import IdgrError, UsageError
 from idgr.formats.claims import check_file
 from idgr.formats.jsonl import STDIN, STDOUT, read_jsonl, write_jsonl

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import orjson
 import typer
 
-from idgr.cli.held_out import refuse_held_out, refuse_made_on_test
 from idgr.errors import IdgrError, UsageError
 from idgr.formats.claims import check_file
+from idgr.formats.held_out import refuse_held_out, refuse_made_on_test
 from idgr.formats.jsonl import STDIN, STDOUT, dump_line, write_json
-from idgr.formats.limits import MOST_INT
 from idgr.formats.records import Recommendation, read_queries, read_recommendations
 from idgr.formats.run_info import RunInfo
+from idgr.options import MOST_INT
 from idgr.progress import log
 
 if TYPE_CHECKING:

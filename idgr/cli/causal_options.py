@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from idgr.training.contrast import Contrast
-    from idgr.training.tasks import TaskOptions
+    from idgr.recommender.auxiliary_tasks import AuxiliaryTaskOptions
+    from idgr.recommender.contrast import Contrast
 
 Reconstruction = Annotated[
     float,
@@ -95,12 +95,12 @@ class CausalOptions:
         return {"text_vectors": encoder, "item_vectors": self.item_vectors}
 
 
-def tasks_of(given: CausalOptions, keys: Sequence[str]) -> TaskOptions:
+def tasks_of(given: CausalOptions, keys: Sequence[str]) -> AuxiliaryTaskOptions:
     """The tasks, with the texts of items where there are any; `keys` are the items in the order of their numbers."""
-    from idgr.training.tasks import TaskOptions
+    from idgr.recommender.auxiliary_tasks import AuxiliaryTaskOptions
 
     texts = _texts(given, keys) if given.has_tasks else []
-    return TaskOptions(given.reconstruction, given.preference, texts)
+    return AuxiliaryTaskOptions(given.reconstruction, given.preference, texts)
 
 
 def contrast_of(given: CausalOptions, model: Any, keys: Sequence[str], seed: int) -> Contrast | None:
@@ -110,7 +110,7 @@ def contrast_of(given: CausalOptions, model: Any, keys: Sequence[str], seed: int
         IdgrError: a package is not installed, a folder holds no usable model, or it does not know an item.
     """
     from idgr.ids.schemes.item_vectors import item_vectors
-    from idgr.training.contrast import BEHAVIOR, SEMANTIC, new_contrast
+    from idgr.recommender.contrast import BEHAVIOR, SEMANTIC, new_contrast
 
     kinds = {}
     if given.contrast_semantic:
@@ -122,7 +122,7 @@ def contrast_of(given: CausalOptions, model: Any, keys: Sequence[str], seed: int
 
 def _texts(given: CausalOptions, keys: Sequence[str]) -> list[str]:
     """The items' texts; an item without one is called by its key, as `gen-ids` does."""
-    from idgr.evaluation.trained_prompts import item_texts
+    from idgr.recommender.prompts import item_texts
 
     texts = item_texts(str(given.items), keys)
     return [text or key.lower() for text, key in zip(texts, keys, strict=True)]

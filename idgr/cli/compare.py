@@ -9,8 +9,8 @@ import typer
 from idgr.errors import UsageError, check_utf8
 from idgr.formats.claims import check_file
 from idgr.formats.jsonl import STDIN, STDOUT, write_json
-from idgr.formats.limits import MOST_INT
 from idgr.formats.run_info import RunInfo
+from idgr.options import MOST_INT
 from idgr.progress import log
 
 METRICS = ["hr@5", "ndcg@5", "hr@10", "ndcg@10"]

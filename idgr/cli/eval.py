@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from idgr.cli.held_out import refuse_held_out
 from idgr.errors import UsageError
-from idgr.formats.limits import MOST_INT
+from idgr.formats.held_out import refuse_held_out
+from idgr.options import MOST_INT
 
 
 def eval_command(

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from idgr.cli import scheme_options
-from idgr.cli.catalogue import read_catalogue
-from idgr.cli.held_out import refuse_held_out
 from idgr.cli.scheme_options import TEXTUAL, ids_by_scheme, options_of, shaping
+from idgr.corpus.catalogue import read_catalogue
 from idgr.errors import UsageError
+from idgr.formats.held_out import refuse_held_out
 from idgr.formats.jsonl import STDIN, STDOUT, dump_line
-from idgr.formats.limits import MOST_INT
 from idgr.formats.records import Item, ItemId
 from idgr.formats.run_info import RunInfo, hash_input
+from idgr.options import MOST_INT
 from idgr.progress import Progress, log
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ def _check_conflicts(
 
 def _load(model: str, device: str) -> Backbone:
     from idgr.models.backbone import Backbone, load_backbone
-    from idgr.training.device import pick_device
+    from idgr.models.device import pick_device
 
     where = pick_device(device)
     backbone = load_backbone(model)

@@ -9,9 +9,9 @@ import typer
 from idgr.errors import IdgrError
 from idgr.formats.claims import check_file
 from idgr.formats.jsonl import STDOUT, write_jsonl
-from idgr.formats.limits import MOST_INT
 from idgr.formats.records import read_ids, read_items
 from idgr.formats.run_info import RunInfo
+from idgr.options import MOST_INT
 from idgr.progress import log
 
 app = typer.Typer(

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from idgr.cli.catalogue import read_catalogue
-from idgr.cli.held_out import refuse_held_out
 from idgr.cli.training_options import (
     UNSHAPING,
     CheckpointMinutes,
@@ -23,8 +21,10 @@ from idgr.cli.training_options import (
     Seed,
     Track,
 )
+from idgr.corpus.catalogue import read_catalogue
 from idgr.errors import IdgrError, UsageError
-from idgr.formats.limits import MOST_INT
+from idgr.formats.held_out import refuse_held_out
+from idgr.options import MOST_INT
 
 if TYPE_CHECKING:
     from idgr.formats.records import Item
@@ -100,16 +100,16 @@ def init_gen(
     if not 0 < max_loss < inf:
         raise UsageError(f"--max-loss {max_loss}", "give a number above 0")
 
+    from idgr.engine.device import uses_bf16
+    from idgr.engine.options import TrainingOptions
+    from idgr.engine.run import is_finished, training_run
     from idgr.formats.run_info import RunInfo
+    from idgr.generator.training import steps_an_epoch, train_generator
     from idgr.models.backbone import resolve_model, save_backbone
     from idgr.progress import log
     from idgr.prompts.templates import load_templates, template_words
-    from idgr.training.device import uses_bf16
-    from idgr.training.generator import steps_an_epoch, train_generator
-    from idgr.training.options import LoopOptions
-    from idgr.training.stage import is_finished, open_stage
 
-    loop = LoopOptions(
+    loop = TrainingOptions(
         epochs=EPOCHS if epochs is None else epochs,
         lr=lr,
         batch_size=batch_size,
@@ -128,7 +128,7 @@ def init_gen(
 
     if is_finished(output, run, overwrite=overwrite):
         return
-    with open_stage(
+    with training_run(
         output, run, device, overwrite=overwrite, checkpoint_minutes=checkpoint_minutes, track=track
     ) as stage:
         catalogue = read_catalogue(items)
@@ -156,8 +156,8 @@ def init_gen(
             loop,
             max_text_tokens=max_text_tokens,
             held_out=held_out,
-            on_epoch=stage.tell,
-            host=stage.host,
+            on_epoch=stage.on_epoch,
+            context=stage.context,
         )
         if stage.folder is None:
             return

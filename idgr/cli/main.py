@@ -10,44 +10,17 @@ import signal
 import sys
 import traceback
 from contextlib import suppress
-from importlib import import_module
 from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
-from typer.main import get_command
 
 from idgr import __version__
+from idgr.cli.commands import COMMANDS, find_command
 from idgr.cli.process import SignalledError, guard_streams, stop_on_signals
 from idgr.errors import DISK_FAULTS, IdgrError, one_line
 from idgr.formats.streams import ReaderGoneError
-
-# Where each command lives, in the order of the data's flow. A module is imported when its command is asked for, since
-# building all of them would take longer than the help of one.
-COMMANDS = {
-    "prep": ("idgr.cli.prep", "app"),
-    "stats": ("idgr.cli.stats", "stats"),
-    "init-gen": ("idgr.cli.init_gen", "init_gen"),
-    "gen-ids": ("idgr.cli.gen_ids", "gen_ids"),
-    "train-rec": ("idgr.cli.train_rec", "train_rec"),
-    "train-adapter": ("idgr.cli.train_adapter", "train_adapter"),
-    "train-gen": ("idgr.cli.train_gen", "train_gen"),
-    "alternate": ("idgr.cli.alternate", "alternate"),
-    "train-sasrec": ("idgr.cli.train_sasrec", "train_sasrec"),
-    "train-two-tower": ("idgr.cli.train_two_tower", "train_two_tower"),
-    "recommend": ("idgr.cli.recommend", "recommend"),
-    "blend": ("idgr.cli.blend", "blend"),
-    "eval": ("idgr.cli.eval", "eval_command"),
-    "zeroshot": ("idgr.cli.zeroshot", "zeroshot"),
-    "compare": ("idgr.cli.compare", "compare"),
-    "audit": ("idgr.cli.audit", "audit"),
-    "report": ("idgr.cli.report", "report"),
-    "ids": ("idgr.cli.ids", "app"),
-    "export": ("idgr.cli.export", "export"),
-    "import": ("idgr.cli.import_run", "import_run"),
-    "bench": ("idgr.cli.bench", "app"),
-}
 
 
 class _Commands(TyperGroup):
@@ -57,16 +30,7 @@ class _Commands(TyperGroup):
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name not in COMMANDS:
-            return None
-        module, name = COMMANDS[cmd_name]
-        found = getattr(import_module(module), name)
-        if not isinstance(found, typer.Typer):
-            function, found = found, typer.Typer(add_completion=False)
-            found.command(cmd_name)(function)
-        command = get_command(found)
-        command.name = cmd_name
-        return command
+        return find_command(cmd_name)
 
 
 _INTERRUPTED = 128 + signal.SIGINT

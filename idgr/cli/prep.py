@@ -291,7 +291,7 @@ def _is_finished(output: str, run: RunInfo) -> bool:
     record = read_run(output) if Path(output).is_dir() else {}
     if not record:
         return False
-    found = [differences(record, run.made_of())]
+    found = [differences(record, run.provenance())]
     if record.get("command") == run.command and record.get("seed") != run.seed:
         found.append(f"made with --seed {record.get('seed')}, not {run.seed}")
     if told := ", ".join(filter(None, found)):

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from idgr.cli.answers import ask_baseline, ask_item_model, ask_recommender, check_item_model_options
-from idgr.cli.held_out import refuse_held_out
 from idgr.decoding.options import SearchOptions
 from idgr.errors import IdgrError, UsageError
 from idgr.formats.claims import check_file
+from idgr.formats.held_out import refuse_held_out
 from idgr.formats.jsonl import STDIN, STDOUT, Lines, dump_line, is_stream, read_jsonl
-from idgr.formats.limits import MOST_INT
 from idgr.formats.rec_folder import CONFIG, ITEMS, item_model_type
 from idgr.formats.records import Query
 from idgr.formats.run_info import RunInfo
+from idgr.options import MOST_INT
 from idgr.progress import Progress, log
 
 if TYPE_CHECKING:

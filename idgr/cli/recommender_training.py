@@ -5,21 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from idgr.cli.held_out import refuse_targets_in_training
 from idgr.errors import IdgrError
+from idgr.formats.held_out import refuse_targets_in_training
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from idgr.engine.options import TrainingOptions
+    from idgr.engine.task import TrainingTask
     from idgr.formats.records import ItemId
     from idgr.models.backbone import Backbone
     from idgr.prompts.histories import HistoryRenderer
     from idgr.prompts.rendering import PromptRenderer
-    from idgr.training.contrast import Contrast
-    from idgr.training.options import LoopOptions
-    from idgr.training.recommender import RecommenderOptions
-    from idgr.training.tasks import TaskOptions
-    from idgr.training.work import Work
+    from idgr.recommender.auxiliary_tasks import AuxiliaryTaskOptions
+    from idgr.recommender.contrast import Contrast
+    from idgr.recommender.options import RecommenderOptions
 
 # Users who are ranked for in a dry run, to tell how long validation takes.
 _TRIED_USERS = 48
@@ -57,7 +57,7 @@ class Prepared:
     inputs: Inputs
     backbone: Backbone
     renderer: PromptRenderer | HistoryRenderer
-    tasks: TaskOptions | None = None
+    tasks: AuxiliaryTaskOptions | None = None
     contrast: Contrast | None = None
 
 
@@ -82,31 +82,34 @@ def read_inputs(train: str, ids: str, valid: str | None) -> Inputs:
 
 
 def print_forecast(
-    given: Prepared, options: RecommenderOptions, loop: LoopOptions, work_of: Callable[[RecommenderOptions], Work]
+    given: Prepared,
+    options: RecommenderOptions,
+    loop: TrainingOptions,
+    make_task: Callable[[RecommenderOptions], TrainingTask],
 ) -> None:
     """Print what the training would take, as JSON.
 
     Args:
-        work_of: given options, the work of the training.
+        make_task: given options, the work of the training.
     """
     from dataclasses import replace
     from time import monotonic
 
     import orjson
 
-    from idgr.bench.processes import peak_mib
-    from idgr.training.contrast import beside
-    from idgr.training.forecast import forecast
+    from idgr.engine.forecast import forecast
+    from idgr.engine.memory import peak_mib
+    from idgr.recommender.contrast import beside
 
     valid = given.inputs.valid
     n_users = len(valid) if not options.valid_users else min(options.valid_users, len(valid))
-    work = work_of(replace(options, valid_users=_TRIED_USERS))
+    task = make_task(replace(options, valid_users=_TRIED_USERS))
     with beside(given.backbone.model, given.contrast):
-        found = forecast(given.backbone.model, work, loop)
+        found = forecast(given.backbone.model, task, loop)
     seconds = 0.0
-    if work.measure is not None:
+    if task.measure is not None:
         started = monotonic()
-        work.measure()
+        task.measure()
         seconds = (monotonic() - started) * n_users / min(_TRIED_USERS, len(valid))
     found["validation_seconds"] = round(seconds, 3)
     found["total_seconds"] = round(loop.epochs * (found["seconds_per_epoch"] + seconds), 3)

@@ -44,7 +44,7 @@ def report(
 
     check_packages()
 
-    from idgr.cli.retyping import command_line
+    from idgr.cli.reproduce import command_line
     from idgr.evaluation.report.gathering import gather
     from idgr.evaluation.report.page import page
 

@@ -9,8 +9,8 @@ import typer
 
 from idgr.errors import IdgrError, UsageError
 from idgr.formats.jsonl import STDIN
-from idgr.formats.limits import MOST_INT
 from idgr.formats.records import Item, ItemId
+from idgr.options import MOST_INT
 
 if TYPE_CHECKING:
     from idgr.ids.schemes.choice import SchemeOptions

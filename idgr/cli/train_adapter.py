@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from idgr.cli.held_out import refuse_held_out
 from idgr.cli.recommender_training import Prepared, print_forecast, read_inputs
 from idgr.cli.training_options import (
     UNSHAPING,
@@ -27,15 +26,16 @@ from idgr.cli.training_options import (
     Track,
     Warmup,
     WeightDecay,
-    loop_options,
+    training_options,
 )
 from idgr.errors import IdgrError, UsageError
-from idgr.formats.limits import MOST_INT
+from idgr.formats.held_out import refuse_held_out
+from idgr.options import MOST_INT
 
 if TYPE_CHECKING:
     import torch
 
-    from idgr.training.work import Work
+    from idgr.engine.task import TrainingTask
 
 
 def train_adapter(
@@ -91,19 +91,22 @@ def train_adapter(
 
     from dataclasses import replace
 
-    from idgr.evaluation.trained_prompts import causal_renderer_of
+    from idgr.engine.device import uses_bf16
+    from idgr.engine.run import is_finished, training_run
+    from idgr.engine.trainer import run_epochs
     from idgr.formats.adapter_folder import weights_hash
     from idgr.formats.rec_folder import check_ids_known, read_recommender_facts
     from idgr.formats.records import ids_fingerprint
     from idgr.formats.run_info import RunInfo
     from idgr.models.backbone import load_causal_backbone
+    from idgr.models.device import pick_device
     from idgr.models.llama import fit_item_slots
     from idgr.models.lora import add_lora, check_lora, save_adapter
+    from idgr.models.tokenizer import id_tokens
     from idgr.progress import log
-    from idgr.training.device import pick_device, uses_bf16
-    from idgr.training.loop import run_epochs
-    from idgr.training.recommender import RecommenderOptions, id_tokens, recommender_work
-    from idgr.training.stage import is_finished, open_stage
+    from idgr.recommender.options import RecommenderOptions
+    from idgr.recommender.prompts import causal_renderer_of
+    from idgr.recommender.training import recommender_task
 
     paths = {"train": train, "rec": rec, "ids": ids, "valid": valid}
     refuse_held_out(paths)
@@ -112,8 +115,10 @@ def train_adapter(
     if facts.arch != "causal":
         todo = "give one that `idgr train-rec --arch causal` wrote"
         raise IdgrError("is a T5, for which there are no adapters", todo, where=rec)
-    options = RecommenderOptions(facts.objective, valid_users, valid_beams, patience)
-    loop = loop_options(given)
+    options = RecommenderOptions(
+        objective=facts.objective, valid_users=valid_users, valid_beams=valid_beams, patience=patience
+    )
+    loop = training_options(given)
     shaping = {name: value for name, value in given.items() if name not in {*paths, *UNSHAPING}}
     run = RunInfo("train-adapter", shaping, {**paths}, seed, outputs=[output])
 
@@ -127,20 +132,20 @@ def train_adapter(
         backbone.model.to(where)
         return Prepared(inputs, backbone, causal_renderer_of(facts, backbone.tokenizer, tokens))
 
-    def work_of(ready: Prepared, options: RecommenderOptions, **where: Any) -> Work:
+    def make_task(ready: Prepared, options: RecommenderOptions, **where: Any) -> TrainingTask:
         data = ready.inputs
-        work = recommender_work(
+        task = recommender_task(
             ready.backbone, ready.renderer, data.sequences, data.valid, options, seed, names=data.names, **where
         )
-        return replace(work, label="train-adapter")
+        return replace(task, label="train-adapter")
 
     if dry_run:
         tried = prepare(pick_device(device))
-        print_forecast(tried, options, loop, lambda options: work_of(tried, options))
+        print_forecast(tried, options, loop, lambda options: make_task(tried, options))
         return
     if is_finished(output, run, overwrite=overwrite):
         return
-    with open_stage(
+    with training_run(
         output, run, device, overwrite=overwrite, checkpoint_minutes=checkpoint_minutes, track=track
     ) as stage:
         ready, base = prepare(stage.device), weights_hash(rec)
@@ -148,8 +153,8 @@ def train_adapter(
         if not ready.inputs.valid:
             log("train-adapter: no --valid, so the last epoch is kept, not the best")
         model = ready.backbone.model
-        work = work_of(ready, options, team=stage.host.team)
-        best = run_epochs(model, work, loop, stage.host, stage.tell)
+        task = make_task(ready, options, processes=stage.context.processes)
+        best = run_epochs(model, task, loop, stage.context, stage.on_epoch)
         if stage.folder is None:
             return
         log(f"train-adapter: kept epoch {best['epoch']} of {loop.epochs}")

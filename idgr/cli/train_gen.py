@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from idgr.cli.held_out import refuse_held_out
 from idgr.cli.training_options import (
     UNSHAPING,
     Accumulate,
@@ -23,10 +22,11 @@ from idgr.cli.training_options import (
     Track,
     Warmup,
     WeightDecay,
-    loop_options,
+    training_options,
 )
 from idgr.errors import IdgrError, UsageError
-from idgr.formats.limits import MOST_INT
+from idgr.formats.held_out import refuse_held_out
+from idgr.options import MOST_INT
 
 PAPER_LR = 1e-8
 
@@ -100,19 +100,21 @@ def train_gen(
     if paper and lr is not None:
         raise UsageError("--paper and --lr both tell the learning rate", "leave one of them out")
 
-    from idgr.evaluation.trained_prompts import renderer_of, user_ids_of
+    from idgr.engine.run import is_finished, training_run
     from idgr.formats.rec_folder import RecommenderFacts, check_ids_known, read_recommender_facts
     from idgr.formats.records import read_ids, read_items, read_sequences
     from idgr.formats.run_info import RunInfo
+    from idgr.generator.id_learning import DEFAULT_LR, IdLearningOptions, check_one_vocabulary, learn_ids
     from idgr.models.backbone import check_t5, load_backbone, save_backbone
+    from idgr.models.tokenizer import id_tokens
     from idgr.prompts.templates import load_templates
-    from idgr.training.id_learning import DEFAULT_LR, IdLearningOptions, check_one_vocabulary, learn_ids
-    from idgr.training.recommender import OBJECTIVES, id_tokens
-    from idgr.training.stage import is_finished, open_stage
+    from idgr.recommender.prompts import renderer_of, user_ids_of
+
+    OBJECTIVES = ("full", "trie")
 
     rate = PAPER_LR if paper else DEFAULT_LR if lr is None else lr
     options = IdLearningOptions(temperature, straight_through, anchor, max_text_tokens)
-    loop = loop_options({**given, "lr": rate})
+    loop = training_options({**given, "lr": rate})
     if objective is not None and objective not in OBJECTIVES:
         raise UsageError(f"--objective {objective}", f"choose {' or '.join(OBJECTIVES)}")
     inputs = ("train", "items", "ids", "rec", "gen", "templates")
@@ -124,7 +126,7 @@ def train_gen(
         check_t5(model, "train-gen")
     if is_finished(output, run, overwrite=overwrite):
         return
-    with open_stage(
+    with training_run(
         output, run, device, overwrite=overwrite, checkpoint_minutes=checkpoint_minutes, track=track
     ) as stage:
         wordings = load_templates(templates)
@@ -169,9 +171,9 @@ def train_gen(
             facts.objective,
             options,
             loop,
-            stage.tell,
+            stage.on_epoch,
             names=[row.user_id for row in histories],
-            host=stage.host,
+            context=stage.context,
         )
         if stage.folder is None:
             return

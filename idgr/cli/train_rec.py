@@ -19,7 +19,6 @@ from idgr.cli.causal_options import (
     contrast_of,
     tasks_of,
 )
-from idgr.cli.held_out import refuse_held_out
 from idgr.cli.recommender_defaults import Paper, defaults
 from idgr.cli.recommender_training import Prepared, print_forecast, read_inputs
 from idgr.cli.training_options import (
@@ -39,17 +38,18 @@ from idgr.cli.training_options import (
     Seed,
     Track,
     Warmup,
-    loop_options,
+    training_options,
 )
 from idgr.errors import UsageError
-from idgr.formats.limits import MOST_INT
+from idgr.formats.held_out import refuse_held_out
+from idgr.options import MOST_INT
 
 if TYPE_CHECKING:
     import torch
 
+    from idgr.engine.task import TrainingTask
     from idgr.prompts.histories import HistoryRenderer
     from idgr.prompts.rendering import PromptRenderer
-    from idgr.training.work import Work
 
 
 def train_rec(
@@ -196,26 +196,31 @@ def train_rec(
     if vocab_size is not None and vocab_size < 1:
         raise UsageError(f"--vocab-size {vocab_size}", "give a number of at least 1")
 
-    from idgr.evaluation.trained_prompts import causal_renderer_of, renderer_of, user_ids_of
+    from idgr.engine.device import uses_bf16
+    from idgr.engine.run import is_finished, training_run
     from idgr.formats.rec_folder import RecommenderFacts, read_seen_tokens, write_seen_tokens
     from idgr.formats.records import ids_fingerprint
     from idgr.formats.run_info import RunInfo, hash_input
     from idgr.models.backbone import CAUSAL_PRESETS, PRESETS, resolve_model, save_backbone
+    from idgr.models.device import pick_device
     from idgr.models.llama import fit_item_slots
     from idgr.models.lora import add_lora, check_lora, merge_lora
+    from idgr.models.tokenizer import id_tokens
     from idgr.models.word_tokens import add_word_tokens
     from idgr.progress import log
     from idgr.prompts.templates import load_templates, template_words
-    from idgr.training.device import pick_device, uses_bf16
-    from idgr.training.recommender import RecommenderOptions, id_tokens, recommender_work, train_recommender
-    from idgr.training.stage import is_finished, open_stage
+    from idgr.recommender.options import RecommenderOptions
+    from idgr.recommender.prompts import causal_renderer_of, renderer_of, user_ids_of
+    from idgr.recommender.training import recommender_task, train_recommender
 
     if lora is not None:
         if model in CAUSAL_PRESETS:
             raise UsageError(f"--lora with --model {model}, whose weights are random", "give --model a trained model")
         check_lora("--lora")
-    options = RecommenderOptions(objective, valid_users, valid_beams, patience, reorder)
-    loop = loop_options(given)
+    options = RecommenderOptions(
+        objective=objective, valid_users=valid_users, valid_beams=valid_beams, patience=patience, reorder=reorder
+    )
+    loop = training_options(given)
     wordings = load_templates(templates) if arch == "t5" else []
     user_gen = hash_input(gen)["sha256"] if gen is not None and user_ids != "none" else None
     facts = RecommenderFacts(
@@ -268,8 +273,8 @@ def train_rec(
     if dry_run:
         tried = prepare(pick_device(device))
 
-        def work_of(options: RecommenderOptions) -> Work:
-            return recommender_work(
+        def make_task(options: RecommenderOptions) -> TrainingTask:
+            return recommender_task(
                 tried.backbone,
                 tried.renderer,
                 tried.inputs.sequences,
@@ -280,11 +285,11 @@ def train_rec(
                 contrast=tried.contrast,
             )
 
-        print_forecast(tried, options, loop, work_of)
+        print_forecast(tried, options, loop, make_task)
         return
     if is_finished(output, run, overwrite=overwrite):
         return
-    with open_stage(
+    with training_run(
         output, run, device, overwrite=overwrite, checkpoint_minutes=checkpoint_minutes, track=track
     ) as stage:
         ready = prepare(stage.device)
@@ -300,9 +305,9 @@ def train_rec(
             inputs.valid,
             options,
             loop,
-            stage.tell,
+            stage.on_epoch,
             names=inputs.names,
-            host=stage.host,
+            context=stage.context,
             tasks=ready.tasks,
             contrast=ready.contrast,
         )

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from idgr.formats.limits import MOST_INT
+from idgr.options import MOST_INT
 
 if TYPE_CHECKING:
-    from idgr.training.options import LoopOptions
+    from idgr.engine.options import TrainingOptions
 
 # What does not shape the result, so that a stage may go on, or be finished, with other values of these.
 UNSHAPING = ("output", "device", "checkpoint_minutes", "track", "overwrite", "dry_run")
@@ -60,7 +60,7 @@ DryRun = Annotated[
 ]
 
 
-def loop_options(given: Mapping[str, Any]) -> LoopOptions:
+def training_options(given: Mapping[str, Any]) -> TrainingOptions:
     """The options of the training loop among those that a command was given, under the same names.
 
     Raises:
@@ -68,6 +68,6 @@ def loop_options(given: Mapping[str, Any]) -> LoopOptions:
     """
     from dataclasses import fields
 
-    from idgr.training.options import LoopOptions
+    from idgr.engine.options import TrainingOptions
 
-    return LoopOptions(**{field.name: given[field.name] for field in fields(LoopOptions)})
+    return TrainingOptions(**{field.name: given[field.name] for field in fields(TrainingOptions)})

@@ -9,14 +9,14 @@ import typer
 
 from idgr.cli.eval import eval_command
 from idgr.cli.gen_ids import gen_ids
-from idgr.cli.held_out import refuse_held_out
 from idgr.cli.recommend import recommend
 from idgr.errors import UsageError, check_utf8
+from idgr.formats.held_out import refuse_held_out
 from idgr.formats.jsonl import STDOUT, replace_folder, write_json
-from idgr.formats.limits import MOST_INT
 from idgr.formats.rec_folder import read_seen_tokens
 from idgr.formats.records import read_ids
 from idgr.formats.run_info import RunInfo, read_run
+from idgr.options import MOST_INT
 from idgr.progress import log
 
 

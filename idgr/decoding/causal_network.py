@@ -14,15 +14,24 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from idgr.decoding.memory import MASKED, Memory, Pass, attend
-from idgr.models.llama import feed_forward, next_place, norm, places, read_weights, split_heads, turned, turns
+from idgr.decoding.kv_cache import MASKED, KVCache, Pass, attend
+from idgr.models.llama import (
+    apply_rotary,
+    feed_forward,
+    next_position,
+    norm,
+    position_ids,
+    read_weights,
+    rotary_embedding,
+    split_heads,
+)
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
 
 class CausalNetwork:
-    """A Llama made ready for searches; see `idgr.decoding.memory.Network`. An answer starts with EOS, as items do.
+    """A Llama made ready for searches; see `idgr.decoding.kv_cache.Network`. An answer starts with EOS, as items do.
 
     Args:
         model: its weights are read as they are, in its own precision.
@@ -51,43 +60,45 @@ class CausalNetwork:
         tokens_BS = np.zeros((B, S), dtype=np.int64)
         for row, prompt in enumerate(prompts):
             tokens_BS[row, : len(prompt)] = prompt
-        turn = turns(llama, torch.from_numpy(places(tokens_BS, llama.eos, llama.item_slots)).to(self.device))
-        turn = turn[0][:, None], turn[1][:, None]
+        rotary = rotary_embedding(
+            llama, torch.from_numpy(position_ids(tokens_BS, llama.eos, llama.item_slots)).to(self.device)
+        )
+        rotary = rotary[0][:, None], rotary[1][:, None]
         hidden = F.embedding(torch.from_numpy(tokens_BS).to(self.device).view(-1), llama.embedding_VD)
         kept = []
         for layer in llama.layers:
             query, key, value = (
                 part.view(B, S, *part.shape[1:]).transpose(1, 2) for part in split_heads(llama, layer, hidden)
             )
-            key = turned(key, turn)
+            key = apply_rotary(key, rotary)
             kept.append((key, value))
             if layer is llama.layers[-1]:
                 break  # nobody asks what the prompt's own tokens would have said
-            mixed = F.scaled_dot_product_attention(turned(query, turn), key, value, is_causal=True)
+            mixed = F.scaled_dot_product_attention(apply_rotary(query, rotary), key, value, is_causal=True)
             hidden = hidden + F.linear(mixed.transpose(1, 2).reshape(B * S, -1), *layer.out)
             hidden = hidden + feed_forward(llama, layer, hidden)
         return kept
 
     def origin(self, prompt: list[int]) -> int:
-        return next_place(np.asarray(prompt), self.llama.eos, self.llama.item_slots)
+        return next_position(np.asarray(prompt), self.llama.eos, self.llama.item_slots)
 
-    def extend(self, memory: Memory, step: Pass) -> torch.Tensor:
+    def extend(self, cache: KVCache, step: Pass) -> torch.Tensor:
         llama = self.llama
         (B, Q), C = step.position_BQ.shape, step.last
-        turn = turns(llama, memory.origin[:, None] + step.position_BQ)
-        turn = turn[0][:, None], turn[1][:, None]
+        rotary = rotary_embedding(llama, cache.origin[:, None] + step.position_BQ)
+        rotary = rotary[0][:, None], rotary[1][:, None]
         own_BQC = step.sees_BQC.new_zeros(B, Q, C, dtype=self.dtype).masked_fill_(~step.sees_BQC, MASKED)
-        bias = torch.cat([memory.prompt_bias.expand(-1, -1, Q, -1), own_BQC[:, None]], dim=-1)
+        bias = torch.cat([cache.prompt_bias.expand(-1, -1, Q, -1), own_BQC[:, None]], dim=-1)
         hidden = F.embedding(step.token_R, llama.embedding_VD)
         for index, layer in enumerate(llama.layers):
             query, key, value = (
                 step.heads(part.flatten(1), self.n_heads) for part in split_heads(llama, layer, hidden)
             )
-            step.keep(memory, index, turned(key, turn), value)
-            prompt_keys, prompt_values = memory.prompt[index]
-            keys = torch.cat([prompt_keys, memory.keys[index][:, :, :C]], dim=2)
-            values = torch.cat([prompt_values, memory.values[index][:, :, :C]], dim=2)
-            mixed = attend(turned(query, turn) * self.scale, keys, values, bias)
+            step.keep(cache, index, apply_rotary(key, rotary), value)
+            prompt_keys, prompt_values = cache.prompt[index]
+            keys = torch.cat([prompt_keys, cache.keys[index][:, :, :C]], dim=2)
+            values = torch.cat([prompt_values, cache.values[index][:, :, :C]], dim=2)
+            mixed = attend(apply_rotary(query, rotary) * self.scale, keys, values, bias)
             hidden = hidden + F.linear(step.gather(mixed), *layer.out)
             hidden = hidden + feed_forward(llama, layer, hidden)
         return norm(llama, hidden, llama.norm_D)

@@ -165,7 +165,7 @@ def _groups(expansion: Expansion, sizes: list[int]) -> list[list[int]]:
         users = [user for user in group if sizes[user]]
         most = len(users)
         if decoder.device.type == "cpu" and users:
-            weights = sizes[users[0]] * (expansion.memory.used + sizes[users[0]]) * decoder.n_heads
+            weights = sizes[users[0]] * (expansion.cache.used + sizes[users[0]]) * decoder.n_heads
             most = max(1, _WEIGHTS_AT_ONCE // weights)
         groups += [users[first : first + most] for first in range(0, len(users), max(1, most))]
     return groups
@@ -191,7 +191,7 @@ def _evaluate(expansion: Expansion, prefixes: Prefixes, walk: _Walk, tokens: _To
     past_BQC = prefixes.sees[users].gather(1, spread(origin_R, 0)[..., None].expand(-1, -1, prefixes.sees.shape[-1]))
     node_R = walk.node[users].flatten(1)[row_R, entry_R]
     return decoder.extend(
-        decoder.only(expansion.memory, users),
+        decoder.only(expansion.cache, users),
         spread(tree.token[node_R].long(), decoder.start),
         spread(prefixes.begin_depth[users][row_R, origin_R] + entry_R // K, 0),
         torch.cat([past_BQC, own_BQQ], dim=-1),

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from idgr.decoding.causal_network import CausalNetwork
-from idgr.decoding.memory import MASKED, Memory, Network, Pass
+from idgr.decoding.kv_cache import MASKED, KVCache, Network, Pass
 from idgr.decoding.t5_network import T5Network
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Decoder:
             group.append(place)
         yield group
 
-    def read(self, prompts: Sequence[Sequence[int]]) -> Memory:
+    def read(self, prompts: Sequence[Sequence[int]]) -> KVCache:
         """Read the prompts: the keys and values that answers attend to, once a user."""
         lengths = [len(prompt) for prompt in prompts]
         B, S, H = len(prompts), max(lengths), self.n_heads
@@ -77,7 +77,7 @@ class Decoder:
             for (keys, values), (key, value) in zip(kept, found, strict=True):
                 keys[rows, :, : key.shape[2]], values[rows, :, : key.shape[2]] = key, value
         padding_BS = torch.arange(S) >= torch.tensor(lengths)[:, None]
-        return Memory(
+        return KVCache(
             prompt=kept,
             prompt_bias=(padding_BS[:, None, None] * MASKED).to(kept[0][0]),
             origin=torch.tensor([self.network.origin(list(prompt)) for prompt in prompts], device=self.device),
@@ -87,52 +87,52 @@ class Decoder:
             hidden=self._empty(B, 0, self.head_VD.shape[1]),
         )
 
-    def only(self, memory: Memory, rows: list[int]) -> Memory:
+    def only(self, cache: KVCache, rows: list[int]) -> KVCache:
         """A copy of some users' memory, without free slots and without prompt padding that all of them have."""
-        bias = memory.prompt_bias[rows]
+        bias = cache.prompt_bias[rows]
         S = int((bias >= 0).sum(-1).max())
-        return Memory(
-            prompt=[(keys[rows, :, :S], values[rows, :, :S]) for keys, values in memory.prompt],
+        return KVCache(
+            prompt=[(keys[rows, :, :S], values[rows, :, :S]) for keys, values in cache.prompt],
             prompt_bias=bias[..., :S],
-            origin=memory.origin[rows],
-            keys=[keys[rows, :, : memory.used] for keys in memory.keys],
-            values=[values[rows, :, : memory.used] for values in memory.values],
-            position=memory.position[rows, : memory.used],
-            hidden=memory.hidden[rows, : memory.used],
-            used=memory.used,
+            origin=cache.origin[rows],
+            keys=[keys[rows, :, : cache.used] for keys in cache.keys],
+            values=[values[rows, :, : cache.used] for values in cache.values],
+            position=cache.position[rows, : cache.used],
+            hidden=cache.hidden[rows, : cache.used],
+            used=cache.used,
         )
 
-    def with_slots(self, memory: Memory, slots: torch.Tensor) -> Memory:
+    def with_slots(self, cache: KVCache, slots: torch.Tensor) -> KVCache:
         """The memory with copies of some of its slots alone, in the order given."""
-        return Memory(
-            prompt=memory.prompt,
-            prompt_bias=memory.prompt_bias,
-            origin=memory.origin,
-            keys=[keys[:, :, slots] for keys in memory.keys],
-            values=[values[:, :, slots] for values in memory.values],
-            position=memory.position[:, slots],
-            hidden=memory.hidden[:, slots],
+        return KVCache(
+            prompt=cache.prompt,
+            prompt_bias=cache.prompt_bias,
+            origin=cache.origin,
+            keys=[keys[:, :, slots] for keys in cache.keys],
+            values=[values[:, :, slots] for values in cache.values],
+            position=cache.position[:, slots],
+            hidden=cache.hidden[:, slots],
             used=len(slots),
         )
 
-    def append(self, memory: Memory, other: Memory, first: int) -> None:
+    def append(self, cache: KVCache, other: KVCache, first: int) -> None:
         """Add to a memory the slots of another one of the same users, from `first` on."""
         n = other.used - first
-        self._reserve(memory, memory.used + n)
-        to, of = slice(memory.used, memory.used + n), slice(first, other.used)
-        for mine, theirs in ((memory.keys, other.keys), (memory.values, other.values)):
+        self._reserve(cache, cache.used + n)
+        to, of = slice(cache.used, cache.used + n), slice(first, other.used)
+        for mine, theirs in ((cache.keys, other.keys), (cache.values, other.values)):
             for tensor, added in zip(mine, theirs, strict=True):
                 tensor[:, :, to] = added[:, :, of]
-        memory.position[:, to] = other.position[:, of]
-        memory.hidden[:, to] = other.hidden[:, of]
-        memory.used += n
+        cache.position[:, to] = other.position[:, of]
+        cache.hidden[:, to] = other.hidden[:, of]
+        cache.used += n
 
     def _empty(self, *shape: int) -> torch.Tensor:
         return torch.zeros(shape, dtype=self.network.dtype, device=self.device)
 
     def extend(
         self,
-        memory: Memory,
+        cache: KVCache,
         token_BQ: torch.Tensor,
         position_BQ: torch.Tensor,
         sees_BQC: torch.Tensor,
@@ -141,7 +141,7 @@ class Decoder:
         """Evaluate Q more tokens of every user and keep what follows from them in the next Q slots.
 
         Args:
-            memory: changed in place.
+            cache: changed in place.
             token_BQ: the tokens; padding where a user has fewer.
             position_BQ: their places in the answer, from 0.
             sees_BQC: [B, Q, used + Q] which slots each token attends to: its ancestors and itself.
@@ -150,13 +150,13 @@ class Decoder:
         Returns:
             [R, D] hidden states, scaled so that their product with `head_VD` is the logits.
         """
-        first, last = memory.used, memory.used + token_BQ.shape[1]
-        self._reserve(memory, last)
-        memory.position[:, first:last] = position_BQ
-        memory.used = last
+        first, last = cache.used, cache.used + token_BQ.shape[1]
+        self._reserve(cache, last)
+        cache.position[:, first:last] = position_BQ
+        cache.used = last
         step = Pass(token_BQ.flatten()[cell_R], cell_R, position_BQ, sees_BQC, first, last)
-        hidden_RD = self.network.extend(memory, step)
-        memory.hidden[:, first:last] = step.spread(hidden_RD)
+        hidden_RD = self.network.extend(cache, step)
+        cache.hidden[:, first:last] = step.spread(hidden_RD)
         return hidden_RD
 
     def log_normaliser(self, hidden_RD: torch.Tensor) -> torch.Tensor:
@@ -175,13 +175,13 @@ class Decoder:
                 return total_R.log_()
         return torch.mm(hidden_RD, self.head_VD.T).float().logsumexp(-1)
 
-    def _reserve(self, memory: Memory, slots: int) -> None:
-        capacity = memory.position.shape[1]
+    def _reserve(self, cache: KVCache, slots: int) -> None:
+        capacity = cache.position.shape[1]
         if slots <= capacity:
             return
         more = max(slots, 2 * capacity) - capacity
-        for tensors in (memory.keys, memory.values):
+        for tensors in (cache.keys, cache.values):
             for index, tensor in enumerate(tensors):
                 tensors[index] = F.pad(tensor, (0, 0, 0, more))
-        memory.position = F.pad(memory.position, (0, more))
-        memory.hidden = F.pad(memory.hidden, (0, 0, 0, more))
+        cache.position = F.pad(cache.position, (0, more))
+        cache.hidden = F.pad(cache.hidden, (0, 0, 0, more))

@@ -108,7 +108,7 @@ class ExactSearch:
         opened = _Open(torch.zeros(1, device=device), zero, zero, zero, zero, zero - 1)
         done_score = torch.full((k,), NEVER, device=device)
         done_node = torch.zeros(k, dtype=torch.long, device=device)
-        past = expansion.memory
+        past = expansion.cache
         slot_above = zero[:0]
         expansions = 0
         while len(opened.node):
@@ -126,7 +126,7 @@ class ExactSearch:
 
             # Of all that has been evaluated a pass needs only what lies above its own nodes.
             slots, sees = _ancestors(node.above, slot_above)
-            expansion.memory = self.decoder.with_slots(past, slots)
+            expansion.cache = self.decoder.with_slots(past, slots)
             expansion.normaliser = expansion.normaliser.new_zeros(1, len(slots))
             prefixes = Prefixes(
                 node=node.node[None],
@@ -139,9 +139,9 @@ class ExactSearch:
             )
             children = expansion.children(prefixes, prefixes.live)
             new_slot = prefixes.slot[0] + (past.used - len(slots))
-            if expansion.memory.used > len(slots):
+            if expansion.cache.used > len(slots):
                 slot_above = torch.cat([slot_above, _blocks_above(prefixes, node.above, len(slots), past.used)])
-                self.decoder.append(past, expansion.memory, len(slots))
+                self.decoder.append(past, expansion.cache, len(slots))
 
             parent, child = children.parent[0], children.node[0]
             score = node.score[parent] + children.log_prob[0]

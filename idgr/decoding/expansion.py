@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 
 from idgr.decoding.decoder import Decoder
-from idgr.decoding.memory import Memory
+from idgr.decoding.kv_cache import KVCache
 from idgr.decoding.tree import Tree
 from idgr.errors import IdgrError
 
@@ -79,7 +79,7 @@ class Expansion:
 
     def __init__(self, decoder: Decoder, tree: Tree, prompts: Sequence[Sequence[int]], *, full: bool) -> None:
         self.decoder, self.tree, self.full = decoder, tree, full
-        self.memory: Memory = decoder.read(prompts)
+        self.cache: KVCache = decoder.read(prompts)
         self.n_users = len(prompts)
         self.evaluated = 0
         self.broken = torch.zeros((), dtype=torch.bool, device=decoder.device)
@@ -160,8 +160,8 @@ class Expansion:
         self.broken |= ~log_prob_N.isfinite().all()
 
     def _evaluate(self, prefixes: Prefixes, length_BK: torch.Tensor, L: int, Q: int, R: int) -> None:
-        memory, tree = self.memory, self.tree
-        (B, K), device, used = length_BK.shape, length_BK.device, memory.used
+        cache, tree = self.cache, self.tree
+        (B, K), device, used = length_BK.shape, length_BK.device, cache.used
         steps = [prefixes.begin]
         for _ in range(L - 1):
             steps.append(tree.first(steps[-1]))
@@ -178,7 +178,7 @@ class Expansion:
         own_BQQ = (prefix_BQ[:, :, None] == prefix_BQ[:, None, :]).tril_()
         past_BQC = prefixes.sees.gather(1, prefix_BQ.clamp(min=0)[..., None].expand(-1, -1, used))
         hidden_RD = self.decoder.extend(
-            memory,
+            cache,
             spread(tree.token[node_R].long(), self.decoder.start),
             spread(prefixes.begin_depth.flatten()[prefix_R] + among_R, 0),
             torch.cat([past_BQC, own_BQQ], dim=-1),
@@ -192,7 +192,7 @@ class Expansion:
         prefixes.slot = torch.where(length_BK > 0, used + start_BK + length_BK - 1, prefixes.slot)
 
     def _score(self, prefixes: Prefixes, n_children_BK: torch.Tensor, P: int, N: int, n_scored: int) -> Children:
-        tree, memory, head_VD = self.tree, self.memory, self.decoder.head_VD
+        tree, cache, head_VD = self.tree, self.cache, self.decoder.head_VD
         B, K = n_children_BK.shape
         count = n_children_BK.flatten()
         row_N, among_N = runs(count, N)
@@ -202,7 +202,7 @@ class Expansion:
 
         slot_BK = prefixes.slot.clamp(min=0)
         if prefixes.at_root and n_scored:  # all users ask for the same children
-            logit_BN = (memory.hidden[:, 0] @ head_VD[tree.token[1 : N // B + 1].long()].T).float()
+            logit_BN = (cache.hidden[:, 0] @ head_VD[tree.token[1 : N // B + 1].long()].T).float()
             sum_B1 = self.normaliser[:, :1] if self.full else logit_BN.logsumexp(1, keepdim=True)
             log_prob_N = (logit_BN - sum_B1).flatten()
             self.watch(log_prob_N)
@@ -212,8 +212,8 @@ class Expansion:
                 scored = count if self.full else count * (count > 1)
                 row, among = runs(scored, n_scored)
                 place = (count.cumsum(0) - count)[row] + among
-                cell = row // K * memory.hidden.shape[1] + slot_BK.flatten()[row]
-                logit = products(memory.hidden.flatten(0, 1), cell, head_VD, tree.token[child_N[place]].long())
+                cell = row // K * cache.hidden.shape[1] + slot_BK.flatten()[row]
+                logit = products(cache.hidden.flatten(0, 1), cell, head_VD, tree.token[child_N[place]].long())
                 if self.full:
                     logit -= self.normaliser.gather(1, slot_BK).flatten()[row]
                 else:

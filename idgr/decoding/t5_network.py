@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from idgr.decoding.memory import MASKED, Memory, Pass, attend
+from idgr.decoding.kv_cache import MASKED, KVCache, Pass, attend
 from idgr.models.t5 import T5, DecoderLayer, FeedForward, encode, feed_forward, norm, read_weights
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class T5Network:
-    """A T5 made ready for searches; see `idgr.decoding.memory.Network`.
+    """A T5 made ready for searches; see `idgr.decoding.kv_cache.Network`.
 
     Args:
         model: its weights are read as they are, in its own precision.
@@ -55,20 +55,20 @@ class T5Network:
     def origin(self, prompt: list[int]) -> int:
         return 0  # answers are a sequence of their own
 
-    def extend(self, memory: Memory, step: Pass) -> torch.Tensor:
+    def extend(self, cache: KVCache, step: Pass) -> torch.Tensor:
         t5, H = self.t5, self.n_heads
-        distance_BQC = (step.position_BQ[:, :, None] - memory.position[:, None, : step.last]).clamp_(min=0)
+        distance_BQC = (step.position_BQ[:, :, None] - cache.position[:, None, : step.last]).clamp_(min=0)
         distance_BQC.masked_fill_(~step.sees_BQC, self.bias_HP.shape[1] - 1)
         bias_BHQC = self.bias_HP[:, distance_BQC].transpose(0, 1)
         hidden = F.embedding(step.token_R, t5.embedding_VD)
         for index, layer in enumerate(self.layers):
             query_key_value = F.linear(norm(t5, hidden, layer.norm), layer.query_key_value)
             query, key, value = step.heads(query_key_value, 3 * H).chunk(3, dim=1)
-            step.keep(memory, index, key, value)
-            keys, values = memory.keys[index][:, :, : step.last], memory.values[index][:, :, : step.last]
+            step.keep(cache, index, key, value)
+            keys, values = cache.keys[index][:, :, : step.last], cache.values[index][:, :, : step.last]
             hidden = hidden + F.linear(step.gather(attend(query, keys, values, bias_BHQC)), layer.out)
             query = step.heads(F.linear(norm(t5, hidden, layer.cross_norm), layer.cross_query), H)
-            mixed = attend(query, *memory.prompt[index], memory.prompt_bias)
+            mixed = attend(query, *cache.prompt[index], cache.prompt_bias)
             hidden = hidden + F.linear(step.gather(mixed), layer.cross_out)
             hidden = hidden + feed_forward(t5, layer.feed_forward, hidden)
         return norm(t5, hidden, t5.decoder_norm_D) * t5.head_scale

@@ -16,7 +16,6 @@ from idgr.errors import UsageError
 
 LINE_VARIABLE, LINE_MIB = "IDGR_MAX_LINE_MIB", 64
 RATIO_VARIABLE, RATIO = "IDGR_MAX_GZIP_RATIO", 200
-MOST_INT = 2**63 - 1  # a whole number beyond it has no place in a record of a run
 _NOT_COUNTED = 256 << 20  # a file that unpacks to less than this is no bomb, whatever its ratio
 _CHUNK = 1 << 17
 

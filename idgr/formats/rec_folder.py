@@ -10,16 +10,16 @@ import string
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
 from idgr.errors import IdgrError
 from idgr.formats.json_file import read_object
 from idgr.formats.jsonl import dump_line, replace_file
-from idgr.formats.limits import MOST_INT
 from idgr.formats.records import ItemId, ids_fingerprint
 from idgr.formats.run_info import RUN_FILE, read_run, sha256_file
+from idgr.options import MOST_INT
 
 SEEN_TOKENS = "seen_tokens.json"
 CONFIG, ITEMS = "config.json", "items.json"
@@ -42,7 +42,7 @@ class RecommenderFacts:
         arch: "t5", or "causal" where history and answer are one sequence, without templates.
     """
 
-    objective: str
+    objective: Literal["full", "trie"]
     templates: list[str]
     max_history: int
     max_prompt_tokens: int

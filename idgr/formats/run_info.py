@@ -74,7 +74,7 @@ class RunInfo:
             if path is not None and os.fspath(path) not in self._noted:
                 self._noted[os.fspath(path)] = Input(os.fspath(path), written)
 
-    def made_of(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         """What shapes the result: command, options and the hashes of the inputs as they were at the start.
 
         Raises:
@@ -135,15 +135,15 @@ class RunInfo:
         if is_stream(output):
             return
         place = Path(folder if folder is not None else output)
-        outputs, made_of = hash_output(place), self.made_of()
+        outputs, provenance = hash_output(place), self.provenance()
         write_json(
             record_path(place),
             {
-                "command": made_of["command"],
-                "options": made_of["options"],
+                "command": provenance["command"],
+                "options": provenance["options"],
                 "seed": self.seed,
                 **self.facts,
-                "inputs": made_of["inputs"],
+                "inputs": provenance["inputs"],
                 "outputs": plain(outputs),
                 "versions": _versions(),
                 "started": datetime.fromtimestamp(self._started, UTC).isoformat(timespec="seconds"),
@@ -294,8 +294,8 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """How what a record was made of differs from what it would be made of now, in words; empty where nothing does.
 
     Args:
-        before: a `run.json`, or what `RunInfo.made_of` gave.
-        now: what `RunInfo.made_of` gives. An option that the record does not know counts as off there. A stream
+        before: a `run.json`, or what `RunInfo.provenance` gave.
+        now: what `RunInfo.provenance` gives. An option that the record does not know counts as off there. A stream
             is never the same again.
     """
     command = before.get("command")

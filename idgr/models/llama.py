@@ -140,7 +140,7 @@ def item_slots(model: LlamaForCausalLM) -> int:
     return int(getattr(model.config, "item_slots", 0))
 
 
-def filler(model: LlamaForCausalLM) -> int:
+def pad_token(model: LlamaForCausalLM) -> int:
     """A token to fill up rows with, which nothing looks at: that for padding, or any where there is none."""
     token = model.config.pad_token_id
     return 0 if token is None else int(token)
@@ -162,7 +162,7 @@ def fit_item_slots(model: LlamaForCausalLM, ids: Sequence[Sequence[int]], *, new
         )
 
 
-def places(tokens_BS: Ints, eos: int, slots: int) -> Ints:
+def position_ids(tokens_BS: Ints, eos: int, slots: int) -> Ints:
     """[B, S] the place of each token of sequences in which every item stands behind an EOS.
 
     What stands behind an EOS and is longer than an item, such as a text, takes the places of as many items as it needs.
@@ -180,22 +180,22 @@ def places(tokens_BS: Ints, eos: int, slots: int) -> Ints:
     return found
 
 
-def next_place(prompt: Ints, eos: int, slots: int) -> int:
+def next_position(prompt: Ints, eos: int, slots: int) -> int:
     """The place of the EOS that would follow a sequence, behind which the next item would stand."""
     return int((prompt == eos).sum()) * slots if slots else len(prompt)
 
 
-def turns(llama: Llama, place: Tensor) -> tuple[Tensor, Tensor]:
+def rotary_embedding(llama: Llama, place: Tensor) -> tuple[Tensor, Tensor]:
     """The cosines and sines, [..., E], by which the rotary embedding turns a head at each place [...]."""
     angle = place[..., None].float() * llama.frequency_E
     angle = torch.cat([angle, angle], dim=-1)
     return (angle.cos() * llama.scaling).to(llama.dtype), (angle.sin() * llama.scaling).to(llama.dtype)
 
 
-def turned(heads: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
+def apply_rotary(heads: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
     """Heads [..., E] turned to their places."""
     half = heads.shape[-1] // 2
-    cosine, sine = turn
+    cosine, sine = rotary
     return heads * cosine + torch.cat([-heads[..., half:], heads[..., :half]], dim=-1) * sine
 
 

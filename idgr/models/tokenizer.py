@@ -169,3 +169,25 @@ def decode(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Sequence[int]]) ->
             [list(row) for row in rows], skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
     return texts
+
+
+def id_tokens(tokenizer: PreTrainedTokenizerBase, ids: Sequence[str]) -> list[list[int]]:
+    """The tokens of each textual ID under the recommender's tokenizer, without EOS.
+
+    Raises:
+        IdgrError: an ID has no tokens or unknown ones, is not read back from its tokens, or shares them with another.
+    """
+    rows = encode(tokenizer, ids)
+    seen: dict[tuple[int, ...], str] = {}
+    for text, row, back in zip(ids, rows, decode(tokenizer, rows), strict=True):
+        if not row or tokenizer.unk_token_id in row or back.split() != text.split():
+            raise IdgrError(
+                f"the recommender's tokenizer reads the ID {text!r} back as {back!r}",
+                "make the IDs with `gen-ids --rec-tokenizer`, or give --tokenizer the ID generator's folder",
+            )
+        if (twin := seen.setdefault(tuple(row), text)) != text:
+            raise IdgrError(
+                f"the IDs {twin!r} and {text!r} have the same tokens under the recommender's tokenizer",
+                "make the IDs with `gen-ids --rec-tokenizer`",
+            )
+    return rows

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from idgr.cli import mutation
 from idgr.cli.main import run
 from idgr.formats.jsonl import write_jsonl
 from idgr.formats.records import read_ids, read_items
 from idgr.models.backbone import PRESETS, Preset
 from idgr.models.tokenizer import encode, load_tokenizer
 from idgr.prompts.rendering import Prompt, PromptRenderer
+from idgr.stages import mutation
 
 TINY = Preset(d_model=16, d_ff=32, num_layers=1, num_heads=2, d_kv=8, vocab_size=340)
 CANARY = "zyxcanaryq"

@@ -38,12 +38,12 @@ WITHOUT_A_PLACE = {
         "prompts/rendering.py",
         "a prompt of {} tokens cannot hold the longest template ({} tokens) and the longest ID ({} tokens)",
     ),
-    ("training/generator.py", "the ID {} has no tokens"),
-    ("training/generator.py", "{}"),  # the ID that has too many
-    ("training/loop.py", "no training instances"),
-    ("training/step.py", "{}: the {} is not a number any more (epoch {}, step {}{})"),
-    ("training/recommender.py", "the recommender's tokenizer reads the ID {} back as {}"),
-    ("training/recommender.py", "the IDs {} and {} have the same tokens under the recommender's tokenizer"),
+    ("generator/training.py", "the ID {} has no tokens"),
+    ("generator/training.py", "{}"),  # the ID that has too many
+    ("engine/trainer.py", "no training instances"),
+    ("engine/step.py", "{}: the {} is not a number any more (epoch {}, step {}{})"),
+    ("models/tokenizer.py", "the recommender's tokenizer reads the ID {} back as {}"),
+    ("models/tokenizer.py", "the IDs {} and {} have the same tokens under the recommender's tokenizer"),
     # The message names the model, which need not be a file.
     ("models/hub.py", "cannot load the {} {}: {}"),
     # A package, a process, or an option is at fault.
@@ -54,7 +54,7 @@ WITHOUT_A_PLACE = {
     ("evaluation/report/plots.py", "matplotlib, which a report needs, is not installed"),
     ("ids/schemes/libraries.py", "{} needs {}, which is not installed"),
     ("models/lora.py", "{} needs peft, which is not installed"),
-    ("training/tracking.py", "--track {} needs {}, which is not installed"),
+    ("engine/tracking.py", "--track {} needs {}, which is not installed"),
 }  # fmt: skip
 
 # `ValueError`s that do not become a message as they are: faults of a caller, or told anew by the function that calls.

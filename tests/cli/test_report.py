@@ -13,7 +13,7 @@ import torch
 from typer.main import get_command
 
 from idgr.cli.main import app, run
-from idgr.cli.retyping import command_line
+from idgr.cli.reproduce import command_line
 from idgr.formats.jsonl import write_jsonl
 from idgr.formats.run_info import read_run
 from idgr.models.backbone import PRESETS, Preset

@@ -8,11 +8,11 @@ import orjson
 import pytest
 
 from idgr.cli.main import run
+from idgr.engine.options import TrainingOptions
 from idgr.formats.jsonl import write_jsonl
+from idgr.generator.training import train_generator
 from idgr.models.backbone import PRESETS, Preset, new_backbone, save_backbone
 from idgr.models.tokenizer import encode, load_tokenizer, train_tokenizer
-from idgr.training.generator import train_generator
-from idgr.training.options import LoopOptions
 
 TINY = Preset(d_model=16, d_ff=32, num_layers=1, num_heads=2, d_kv=8, vocab_size=340)
 HOME = [f"{colour} {thing}" for colour in ("red", "blue") for thing in ("tent", "stove", "lamp")]
@@ -40,7 +40,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     texts = [f"title: {text}" for text in (*HOME, *FOREIGN)]
     for name, epochs in (("gen", 20), ("base-gen", 10)):
         generator = new_backbone(TINY, tokenizer, seed=0)
-        loop = LoopOptions(epochs=epochs, lr=1e-2, batch_size=4, dropout=0.0)
+        loop = TrainingOptions(epochs=epochs, lr=1e-2, batch_size=4, dropout=0.0)
         pairs = list(zip(texts, (*HOME, *FOREIGN), strict=True))
         train_generator(generator, pairs, loop, max_text_tokens=32, held_out=0.0, on_epoch=lambda record: None)
         (folder / name).mkdir()

@@ -103,9 +103,9 @@ def test_settled_users_are_scored_in_one_pass(normalize: str, monkeypatch: pytes
     passes: list[int] = []
     extend = Decoder.extend
 
-    def counted(self: Decoder, memory: Any, token_BQ: torch.Tensor, *rest: Any) -> torch.Tensor:
+    def counted(self: Decoder, cache: Any, token_BQ: torch.Tensor, *rest: Any) -> torch.Tensor:
         passes.append(token_BQ.shape[1])
-        return extend(self, memory, token_BQ, *rest)
+        return extend(self, cache, token_BQ, *rest)
 
     monkeypatch.setattr(Decoder, "extend", counted)
     ids = [[first, *([9] * 3), last, *([11] * 4)] for first in (3, 4, 5) for last in (6, 7)]
@@ -319,11 +319,11 @@ def test_memory_is_given_back_before_a_smaller_batch_is_tried(monkeypatch: pytes
     trie, prompts = build_trie(random_ids(np.random.default_rng(2), 30), EOS), [[4, EOS]] * 5
     extend, held, gone = Decoder.extend, [], []
 
-    def cramped(self: Decoder, memory: Any, token_BQ: torch.Tensor, *rest: Any) -> torch.Tensor:
+    def cramped(self: Decoder, cache: Any, token_BQ: torch.Tensor, *rest: Any) -> torch.Tensor:
         if len(token_BQ) > 2:
-            held.append(weakref.ref(memory))
+            held.append(weakref.ref(cache))
             raise torch.OutOfMemoryError("no room")
-        return extend(self, memory, token_BQ, *rest)
+        return extend(self, cache, token_BQ, *rest)
 
     monkeypatch.setattr(Decoder, "extend", cramped)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: gone.append(held[-1]() is None))

@@ -20,7 +20,6 @@ from idgr.decoding.beam import BeamSearch, SearchOptions
 from idgr.decoding.decoder import Decoder
 from idgr.decoding.exact import ExactSearch
 from idgr.decoding.trie import build_trie
-from idgr.evaluation.recommending import Recommender
 from idgr.formats.jsonl import write_jsonl
 from idgr.formats.lock import hold
 from idgr.formats.records import ItemId, Query, ids_fingerprint
@@ -28,6 +27,7 @@ from idgr.formats.run_info import RunInfo, read_run
 from idgr.models.backbone import Preset, load_backbone, new_backbone, save_backbone
 from idgr.models.tokenizer import encode, train_tokenizer
 from idgr.prompts.rendering import PromptRenderer
+from idgr.recommender.ranking import Recommender
 
 from ..hostile.damaged_files import damaged_files
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from idgr.errors import IdgrError
-from idgr.evaluation.item_ranking import rank_items
+from idgr.item_models.ranking import rank_items
 from idgr.models.sasrec import Sasrec, SasrecConfig, new_sasrec
 
 HISTORIES = [[0, 1, 2], [5], [], [8, 7, 6, 5, 4], [3, 3]]

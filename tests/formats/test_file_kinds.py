@@ -131,8 +131,8 @@ def test_the_command_that_is_given_turns_the_file(tmp_path: Path, name: str, con
         list(read_jsonl(path, lambda row: row))
     command = re.sub(r".*first: python", sys.executable, caught.value.todo)
     subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True)  # noqa: S607
-    turned = list(read_jsonl(tmp_path / "lines.jsonl", lambda row: row))
-    assert [(row["user_id"], row["item_id"], int(row["timestamp"])) for row in turned] == [
+    apply_rotary = list(read_jsonl(tmp_path / "lines.jsonl", lambda row: row))
+    assert [(row["user_id"], row["item_id"], int(row["timestamp"])) for row in apply_rotary] == [
         (row["user_id"], row["item_id"], row["timestamp"]) for row in RECORDS
     ]
 

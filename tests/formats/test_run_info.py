@@ -85,19 +85,19 @@ def test_what_a_record_and_a_run_differ_in_is_told_in_words(tmp_path: Path) -> N
     path = tmp_path / "a.jsonl"
     path.write_text("one\n")
     run = RunInfo("train-rec", {"lr": 0.1, "ema": 0.0, "model": "nano"}, {"train": path, "valid": None})
-    now = run.made_of()
+    now = run.provenance()
     assert differences(now, now) == ""
     older = {**now, "options": {"lr": 0.1, "model": "nano"}}  # from before there was --ema
     assert differences(older, now) == ""
     assert differences(older, {**now, "options": {**now["options"], "ema": 0.9}}) == "made with --ema None, not 0.9"
-    other = RunInfo("train-rec", {"lr": 0.2, "ema": 0.0, "model": "nano"}, {"train": path, "valid": path}).made_of()
+    other = RunInfo("train-rec", {"lr": 0.2, "ema": 0.0, "model": "nano"}, {"train": path, "valid": path}).provenance()
     assert differences(now, other) == "made with --lr 0.1, not 0.2, made without --valid"
     path.write_text("two\n")
-    assert run.made_of() == now, "the hashes are those of the start"
-    again = RunInfo("train-rec", run.options, run.inputs).made_of()
+    assert run.provenance() == now, "the hashes are those of the start"
+    again = RunInfo("train-rec", run.options, run.inputs).provenance()
     assert differences(now, again) == f"made from another train than {path}"
     assert differences({**now, "command": "init-gen"}, now) == "made by `idgr init-gen`"
-    piped = RunInfo("train-rec", run.options, {"train": "-"}).made_of()
+    piped = RunInfo("train-rec", run.options, {"train": "-"}).provenance()
     assert "cannot be compared" in differences(piped, piped)
 
 
@@ -121,7 +121,7 @@ def test_the_part_of_a_split_that_a_file_is(tmp_path: Path) -> None:
 def test_options_and_inputs_are_spelled_as_on_the_command_line(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text("one\n")
-    now = RunInfo("train-rec", {"user_ids": "history", "max-history": 20}, {"item_vectors": path}).made_of()
+    now = RunInfo("train-rec", {"user_ids": "history", "max-history": 20}, {"item_vectors": path}).provenance()
     assert now["options"] == {"user-ids": "history", "max-history": 20}
     assert list(now["inputs"]) == ["item-vectors"]
     older = {
@@ -142,7 +142,7 @@ def test_an_input_that_is_changed_during_the_run_ends_it(tmp_path: Path, hashed:
     path.write_text("one\n")
     run = RunInfo("stage", {}, {"data": path.parent if in_folder else path}, outputs=[output])
     if hashed:
-        run.made_of()
+        run.provenance()
         os.utime(path, ns=(1, 1))
         run.check_unchanged()  # it was touched, and is the same
     with pytest.raises(IdgrError) as fault, run.replace_file(output):
@@ -160,7 +160,7 @@ def test_inputs_are_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     run = RunInfo("stage", {}, {"data": path, "again": path})
     hashed: list[Path] = []
     monkeypatch.setattr("idgr.formats.inputs.sha256_file", lambda file: hashed.append(file) or "0")
-    assert run.made_of() == run.made_of()
+    assert run.provenance() == run.provenance()
     assert hashed == [path]
 
 
@@ -168,16 +168,16 @@ def test_a_stream_is_hashed_as_it_is_read(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     run = RunInfo("stage", {}, {"data": pipe})
-    assert run.made_of()["inputs"]["data"] == {"path": str(pipe), "sha256": None}
+    assert run.provenance()["inputs"]["data"] == {"path": str(pipe), "sha256": None}
     content = b"a\n" * 100_000
     writer = threading.Thread(target=pipe.write_bytes, args=[content])
     writer.start()
     lines = iter(Lines(pipe))
     next(lines)
-    assert run.made_of()["inputs"]["data"]["sha256"] is None, "it is not read to its end"
+    assert run.provenance()["inputs"]["data"]["sha256"] is None, "it is not read to its end"
     assert sum(1 for _ in lines) == 99_999
     writer.join()
-    made = run.made_of()
+    made = run.provenance()
     assert made["inputs"]["data"]["sha256"] == sha256(content)
     assert differences(made, made) == f"made from data of the stream {pipe}, which cannot be compared"
 
@@ -215,7 +215,7 @@ def test_an_output_beside_or_in_what_is_read_is_accepted(tmp_path: Path) -> None
         with run.replace_file(tmp_path / "out.jsonl") as stream:
             stream.write(os.urandom(8))
         entry = read_run(tmp_path / "out.jsonl")["inputs"]["folder"]
-        assert entry == RunInfo("stage", {}, {"folder": tmp_path}, outputs=run.outputs).made_of()["inputs"]["folder"]
+        assert entry == RunInfo("stage", {}, {"folder": tmp_path}, outputs=run.outputs).provenance()["inputs"]["folder"]
     RunInfo("stage", {}, {"model": "t5-small", "data": tmp_path / "in.jsonl"}, outputs=[None, tmp_path / "new"])
 
 

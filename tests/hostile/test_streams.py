@@ -134,10 +134,7 @@ def test_a_signal_leaves_the_old_output_and_nothing_else(words: list[str], numbe
         pipe.write(b'{"item_id": "a", "user_id": "u", "title": "tea"')
         pipe.flush()
         wait_for(lambda: list(shop.glob(".*.tmp")))
-        process.send_signal(number)
-        if number != signal.SIGINT:
-            process.send_signal(number)  # as to the process and to its group
-        said = process.communicate()[1].decode()
+        said = ended_by(process, number).decode()
     assert process.returncode == 128 + number
     told = "interrupted" if number == signal.SIGINT else f"stopped by {number.name}"
     assert said == f"idgr: error: {told}; run it again\n"
@@ -167,6 +164,22 @@ def started(words: list[str], before: Callable[[], Any] | None = None) -> subpro
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, "-m", "idgr", *words]
     return subprocess.Popen(command, stderr=subprocess.PIPE, env=environment, preexec_fn=before)
+
+
+def ended_by(process: subprocess.Popen[bytes], number: signal.Signals) -> bytes:
+    """What a process says that a signal ends, sent again where it came just before a read that waits for us.
+
+    Python sees such a signal only behind the read.
+    """
+    for _ in range(10):
+        process.send_signal(number)
+        if number != signal.SIGINT:
+            process.send_signal(number)  # as to the process and to its group
+        try:
+            return process.communicate(timeout=4)[1]
+        except subprocess.TimeoutExpired:
+            continue
+    raise AssertionError(f"{number} ends nothing")
 
 
 def wait_for(found: Callable[[], object]) -> None:

@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from idgr.cli.main import run
+from idgr.engine.options import TrainingOptions
 from idgr.formats.jsonl import write_jsonl
+from idgr.generator.training import train_generator
 from idgr.ids.generation import GenerationOptions, first_candidates
 from idgr.ids.user_ids import UserIds
 from idgr.models.backbone import PRESETS, Backbone, Preset, new_backbone, save_backbone
 from idgr.models.tokenizer import decode, encode, train_tokenizer
 from idgr.prompts.rendering import PromptRenderer
-from idgr.training.generator import train_generator
-from idgr.training.options import LoopOptions
 
 TINY = Preset(d_model=16, d_ff=32, num_layers=1, num_heads=2, d_kv=8, vocab_size=340)
 IDS = [f"{colour} {thing}" for colour in ("red", "blue") for thing in ("tent", "stove", "lamp")]
@@ -34,7 +34,7 @@ def generator() -> Backbone:
     """A generator that makes something of a text, the newest item's ID as a rule."""
     tokenizer = train_tokenizer([*TEXTS, *IDS, *TEMPLATES, "user: ;"], TINY.vocab_size)
     backbone = new_backbone(TINY, tokenizer, seed=0)
-    loop = LoopOptions(epochs=20, lr=1e-2, batch_size=3, dropout=0.0)
+    loop = TrainingOptions(epochs=20, lr=1e-2, batch_size=3, dropout=0.0)
     pairs = list(zip(TEXTS, IDS, strict=True))
     train_generator(backbone, pairs, loop, max_text_tokens=64, held_out=0.0, on_epoch=lambda record: None)
     backbone.model.eval()

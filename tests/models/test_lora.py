@@ -14,7 +14,7 @@ from idgr.decoding.beam import SearchOptions, beam_search
 from idgr.decoding.trie import build_trie
 from idgr.errors import IdgrError
 from idgr.models.lora import CONFIG, WEIGHTS, add_lora, load_adapter, merge_lora, save_adapter
-from idgr.training.sequences import make_windows, window_loss
+from idgr.recommender.sequences import make_windows, window_loss
 
 from ..decoding.oracle import random_ids, tiny_llama
 

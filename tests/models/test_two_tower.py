@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from idgr.errors import IdgrError
-from idgr.evaluation.item_ranking import rank_items
 from idgr.formats.rec_folder import item_model_type
+from idgr.item_models.ranking import rank_items
 from idgr.models import two_tower
 from idgr.models.item_models import load_item_model, pad_histories, read_item_vectors
 from idgr.models.two_tower import TwoTower, TwoTowerConfig, load_two_tower, new_two_tower, save_two_tower

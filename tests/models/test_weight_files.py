@@ -352,7 +352,7 @@ def test_the_row_before_every_item_learns_whatever_the_padding(pad: int | None, 
     import numpy as np
 
     from idgr.decoding.trie import build_trie
-    from idgr.training.sequences import make_windows, window_loss
+    from idgr.recommender.sequences import make_windows, window_loss
 
     config = json.loads((llama / "config.json").read_text()) | {"pad_token_id": pad}
     (llama / "config.json").write_text(json.dumps(config))
@@ -371,7 +371,7 @@ def test_the_loss_does_not_depend_on_the_padding(llama: Path) -> None:
     import numpy as np
 
     from idgr.decoding.trie import build_trie
-    from idgr.training.sequences import make_windows, window_loss
+    from idgr.recommender.sequences import make_windows, window_loss
 
     found = []
     for pad in (None, 0, 1, 9):

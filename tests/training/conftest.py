@@ -8,10 +8,9 @@ import pytest
 
 from idgr.formats.jsonl import write_jsonl
 from idgr.models.backbone import Backbone, Preset, new_backbone, save_backbone
-from idgr.models.tokenizer import train_tokenizer
+from idgr.models.tokenizer import id_tokens, train_tokenizer
 from idgr.prompts.rendering import PromptRenderer
 from idgr.prompts.templates import load_templates, template_words
-from idgr.training.recommender import id_tokens
 
 WORDS = ["amber", "basil", "cedar", "delta", "ember", "fjord"]
 TEXTUAL_IDS = ["amber basil", "amber basil cedar", "amber delta", "basil", "basil ember fjord", "cedar amber basil"]

@@ -16,8 +16,8 @@ import sys
 import time
 from pathlib import Path
 
+from idgr.engine.checkpoint import checkpoint_folder
 from idgr.formats.run_info import hash_folder
-from idgr.training.checkpoint import checkpoint_folder
 
 TIMES = ("seconds", "instances_per_second")
 

@@ -15,15 +15,15 @@ import orjson
 import pytest
 import torch
 
+from idgr.alternation.rounds import Alternation, Phase, is_done, plan, rounds_in_words
 from idgr.cli.main import run
+from idgr.engine import trainer
+from idgr.engine.options import TrainingOptions
 from idgr.formats.jsonl import write_jsonl
 from idgr.formats.run_info import sha256_file
+from idgr.generator.training import train_generator
 from idgr.models.backbone import PRESETS, Preset, new_backbone, save_backbone
 from idgr.models.tokenizer import train_tokenizer
-from idgr.training import loop
-from idgr.training.alternation import Alternation, Phase, is_done, plan, rounds_in_words
-from idgr.training.generator import train_generator
-from idgr.training.options import LoopOptions
 
 TINY = Preset(d_model=16, d_ff=32, num_layers=1, num_heads=2, d_kv=8, vocab_size=340)
 COLOURS, THINGS = ["red", "blue", "green"], ["tent", "stove", "lamp", "chair"]
@@ -114,7 +114,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_jsonl(folder / "valid.jsonl", held)
     generator = new_backbone(TINY, train_tokenizer([*texts, *IDS, "history: ; next:"], TINY.vocab_size), seed=0)
     pairs = list(zip(texts, IDS, strict=True))
-    how = LoopOptions(epochs=30, lr=1e-2, batch_size=4, dropout=0.0)
+    how = TrainingOptions(epochs=30, lr=1e-2, batch_size=4, dropout=0.0)
     train_generator(generator, pairs, how, max_text_tokens=32, held_out=0.0, on_epoch=lambda record: None)
     (folder / "gen").mkdir()
     save_backbone(generator, folder / "gen")
@@ -233,7 +233,7 @@ def test_goes_on_after_being_killed_anywhere(data: Path, finished: Path, tmp_pat
 def test_a_phase_that_was_stopped_goes_on_from_its_checkpoint(
     data: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    output, follow, left = tmp_path / "run", loop.follow, 2
+    output, follow, left = tmp_path / "run", trainer.optimizer_step, 2
 
     def counted(*given: Any) -> None:
         nonlocal left
@@ -246,7 +246,7 @@ def test_a_phase_that_was_stopped_goes_on_from_its_checkpoint(
     whole = tmp_path / "whole"
     assert run(arguments(data, whole, *batches)) == 0
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "follow", counted)
+        patch.setattr(trainer, "optimizer_step", counted)
         child = os.fork()
         if child == 0:
             os._exit(run(arguments(data, output, *batches)))

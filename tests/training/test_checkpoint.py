@@ -16,19 +16,19 @@ import pytest
 import torch
 from torch import Tensor
 
+from idgr.engine.checkpoint import CheckpointManager, StoppedError, write_snapshot
+from idgr.engine.options import TrainingOptions
+from idgr.engine.task import TrainingContext, TrainingTask
+from idgr.engine.trainer import run_epochs
 from idgr.errors import IdgrError
+from idgr.generator.training import pair_loss
 from idgr.models.backbone import Backbone, Preset, new_backbone
-from idgr.training.checkpoint import Keeper, StoppedError, write_snapshot
-from idgr.training.generator import pair_loss
-from idgr.training.loop import run_epochs
-from idgr.training.options import LoopOptions
-from idgr.training.work import Host, Work
 
 Ints = npt.NDArray[np.int64]
 
 ROWS = [[5 + n % 7, *range(20 + n, 22 + n + n % 3), 9, 1] for n in range(12)]
 MADE_OF: dict[str, Any] = {"command": "test", "options": {"lr": 0.01}, "inputs": {}}
-OPTIONS = LoopOptions(epochs=3, batch_size=3, accumulate=2, lr=1e-2, ema=0.8, dropout=0.1)
+OPTIONS = TrainingOptions(epochs=3, batch_size=3, accumulate=2, lr=1e-2, ema=0.8, dropout=0.1)
 SHAPE = Preset(d_model=16, d_ff=32, num_layers=1, num_heads=2, d_kv=8, vocab_size=400)
 OFTEN = 1e-9  # minutes: a checkpoint after every step
 
@@ -42,7 +42,7 @@ def fresh(small: Backbone) -> Backbone:
 
 
 def train(
-    backbone: Backbone, keeper: Keeper | None, at_batch: Callable[[int], None] = lambda batch: None
+    backbone: Backbone, manager: CheckpointManager | None, at_batch: Callable[[int], None] = lambda batch: None
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Train, calling `at_batch` before each batch with its number and after the last of an epoch with -epoch."""
     batches = epochs = 0
@@ -63,7 +63,7 @@ def train(
             return {"score": -pair_loss(backbone.model, ROWS, ROWS)[0].item() % 0.37}  # not the last is the best
 
     names = [f"user U{n}" for n in range(len(ROWS))]
-    work = Work(
+    work = TrainingTask(
         "test",
         np.array([len(row) for row in ROWS]),
         loss_of,
@@ -71,7 +71,7 @@ def train(
         measure=measure,
         best_by="score",
     )
-    best = run_epochs(backbone.model, work, OPTIONS, Host(keeper=keeper), records.append)
+    best = run_epochs(backbone.model, work, OPTIONS, TrainingContext(manager=manager), records.append)
     return [plain(record) for record in records], plain(best)
 
 
@@ -87,8 +87,8 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
-def keeper(folder: Path, minutes: float = OFTEN) -> Keeper:
-    return Keeper(folder, MADE_OF, minutes)
+def manager(folder: Path, minutes: float = OFTEN) -> CheckpointManager:
+    return CheckpointManager(folder, MADE_OF, minutes)
 
 
 def killed_at(small: Backbone, folder: Path, number: int) -> None:
@@ -97,7 +97,7 @@ def killed_at(small: Backbone, folder: Path, number: int) -> None:
             raise Killed
 
     with pytest.raises(Killed):
-        train(fresh(small), keeper(folder), at_batch)
+        train(fresh(small), manager(folder), at_batch)
 
 
 @pytest.mark.parametrize("moment", [1, 2, 5, -1, 4, 11, -3])
@@ -106,7 +106,7 @@ def test_killed_and_taken_up_it_ends_as_if_nothing_had_been(small: Backbone, tmp
     expected = train(whole, None)
     killed_at(small, tmp_path, moment)
     again = fresh(small)
-    assert train(again, keeper(tmp_path)) == expected
+    assert train(again, manager(tmp_path)) == expected
     assert same(weights(again), weights(whole))
     assert len(list(tmp_path.iterdir())) <= 2, "the newest checkpoint and the one before"
 
@@ -125,14 +125,14 @@ def test_a_signal_writes_a_checkpoint_and_ends_the_training(
 
     handler = signal.getsignal(number)
     with pytest.raises(StoppedError, match=f"test stopped by {number.name} after step") as stop:
-        train(fresh(small), keeper(tmp_path, minutes=0), at_batch)
+        train(fresh(small), manager(tmp_path, minutes=0), at_batch)
     assert stop.value.exit_code == 128 + number
     assert signal.getsignal(number) == handler
     assert len(list(tmp_path.iterdir())) == 1
 
     batches: list[int] = []
     again = fresh(small)
-    assert train(again, keeper(tmp_path, minutes=0), batches.append) == expected
+    assert train(again, manager(tmp_path, minutes=0), batches.append) == expected
     assert same(weights(again), weights(whole))
     # The step that was under way was finished, and is not taken again; what measuring was under way is.
     assert len([batch for batch in batches if batch >= 0]) == {0: 10, 7: 4, -2: 4}[moment]
@@ -154,7 +154,7 @@ def test_a_flipped_byte_is_named_and_the_checkpoint_before_taken(
     before, newest = sorted(tmp_path.iterdir())
     flip(newest / name, -200 if name == "checkpoint.json" else 900)
     again = fresh(small)
-    assert train(again, keeper(tmp_path)) == expected
+    assert train(again, manager(tmp_path)) == expected
     assert same(weights(again), weights(whole))
     said = capfd.readouterr().err
     assert f"checkpoint refused: {newest}: " in said
@@ -170,7 +170,7 @@ def test_half_written_checkpoints_are_refused_and_without_another_it_begins_anew
     killed_at(small, tmp_path, 7)
     for place in tmp_path.iterdir():
         (place / missing).unlink()
-    assert train(fresh(small), keeper(tmp_path)) == expected
+    assert train(fresh(small), manager(tmp_path)) == expected
     said = capfd.readouterr().err
     assert said.count("checkpoint refused") == 2
     assert "is not whole" in said
@@ -182,13 +182,13 @@ def test_a_checkpoint_of_another_model_is_refused(
 ) -> None:
     killed_at(small, tmp_path, 7)
     wider = new_backbone(Preset(24, 32, 1, 2, 8, 400), small.tokenizer, seed=1)
-    train(wider, keeper(tmp_path))
+    train(wider, manager(tmp_path))
     assert re.search(r"is of another model: its \S+ is \[\d", capfd.readouterr().err)
 
 
 def test_a_checkpoint_made_with_other_options_is_told_with_both_values(small: Backbone, tmp_path: Path) -> None:
     killed_at(small, tmp_path, 7)
-    other = Keeper(tmp_path, {**MADE_OF, "options": {"lr": 0.5}}, OFTEN)
+    other = CheckpointManager(tmp_path, {**MADE_OF, "options": {"lr": 0.5}}, OFTEN)
     with pytest.raises(IdgrError, match=r"made with --lr 0.01, not 0.5; give the same .* --overwrite to begin anew"):
         train(fresh(small), other)
 
@@ -206,12 +206,12 @@ def test_a_loss_that_is_no_number_names_step_and_users_and_keeps_the_last_checkp
     with pytest.raises(
         IdgrError, match=r"not a number any more \(epoch 2, step 4; user U\d+, .* and 2 more\)"
     ) as fault:
-        train(backbone, keeper(tmp_path), at_batch)
+        train(backbone, manager(tmp_path), at_batch)
     newest = max(tmp_path.iterdir())
     assert str(fault.value).endswith(f"the checkpoint {newest} is kept")
     assert newest.name.startswith("step-000000003")
     whole, again = fresh(small), fresh(small)
-    assert train(again, keeper(tmp_path)) == train(whole, None)
+    assert train(again, manager(tmp_path)) == train(whole, None)
 
 
 def test_on_a_full_disk_the_old_checkpoint_survives_and_training_goes_on(
@@ -225,18 +225,18 @@ def test_on_a_full_disk_the_old_checkpoint_survives_and_training_goes_on(
     if child == 0:
         # Files may not grow beyond this, which the kernel tells much as it tells a full disk.
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-        os._exit(train(fresh(small), keeper(tmp_path)) != expected)
+        os._exit(train(fresh(small), manager(tmp_path)) != expected)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     said = capfd.readouterr().err
     assert "cannot be written (" in said
     assert f"the checkpoint {old} is kept; free its disk" in said
     assert list(tmp_path.iterdir()) == [old]
-    assert train(fresh(small), keeper(tmp_path)) == expected
+    assert train(fresh(small), manager(tmp_path)) == expected
 
 
 def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path, small: Backbone) -> None:
     killed_at(small, tmp_path, 3)
-    found = keeper(tmp_path).read(dict(small.model.named_parameters()))
+    found = manager(tmp_path).read(dict(small.model.named_parameters()))
     assert found is not None
     before = sorted(tmp_path.rglob("*"))
     assert write_snapshot(tmp_path, found, MADE_OF) == before[0], "one that is there and whole is not written again"

@@ -14,10 +14,9 @@ from torch import Tensor
 from idgr.decoding.trie import build_trie
 from idgr.models.backbone import CausalPreset, new_causal_backbone
 from idgr.models.llama import fit_item_slots
-from idgr.models.tokenizer import train_tokenizer
-from idgr.training.contrast import TEMPERATURE, Contrast, beside, info_nce, new_contrast
-from idgr.training.recommender import id_tokens
-from idgr.training.sequences import Windows, make_windows, window_loss
+from idgr.models.tokenizer import id_tokens, train_tokenizer
+from idgr.recommender.contrast import TEMPERATURE, Contrast, beside, info_nce, new_contrast
+from idgr.recommender.sequences import Windows, make_windows, window_loss
 
 from ..decoding.oracle import plain_places
 from .conftest import TEXTUAL_IDS

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file
 
 from idgr.cli.main import run
+from idgr.engine.distributed import ProcessGroup, init_process_group, n_processes
 from idgr.errors import UsageError
 from idgr.formats.jsonl import write_jsonl
-from idgr.training.distributed import Team, join, n_processes
 
 ROOT = Path(__file__).parents[2]
 TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
@@ -27,9 +27,9 @@ PLAIN = ["--epochs", "2", "--batch-size", "7", "--device", "cpu"]
 
 def test_shares_cover_everything_once_and_come_back_in_order() -> None:
     things = list("abcdefg")
-    parts = [things[Team(rank, 3).share(7)] for rank in range(3)]
+    parts = [things[ProcessGroup(rank, 3).share(7)] for rank in range(3)]
     assert parts == [["a", "d", "g"], ["b", "e"], ["c", "f"]]
-    assert Team().join_shares(things, 7) == things
+    assert ProcessGroup().gather_shares(things, 7) == things
 
 
 def launch(launcher: list[str], command: list[str]) -> str:
@@ -95,7 +95,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("launched")
 def test_one_device_cannot_be_given_to_several_processes() -> None:
     with pytest.raises(UsageError, match=r"--device cpu:0 given to several processes"):
-        join("cpu:0")
+        init_process_group("cpu:0")
 
 
 @pytest.mark.usefixtures("launched")

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from idgr.engine.dropout import dropout_rate
 from idgr.models.backbone import Backbone
-from idgr.training.dropout import dropout_rate
 
 
 def swapped(model: nn.Module) -> list[nn.Module]:

@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 
 from idgr.cli.main import run
 from idgr.decoding.trie import build_trie
+from idgr.engine.options import TrainingOptions
 from idgr.formats.jsonl import write_jsonl
+from idgr.generator.id_learning import IdLearningOptions, SoftPrompts, id_logits, learn_ids, stretches
+from idgr.generator.training import generator_inputs
 from idgr.models.backbone import Backbone, Preset, load_backbone, new_backbone, save_backbone
-from idgr.models.tokenizer import train_tokenizer
+from idgr.models.tokenizer import id_tokens, train_tokenizer
 from idgr.prompts.rendering import PromptRenderer
-from idgr.training.generator import generator_inputs
-from idgr.training.id_learning import IdLearningOptions, SoftPrompts, id_logits, learn_ids, stretches
-from idgr.training.options import LoopOptions
-from idgr.training.recommender import id_tokens, instance_loss, make_instances
+from idgr.recommender.training import instance_loss, make_instances
 
 WORDS = ["amber", "basil", "cedar", "delta", "ember", "fjord", "grove", "heron", "ivory", "jade"]
 IDS = [f"{a} {b}" for a, b in itertools.pairwise(WORDS)]
@@ -58,7 +58,7 @@ def learn(
     objective: str = "full", **loop: Any,
 ) -> list[dict[str, Any]]:  # fmt: skip
     records: list[dict[str, Any]] = []
-    settings = LoopOptions(**({"epochs": 3, "lr": 1e-2, "batch_size": 4, "dropout": 0.0} | loop))
+    settings = TrainingOptions(**({"epochs": 3, "lr": 1e-2, "batch_size": 4, "dropout": 0.0} | loop))
     learn_ids(
         generator, recommender, renderer, TEXTS, SEQUENCES, objective, options or IdLearningOptions(), settings,
         lambda record: records.append(copy.deepcopy(record)),

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from idgr.cli.main import run
+from idgr.generator.training import generator_inputs
 from idgr.models.backbone import Backbone, load_backbone
 from idgr.models.tokenizer import decode
-from idgr.training.generator import generator_inputs
 
 FILES = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
 

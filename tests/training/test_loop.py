@@ -12,15 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from idgr.engine import schedule
+from idgr.engine.device import uses_bf16
+from idgr.engine.options import TrainingOptions
+from idgr.engine.schedule import epoch_batches, first_steps, learning_rate
+from idgr.engine.task import TrainingContext, TrainingTask
+from idgr.engine.trainer import run_epochs
 from idgr.errors import IdgrError, UsageError
+from idgr.generator.training import pair_loss
 from idgr.models.backbone import Backbone
-from idgr.training import schedule
-from idgr.training.device import pick_device, uses_bf16
-from idgr.training.generator import pair_loss
-from idgr.training.loop import run_epochs
-from idgr.training.options import LoopOptions
-from idgr.training.schedule import epoch_batches, first_steps, learning_rate
-from idgr.training.work import Host, Work
+from idgr.models.device import pick_device
 
 ROWS = [[5 + n % 7, 20 + n, 9, 1] for n in range(12)]
 
@@ -34,8 +35,8 @@ def train(backbone: Backbone, **options: Any) -> list[dict[str, Any]]:
 
     run_epochs(
         backbone.model,
-        Work("test", np.full(len(ROWS), 4), loss_of),
-        LoopOptions(**options),
+        TrainingTask("test", np.full(len(ROWS), 4), loss_of),
+        TrainingOptions(**options),
         on_epoch=records.append,
     )
     return records
@@ -53,7 +54,7 @@ def weights(backbone: Backbone) -> list[Tensor]:
     share=st.integers(0, 400),
 )
 def test_an_epoch_shows_each_instance_once(lengths: list[int], batch_size: int, epoch: int, share: int) -> None:
-    options = LoopOptions(batch_size=batch_size, epoch_instances=share, seed=3)
+    options = TrainingOptions(batch_size=batch_size, epoch_instances=share, seed=3)
     batches = epoch_batches(np.array(lengths), epoch, options)
     shown = np.concatenate(batches)
     assert len(set(shown.tolist())) == len(shown) == min(share or len(lengths), len(lengths))
@@ -64,12 +65,12 @@ def test_an_epoch_shows_each_instance_once(lengths: list[int], batch_size: int, 
 
 def test_batches_hold_similar_lengths_and_change_with_epoch_and_seed() -> None:
     lengths = np.random.default_rng(0).integers(5, 200, 4000)
-    batches = epoch_batches(lengths, 0, LoopOptions(batch_size=32))
+    batches = epoch_batches(lengths, 0, TrainingOptions(batch_size=32))
     padded = sum(len(batch) * int(lengths[batch].max()) for batch in batches)
     assert padded < 1.1 * lengths.sum()
     first = np.concatenate(batches).tolist()
-    assert np.concatenate(epoch_batches(lengths, 1, LoopOptions(batch_size=32))).tolist() != first
-    assert np.concatenate(epoch_batches(lengths, 0, LoopOptions(batch_size=32, seed=1))).tolist() != first
+    assert np.concatenate(epoch_batches(lengths, 1, TrainingOptions(batch_size=32))).tolist() != first
+    assert np.concatenate(epoch_batches(lengths, 0, TrainingOptions(batch_size=32, seed=1))).tolist() != first
 
 
 @settings(derandomize=True, deadline=None, max_examples=60)
@@ -80,7 +81,7 @@ def test_batches_hold_similar_lengths_and_change_with_epoch_and_seed() -> None:
 )
 def test_a_bound_on_tokens_is_kept_and_steps_are_counted(lengths: list[int], budget: int, accumulate: int) -> None:
     costs = np.array(lengths)
-    options = LoopOptions(epochs=3, batch_size=16, max_tokens_per_batch=budget, accumulate=accumulate)
+    options = TrainingOptions(epochs=3, batch_size=16, max_tokens_per_batch=budget, accumulate=accumulate)
     steps = 0
     for epoch in range(3):
         assert first_steps(costs, options)[epoch] == steps
@@ -93,16 +94,16 @@ def test_a_bound_on_tokens_is_kept_and_steps_are_counted(lengths: list[int], bud
 
 
 def test_the_rate_rises_and_falls() -> None:
-    options = LoopOptions(lr=0.5, warmup=0.1)
+    options = TrainingOptions(lr=0.5, warmup=0.1)
     rates = [learning_rate(step, 100, options) for step in range(100)]
     assert rates[:10] == sorted(rates[:10])
     assert rates[0] > 0
     assert rates[10] == 0.5
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[-1] == pytest.approx(0.5 / 90)
-    half = learning_rate(55, 100, LoopOptions(lr=0.5, warmup=0.1, schedule="cosine"))
+    half = learning_rate(55, 100, TrainingOptions(lr=0.5, warmup=0.1, schedule="cosine"))
     assert half == pytest.approx(0.25)
-    assert learning_rate(99, 100, LoopOptions(lr=0.5, schedule="constant")) == 0.5
+    assert learning_rate(99, 100, TrainingOptions(lr=0.5, schedule="constant")) == 0.5
 
 
 def test_training_lowers_the_loss_and_repeats_bit_for_bit(small: Backbone) -> None:
@@ -158,7 +159,7 @@ def test_batches_that_the_memory_does_not_hold_are_split(
             raise torch.OutOfMemoryError
         return loss, terms
 
-    split = run_epochs(small.model, Work("test", np.full(len(ROWS), 4), loss_of), LoopOptions(**plain))
+    split = run_epochs(small.model, TrainingTask("test", np.full(len(ROWS), 4), loss_of), TrainingOptions(**plain))
     assert refused == [4, 2]
     assert "out of memory, so batches are split into 4 from now on" in capfd.readouterr().err
     assert split["loss"] == pytest.approx(records[-1]["loss"], rel=1e-5)
@@ -171,7 +172,7 @@ def test_a_single_instance_that_the_memory_does_not_hold_is_a_fault(small: Backb
         raise torch.OutOfMemoryError("no memory")
 
     with pytest.raises(torch.OutOfMemoryError):
-        run_epochs(small.model, Work("test", np.full(len(ROWS), 4), loss_of), LoopOptions(batch_size=4))
+        run_epochs(small.model, TrainingTask("test", np.full(len(ROWS), 4), loss_of), TrainingOptions(batch_size=4))
 
 
 def test_the_running_mean_is_measured_and_kept(small: Backbone) -> None:
@@ -186,8 +187,8 @@ def test_the_running_mean_is_measured_and_kept(small: Backbone) -> None:
         measured.append(small.model.shared.weight.detach().clone())
         return {}
 
-    work = Work("test", np.array([4, 4, 4]), loss_of, measure=measure)
-    run_epochs(small.model, work, LoopOptions(epochs=2, batch_size=1, lr=1e-2, ema=0.2))
+    work = TrainingTask("test", np.array([4, 4, 4]), loss_of, measure=measure)
+    run_epochs(small.model, work, TrainingOptions(epochs=2, batch_size=1, lr=1e-2, ema=0.2))
     mean = seen[0]
     for step, weight in enumerate(seen[1:]):
         left = min(0.2, (1 + step) / (10 + step))
@@ -216,8 +217,8 @@ def test_compiled_parts_are_used_and_put_back(small: Backbone, monkeypatch: pyte
 
 def test_those_who_follow_are_told_every_step(small: Backbone) -> None:
     told: list[dict[str, float]] = []
-    work = Work("test", np.full(len(ROWS), 4), lambda batch, epoch: pair_loss(small.model, ROWS, ROWS))
-    run_epochs(small.model, work, LoopOptions(epochs=2, batch_size=4), Host(on_steps=told.extend))
+    work = TrainingTask("test", np.full(len(ROWS), 4), lambda batch, epoch: pair_loss(small.model, ROWS, ROWS))
+    run_epochs(small.model, work, TrainingOptions(epochs=2, batch_size=4), TrainingContext(on_steps=told.extend))
     assert [record["step"] for record in told] == [1, 2, 3, 4, 5, 6]
     assert told[-1]["loss"] < told[0]["loss"]
     assert all(record["grad_norm"] > 0 and record["lr"] > 0 for record in told)
@@ -249,7 +250,7 @@ def test_without_instances_there_is_nothing_to_learn(small: Backbone) -> None:
         pytest.fail("there is no batch")
 
     with pytest.raises(IdgrError, match="no training instances"):
-        run_epochs(small.model, Work("test", np.array([], dtype=np.int64), loss_of), LoopOptions())
+        run_epochs(small.model, TrainingTask("test", np.array([], dtype=np.int64), loss_of), TrainingOptions())
 
 
 def test_the_best_epochs_weights_are_kept_and_patience_ends(small: Backbone) -> None:
@@ -264,8 +265,8 @@ def test_the_best_epochs_weights_are_kept_and_patience_ends(small: Backbone) -> 
         seen.append(small.model.shared.weight.detach().clone())
         return {"score": next(scores)}
 
-    work = Work("test", np.array([4]), loss_of, measure=measure, best_by="score", patience=2)
-    best = run_epochs(small.model, work, LoopOptions(epochs=9))
+    work = TrainingTask("test", np.array([4]), loss_of, measure=measure, best_by="score", patience=2)
+    best = run_epochs(small.model, work, TrainingOptions(epochs=9))
     assert (best["epoch"], best["score"], len(seen)) == (2, 0.3, 4)
     assert torch.equal(small.model.shared.weight, seen[1])
     assert not small.model.training
@@ -293,7 +294,7 @@ def test_the_best_epochs_weights_are_kept_and_patience_ends(small: Backbone) -> 
 )
 def test_options_out_of_range_are_named_as_on_the_command_line(option: str, value: Any) -> None:
     with pytest.raises(UsageError, match=f"^--{option.replace('_', '-')} "):
-        LoopOptions(**{option: value})
+        TrainingOptions(**{option: value})
 
 
 def test_devices() -> None:
@@ -319,7 +320,9 @@ def test_a_bound_on_tokens_cuts_as_one_by_one_would() -> None:
     random = np.random.default_rng(0)
     for _ in range(50):
         lengths = np.sort(random.integers(1, 60, size=int(random.integers(1, 300))))
-        options = LoopOptions(batch_size=int(random.integers(1, 20)), max_tokens_per_batch=int(random.integers(1, 400)))
+        options = TrainingOptions(
+            batch_size=int(random.integers(1, 20)), max_tokens_per_batch=int(random.integers(1, 400))
+        )
         cuts = [0]
         for place, longest in enumerate(lengths.tolist()):
             n = place + 1 - cuts[-1]

@@ -13,18 +13,11 @@ from torch import Tensor
 
 from idgr.decoding.beam import SearchOptions, beam_search
 from idgr.decoding.trie import build_trie
+from idgr.engine.padding import IGNORED, decoder_inputs, pad_labels, pad_rows
 from idgr.models.backbone import Backbone
 from idgr.prompts.rendering import PromptRenderer
-from idgr.training.batches import decoder_inputs, pad_labels, pad_rows
-from idgr.training.objectives import (
-    IGNORED,
-    branch_targets,
-    decoder_states,
-    find_branches,
-    full_loss,
-    trie_loss,
-)
-from idgr.training.recommender import instance_loss, make_instances
+from idgr.recommender.objectives import branch_targets, decoder_states, find_branches, full_loss, trie_loss
+from idgr.recommender.training import instance_loss, make_instances
 
 EOS = 1
 CPU = torch.device("cpu")

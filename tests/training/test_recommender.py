@@ -10,20 +10,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from idgr.engine.options import TrainingOptions
 from idgr.errors import IdgrError, UsageError
 from idgr.models.backbone import Backbone
-from idgr.models.tokenizer import encode
+from idgr.models.tokenizer import encode, id_tokens
 from idgr.prompts.rendering import PromptRenderer
-from idgr.training import recommender
-from idgr.training.options import LoopOptions
-from idgr.training.recommender import (
-    RecommenderOptions,
-    draw_users,
-    id_tokens,
-    make_instances,
-    prompt_costs,
-    train_recommender,
-)
+from idgr.recommender import training
+from idgr.recommender.options import RecommenderOptions
+from idgr.recommender.training import draw_users, make_instances, prompt_costs, train_recommender
 
 SEQUENCES = [[i, (i + 1) % 10, (i + 2) % 10, (i + 3) % 10] for i in range(10)]
 VALID = [([i, (i + 1) % 10], (i + 2) % 10) for i in range(10)]
@@ -52,8 +46,8 @@ def test_costs_are_the_prompts_tokens_but_for_the_template(small_renderer: Promp
 @pytest.mark.parametrize("objective", ["full", "trie"])
 def test_a_recommender_learns_what_follows(small: Backbone, small_renderer: PromptRenderer, objective: str) -> None:
     records: list[dict[str, Any]] = []
-    options = RecommenderOptions(objective, valid_beams=10)
-    loop = LoopOptions(epochs=40, lr=1e-2, batch_size=8, dropout=0.0)
+    options = RecommenderOptions(objective=objective, valid_beams=10)
+    loop = TrainingOptions(epochs=40, lr=1e-2, batch_size=8, dropout=0.0)
     best = train_recommender(small, small_renderer, SEQUENCES, VALID, options, loop, records.append)
     assert best["ndcg@10"] == max(record["ndcg@10"] for record in records)
     assert best["epoch"] == next(record["epoch"] for record in records if record["ndcg@10"] == best["ndcg@10"])
@@ -75,9 +69,9 @@ def test_the_best_epochs_weights_are_kept_and_patience_ends(
 
         return validate
 
-    monkeypatch.setattr(recommender, "validation", validation)
+    monkeypatch.setattr(training, "validation", validation)
     records: list[dict[str, Any]] = []
-    options, loop = RecommenderOptions(patience=2), LoopOptions(epochs=9, batch_size=8)
+    options, loop = RecommenderOptions(patience=2), TrainingOptions(epochs=9, batch_size=8)
     best = train_recommender(small, small_renderer, SEQUENCES, VALID, options, loop, records.append)
     assert [record["ndcg@10"] for record in records] == [0.1, 0.3, 0.3, 0.2]
     assert best["epoch"] == 2
@@ -86,7 +80,7 @@ def test_the_best_epochs_weights_are_kept_and_patience_ends(
 
 def test_without_validation_the_last_epoch_is_kept(small: Backbone, small_renderer: PromptRenderer) -> None:
     records: list[dict[str, Any]] = []
-    loop = LoopOptions(epochs=2, batch_size=8)
+    loop = TrainingOptions(epochs=2, batch_size=8)
     best = train_recommender(small, small_renderer, SEQUENCES, [], RecommenderOptions(), loop, records.append)
     assert best == records[1]
     assert "ndcg@10" not in best
@@ -135,7 +129,7 @@ def test_templates_vary_between_epochs_and_not_with_the_batch(small: Backbone, s
     small_renderer.render_all = watched  # type: ignore[method-assign]
     trie = build_trie(small_renderer.id_tokens, small.tokenizer.eos_token_id)
     instances = make_instances(SEQUENCES, small_renderer.max_history)
-    loss_of = recommender.instance_loss(small.model, small_renderer, trie, instances, "full", seed=0)
+    loss_of = training.instance_loss(small.model, small_renderer, trie, instances, "full", seed=0)
     loss_of(np.arange(8), 0)
     for number in range(8):
         loss_of(np.array([number]), 0)

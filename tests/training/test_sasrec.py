@@ -14,14 +14,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from idgr.cli.main import run
+from idgr.engine.options import TrainingOptions
+from idgr.engine.trainer import training_mode
+from idgr.item_models import loss
+from idgr.item_models.loss import catalogue_loss
+from idgr.item_models.sasrec import cut_sequences, sasrec_task
+from idgr.item_models.training import train_item_model
 from idgr.models.item_models import read_item_vectors
 from idgr.models.sasrec import SasrecConfig, new_sasrec
-from idgr.training import item_loss
-from idgr.training.item_loss import catalogue_loss
-from idgr.training.item_training import train_item_model
-from idgr.training.loop import as_in_training
-from idgr.training.options import LoopOptions
-from idgr.training.sasrec import cut_sequences, sasrec_work
 
 Factors = tuple[Tensor, Tensor, Tensor]
 
@@ -47,7 +47,7 @@ def plain(hidden_ND: Tensor, items_ID: Tensor, targets_N: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("chunk", [3, 5, 256])
 def test_the_loss_is_that_of_pytorch(factors: Factors, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(item_loss, "_CHUNK", chunk)
+    monkeypatch.setattr(loss, "_CHUNK", chunk)
     for found, expected in zip(with_gradients(catalogue_loss, factors), with_gradients(plain, factors), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
@@ -81,7 +81,7 @@ def test_every_item_but_the_first_is_a_target_once() -> None:
 def test_a_batch_costs_what_its_prefixes_cost_one_by_one() -> None:
     sequences = [[0, 1, 2, 3], [4, 5], [6, 0, 3]]
     model = new_sasrec(SasrecConfig(7, width=8, heads=2, max_history=9), seed=0).eval()
-    loss, n = sasrec_work(model, sequences, []).loss_of(np.array([2, 0, 1]), 0)
+    loss, n = sasrec_task(model, sequences, []).loss_of(np.array([2, 0, 1]), 0)
     assert n == 6
     one_by_one = [
         F.cross_entropy(model.item_vectors() @ model(torch.tensor([row[:end]]))[0, -1], torch.tensor(row[end]))
@@ -97,8 +97,8 @@ def test_it_learns_a_chain_and_keeps_its_best_epoch() -> None:
     valid = [([start, (start + 1) % n], (start + 2) % n) for start in range(n)]
     model = new_sasrec(SasrecConfig(n, width=16, heads=2, max_history=6, dropout_rate=0.1), seed=0)
     records: list[dict[str, float]] = []
-    options = LoopOptions(epochs=40, lr=1e-2, batch_size=4)
-    best = train_item_model(model, sasrec_work, sequences, valid, options, records.append)
+    options = TrainingOptions(epochs=40, lr=1e-2, batch_size=4)
+    best = train_item_model(model, sasrec_task, sequences, valid, options, records.append)
     assert records[-1]["loss"] < 0.3 < 2 < records[0]["loss"]
     assert best["ndcg@10"] == max(record["ndcg@10"] for record in records) > 0.9
     assert records[0]["instances"] == 50
@@ -107,7 +107,7 @@ def test_it_learns_a_chain_and_keeps_its_best_epoch() -> None:
 
 def test_dropout_is_as_asked_in_training_and_as_before_afterwards() -> None:
     model = new_sasrec(SasrecConfig(5, width=8, dropout_rate=0.5), seed=0)
-    with as_in_training(model, LoopOptions(dropout=0.0)):
+    with training_mode(model, TrainingOptions(dropout=0.0)):
         items = torch.tensor([[0, 1]])
         assert torch.equal(model.train()(items), model.eval()(items))
     assert not torch.equal(model.train()(items), model.eval()(items))

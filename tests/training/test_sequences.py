@@ -14,12 +14,11 @@ from hypothesis import strategies as st
 
 from idgr.cli.main import run
 from idgr.decoding.trie import build_trie
+from idgr.engine.dropout import dropout_rate
 from idgr.models.backbone import CausalPreset, load_causal_backbone, new_causal_backbone
 from idgr.models.llama import fit_item_slots
-from idgr.models.tokenizer import train_tokenizer
-from idgr.training.dropout import dropout_rate
-from idgr.training.recommender import id_tokens
-from idgr.training.sequences import make_windows, reordered, window_costs, window_loss
+from idgr.models.tokenizer import id_tokens, train_tokenizer
+from idgr.recommender.sequences import make_windows, reordered, window_costs, window_loss
 
 from ..decoding.oracle import DictionaryTrie, NextToken
 from .conftest import TEXTUAL_IDS

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from torch.overrides import TorchFunctionMode
 from transformers import T5Config, T5ForConditionalGeneration
 
-from idgr.prompts.rendering import Prompt
-from idgr.training.soft_ids import (
+from idgr.generator.soft_ids import (
     anchor_divergence,
     expected_embeddings,
     id_probabilities,
@@ -21,6 +20,7 @@ from idgr.training.soft_ids import (
     prompt_embeddings,
     straight_through,
 )
+from idgr.prompts.rendering import Prompt
 
 VOCABULARY, UNUSED = 40, 8  # T5 too has more embeddings than its tokenizer has tokens
 IDS = {0: [5, 6], 1: [7], 2: [8, 9, 10], 3: [11, 12]}

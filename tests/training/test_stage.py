@@ -12,8 +12,8 @@ import orjson
 import pytest
 
 from idgr.cli.main import run
+from idgr.engine import checkpoint, trainer
 from idgr.formats.run_info import hash_folder
-from idgr.training import checkpoint, loop
 
 QUICK = ["--epochs", "2", "--batch-size", "8"]
 
@@ -58,7 +58,7 @@ def forked(work: Callable[[], int]) -> int:
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int, number: signal.Signals) -> None:
     """Let a process get a signal in the middle of the step after so many."""
-    follow, left = loop.follow, steps
+    follow, left = trainer.optimizer_step, steps
 
     def counted(*arguments: Any) -> None:
         nonlocal left
@@ -67,7 +67,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int, number: signal.Signa
         left -= 1
         follow(*arguments)
 
-    monkeypatch.setattr(loop, "follow", counted)
+    monkeypatch.setattr(trainer, "optimizer_step", counted)
 
 
 @by_command
@@ -210,7 +210,7 @@ def test_a_tracker_that_is_not_there_is_told_with_its_extra(
 ) -> None:
     from importlib.metadata import PackageNotFoundError
 
-    from idgr.training import tracking
+    from idgr.engine import tracking
 
     def nothing(name: str) -> str:
         raise PackageNotFoundError(name)

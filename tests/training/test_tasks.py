@@ -9,14 +9,22 @@ import pytest
 import torch
 
 from idgr.decoding.trie import build_trie
+from idgr.engine.task import TrainingTask
 from idgr.errors import UsageError
 from idgr.models.backbone import Backbone, CausalPreset, new_causal_backbone
-from idgr.models.llama import fit_item_slots, places
-from idgr.models.tokenizer import decode, encode, train_tokenizer
-from idgr.training.recommender import id_tokens
-from idgr.training.sequences import make_windows, window_costs, window_loss
-from idgr.training.tasks import CUES, SUMMARY_WORDS, TEXT_TOKENS, TaskOptions, Turns, make_tasks, summaries, with_tasks
-from idgr.training.work import Work
+from idgr.models.llama import fit_item_slots, position_ids
+from idgr.models.tokenizer import decode, encode, id_tokens, train_tokenizer
+from idgr.recommender.auxiliary_tasks import (
+    CUES,
+    SUMMARY_WORDS,
+    TEXT_TOKENS,
+    AuxiliaryTaskOptions,
+    Turns,
+    make_tasks,
+    summaries,
+    with_tasks,
+)
+from idgr.recommender.sequences import make_windows, window_costs, window_loss
 
 from ..decoding.oracle import DictionaryTrie
 from .conftest import TEXTUAL_IDS
@@ -30,7 +38,7 @@ TEXTS = [
 
 
 def made(*, slots: bool = True) -> tuple[Backbone, list[list[int]]]:
-    tokenizer = train_tokenizer([*TEXTUAL_IDS, *TaskOptions(1, 1, TEXTS).words()], SHAPE.vocab_size)
+    tokenizer = train_tokenizer([*TEXTUAL_IDS, *AuxiliaryTaskOptions(1, 1, TEXTS).words()], SHAPE.vocab_size)
     backbone = new_causal_backbone(SHAPE, tokenizer, seed=3)
     with torch.no_grad():
         for weight in backbone.model.eval().parameters():
@@ -44,11 +52,11 @@ def made(*, slots: bool = True) -> tuple[Backbone, list[list[int]]]:
 
 def test_a_long_text_takes_the_places_of_as_many_items_as_it_needs() -> None:
     tokens = np.array([[EOS, 5, 6, 7, 8, EOS, 9, EOS, 5, 6, EOS], [EOS, 5, 6, EOS, 5, EOS, 9, 9, 0, 0, 0]])
-    assert places(tokens, EOS, 3).tolist() == [
+    assert position_ids(tokens, EOS, 3).tolist() == [
         [0, 1, 2, 3, 4, 6, 7, 9, 10, 11, 12],
         [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11],
     ]
-    assert places(tokens, EOS, 0).tolist() == [list(range(11))] * 2
+    assert position_ids(tokens, EOS, 0).tolist() == [list(range(11))] * 2
 
 
 def test_each_pair_has_its_turn_both_ways_before_one_has_another() -> None:
@@ -82,7 +90,7 @@ def test_the_loss_of_a_task_is_that_of_each_sequence_alone(objective: str, slots
     backbone, rows = made(slots=slots)
     model, tokenizer = backbone.model, backbone.tokenizer
     trie, windows = build_trie(rows, EOS), make_windows(SEQUENCES, 6)
-    options = TaskOptions(2.5, 2, TEXTS)
+    options = AuxiliaryTaskOptions(2.5, 2, TEXTS)
     tasks = make_tasks(backbone, trie, windows, objective, options, seed=5)
     assert [(task.name, len(task.lengths)) for task in tasks] == [("reconstruction", 10), ("preference", 8)]
     children, summary, slots_of = DictionaryTrie(rows, range(10)), summaries(TEXTS), model.config.item_slots
@@ -137,7 +145,7 @@ def test_a_text_that_is_too_long_is_cut() -> None:
     texts = [text + " amber basil" * 100 for text in TEXTS]
     assert len(encode(backbone.tokenizer, texts[:1])[0]) > TEXT_TOKENS
     windows = make_windows(SEQUENCES, 6)
-    (task,) = make_tasks(backbone, build_trie(rows, EOS), windows, "full", TaskOptions(1, 0, texts), seed=5)
+    (task,) = make_tasks(backbone, build_trie(rows, EOS), windows, "full", AuxiliaryTaskOptions(1, 0, texts), seed=5)
     _, terms = task.loss_of(np.array([1]), 0)
     assert terms == TEXT_TOKENS + 1
 
@@ -148,10 +156,10 @@ def test_windows_are_what_they_are_without_tasks_and_each_part_is_told() -> None
     alone = window_loss(backbone.model, trie, windows, "trie")
     told = {"width": lambda: torch.tensor([3.0, 2.0])}
     sizes = windows.end - windows.first
-    work = Work(
+    work = TrainingTask(
         "train-rec", window_costs(windows, trie), alone, sizes=sizes, figures=told, names=lambda b: [f"U{i}" for i in b]
     )
-    tasks = make_tasks(backbone, trie, windows, "trie", TaskOptions(1, 0.5, TEXTS), seed=5)
+    tasks = make_tasks(backbone, trie, windows, "trie", AuxiliaryTaskOptions(1, 0.5, TEXTS), seed=5)
     assert with_tasks(work, []) is work
     mixed = with_tasks(work, tasks)
     assert len(mixed.lengths) == 4 + 4 + 2
@@ -185,8 +193,8 @@ def test_windows_are_what_they_are_without_tasks_and_each_part_is_told() -> None
 def test_texts_name_what_they_are_of() -> None:
     backbone, _ = made()
     assert decode(backbone.tokenizer, encode(backbone.tokenizer, TEXTS)) == TEXTS
-    words: Any = TaskOptions(1, 0, TEXTS).words()
+    words: Any = AuxiliaryTaskOptions(1, 0, TEXTS).words()
     assert set(words) >= {*TEXTS, *(cue for cues in CUES.values() for cue in cues)}
-    assert TaskOptions().words() == []
+    assert AuxiliaryTaskOptions().words() == []
     with pytest.raises(UsageError, match="--preference -1"):
-        TaskOptions(preference=-1)
+        AuxiliaryTaskOptions(preference=-1)

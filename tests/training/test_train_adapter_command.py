@@ -17,8 +17,7 @@ from idgr.formats.run_info import hash_folder, sha256_file
 from idgr.models import lora
 from idgr.models.backbone import Backbone, CausalPreset, load_causal_backbone, new_causal_backbone, save_backbone
 from idgr.models.lora import CONFIG, WEIGHTS, add_lora, save_adapter
-from idgr.models.tokenizer import train_tokenizer
-from idgr.training.recommender import id_tokens
+from idgr.models.tokenizer import id_tokens, train_tokenizer
 
 from .conftest import TEXTUAL_IDS
 from .test_stage import forked, stop_after

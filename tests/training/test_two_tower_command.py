@@ -13,14 +13,14 @@ import pytest
 import torch
 
 from idgr.cli.main import run
+from idgr.engine import trainer
+from idgr.engine.options import TrainingOptions
 from idgr.evaluation.metrics import hit_rate, target_ranks
 from idgr.formats.run_info import hash_folder
+from idgr.item_models.training import train_item_model
+from idgr.item_models.two_tower import two_tower_task
 from idgr.models.item_models import read_item_vectors
 from idgr.models.two_tower import TwoTowerConfig, new_two_tower
-from idgr.training import loop
-from idgr.training.item_training import train_item_model
-from idgr.training.options import LoopOptions
-from idgr.training.two_tower import two_tower_work
 
 
 def test_the_loss_is_that_of_a_loop_over_pairs() -> None:
@@ -29,7 +29,7 @@ def test_the_loss_is_that_of_a_loop_over_pairs() -> None:
     with torch.no_grad():
         model.items.weight.mul_(8)
     batch = np.array([4, 0, 1, 2, 5])
-    loss, n = two_tower_work(model, sequences, []).loss_of(batch, 0)
+    loss, n = two_tower_task(model, sequences, []).loss_of(batch, 0)
     assert n == 5
     instances = [(row[:end], row[end]) for row in sequences for end in range(1, len(row))]
     picked = [instances[number] for number in batch.tolist()]
@@ -55,8 +55,8 @@ def test_two_groups_are_told_apart() -> None:
         valid.append((row, target))
     model = new_two_tower(TwoTowerConfig(40, width=8, units=4, dropout_rate=0.1), seed=0)
     records: list[dict[str, float]] = []
-    options = LoopOptions(epochs=5, lr=1e-2, batch_size=64)
-    best = train_item_model(model, two_tower_work, sequences, valid, options, records.append)
+    options = TrainingOptions(epochs=5, lr=1e-2, batch_size=64)
+    best = train_item_model(model, two_tower_task, sequences, valid, options, records.append)
     often = np.bincount(np.concatenate(sequences), minlength=40)
     by_often = sorted(range(40), key=lambda item: -often[item])
     lists = [[item for item in by_often if item not in history][:10] for history, _ in valid]
@@ -117,7 +117,7 @@ def test_runs_repeat_bit_for_bit_and_a_stopped_one_goes_on(
     assert hash_folder(data / "again") == whole
     assert hash_folder(data / "other")["model.safetensors"] != whole["model.safetensors"]
 
-    take, taken = loop.follow, 0
+    take, taken = trainer.optimizer_step, 0
 
     def take_and_stop(*given: object) -> None:
         nonlocal taken
@@ -127,7 +127,7 @@ def test_runs_repeat_bit_for_bit_and_a_stopped_one_goes_on(
             signal.raise_signal(signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "follow", take_and_stop)
+        patch.setattr(trainer, "optimizer_step", take_and_stop)
         assert command(data, output="stopped") == 128 + signal.SIGTERM
     assert not (data / "stopped").exists()
     assert command(data, output="stopped") == 0

@@ -52,9 +52,8 @@ def fails(capsys: pytest.CaptureFixture[str], arguments: list[str], code: int) -
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_ids_of_a_shop(scheme: str, shop: Path, tmp_path: Path) -> None:
-    from idgr.models.tokenizer import train_tokenizer
+    from idgr.models.tokenizer import id_tokens, train_tokenizer
     from idgr.prompts.templates import load_templates, template_words
-    from idgr.training.recommender import id_tokens
 
     output = tmp_path / "ids.jsonl"
     assert run(command(shop, scheme, output, "--seed", 3)) == 0

@@ -158,10 +158,10 @@ def test_ids_do_not_depend_on_threads_or_on_the_order_of_items(scheme: str, tmp_
     before = faiss.omp_get_max_threads()
     try:
         faiss.omp_set_num_threads(3)
-        turned = scheme_ids(items[::-1], [], options)
+        apply_rotary = scheme_ids(items[::-1], [], options)
     finally:
         faiss.omp_set_num_threads(before)
-    assert turned[::-1] == made
+    assert apply_rotary[::-1] == made
 
 
 def entropy(clusters: list[str], labels: list[str]) -> float:

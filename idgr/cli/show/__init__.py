@@ -1,0 +1,1 @@
+"""What commands print of what their stages made: results on standard output, tables on standard error."""

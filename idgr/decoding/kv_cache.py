@@ -1,0 +1,128 @@
+"""What a decoder keeps of a batch of users, and one pass of more tokens through it.
+
+Legend: B users, Q query tokens of a user in one pass, R queries that are no padding, C slots (tokens of a user that
+have been evaluated), S prompt tokens, H heads, K width of a head, I all heads together, D width of the model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+MASKED = -1e9
+
+
+@dataclass
+class KVCache:
+    """What the decoder keeps of a batch of users.
+
+    Attributes:
+        prompt: for each layer the keys and values of the prompt, [B, H, S, K] each.
+        prompt_bias: [B, 1, 1, S], 0 at tokens and a large negative number at padding.
+        origin: [B] the place, in a sequence that goes on from the prompt, of the answer's start token.
+        keys, values: for each layer [B, H, capacity, K]; the first `used` slots are filled.
+        position: [B, capacity] the place of each slot's token in the answer.
+        hidden: [B, capacity, D] the last hidden state of each slot, whose product with the head is the logits.
+        used: the number of slots filled.
+    """
+
+    prompt: list[tuple[torch.Tensor, torch.Tensor]]
+    prompt_bias: torch.Tensor
+    origin: torch.Tensor
+    keys: list[torch.Tensor]
+    values: list[torch.Tensor]
+    position: torch.Tensor
+    hidden: torch.Tensor
+    used: int = 0
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Q more tokens of every user, whose slots in the memory are reserved.
+
+    Attributes:
+        token_R: the tokens that are no padding.
+        cell_R: their places of [B, Q], flattened, ascending.
+        position_BQ: the places of all in the answer, from 0.
+        sees_BQC: which slots each attends to, up to the last of this pass: its ancestors and itself.
+        first, last: the slots of the pass.
+    """
+
+    token_R: torch.Tensor
+    cell_R: torch.Tensor
+    position_BQ: torch.Tensor
+    sees_BQC: torch.Tensor
+    first: int
+    last: int
+
+    def spread(self, hidden_RI: torch.Tensor) -> torch.Tensor:
+        """[B, Q, I] with zeros at padding."""
+        B, Q = self.position_BQ.shape
+        if len(self.cell_R) < B * Q:
+            hidden_RI = hidden_RI.new_zeros(B * Q, hidden_RI.shape[1]).index_copy_(0, self.cell_R, hidden_RI)
+        return hidden_RI.view(B, Q, -1)
+
+    def gather(self, mixed_BHQK: torch.Tensor) -> torch.Tensor:
+        """[R, I] of what is no padding, the heads side by side."""
+        B, Q = self.position_BQ.shape
+        mixed = mixed_BHQK.transpose(1, 2).reshape(B * Q, -1)
+        return mixed if len(self.cell_R) == B * Q else mixed[self.cell_R]
+
+    def heads(self, hidden_RI: torch.Tensor, n_heads: int) -> torch.Tensor:
+        """[B, H, Q, K] with zeros at padding."""
+        hidden_BQI = self.spread(hidden_RI)
+        return hidden_BQI.view(*hidden_BQI.shape[:2], n_heads, -1).transpose(1, 2)
+
+    def keep(self, cache: KVCache, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
+        """Put the keys and values [B, H, Q, K] of a layer into the pass's slots."""
+        cache.keys[layer][:, :, self.first : self.last] = key
+        cache.values[layer][:, :, self.first : self.last] = value
+
+
+class Network(Protocol):
+    """An architecture as the decoder asks it: over prompts, once a user, and over the tokens of answers."""
+
+    head_VD: torch.Tensor
+    start: int
+    n_heads: int
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The number of layers and the width of a head, K."""
+        ...
+
+    def read(self, prompts: list[list[int]]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """For each layer the keys and values that answers attend to, [B, H, S, K] each, of prompts that are not empty.
+
+        What stands at the padding of shorter prompts is of no consequence.
+        """
+        ...
+
+    def origin(self, prompt: list[int]) -> int:
+        """See `KVCache.origin`."""
+        ...
+
+    def extend(self, cache: KVCache, step: Pass) -> torch.Tensor:
+        """Evaluate a pass and keep its keys and values.
+
+        Returns:
+            [R, D] hidden states, scaled so that their product with `head_VD` is the logits.
+        """
+        ...
+
+
+def attend(
+    query_BHQK: torch.Tensor, key_BHCK: torch.Tensor, value_BHCK: torch.Tensor, bias: torch.Tensor
+) -> torch.Tensor:
+    """Attention without a division by the root of the width, which T5 does without."""
+    weight_BHQC = query_BHQK @ key_BHCK.transpose(-1, -2)
+    weight_BHQC += bias
+    return weight_BHQC.softmax(-1) @ value_BHCK

@@ -1,0 +1,1 @@
+"""The ID generator: its first training, and its training through a frozen recommender."""

@@ -1,0 +1,1 @@
+"""The recommender of textual IDs: its prompts, its ranking, its training."""

@@ -1,0 +1,42 @@
+"""What to train a recommender for, and how it is validated. Imports nothing that takes time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from idgr.options import TRAINING, Option, StageOptions
+
+VALID_K = 10
+
+ValidUsers = Annotated[int, Option("Users to validate on; 0 for all.", panel=TRAINING, at_least=0)]
+Patience = Annotated[
+    int, Option("Stop after so many epochs without a better NDCG@10; 0 for never.", panel=TRAINING, at_least=0)
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationOptions(StageOptions):
+    """How a recommender is validated, and how long it may go without a better epoch."""
+
+    valid_users: ValidUsers = 2000
+    valid_beams: Annotated[int, Option("Beams of the search on validation.", panel=TRAINING, at_least=VALID_K)] = 20
+    patience: Patience = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecommenderOptions(ValidationOptions):
+    """What to train a recommender for.
+
+    Attributes:
+        objective: cross-entropy over the whole vocabulary ("full", the paper's) or over the valid children ("trie").
+        reorder: of a causal model: how far items of a training sequence are moved (`idgr.recommender.sequences`).
+    """
+
+    objective: Annotated[
+        Literal["full", "trie"],
+        Option("Softmax over the valid children (trie, the default) or all tokens (full).", panel=TRAINING),
+    ] = "full"
+    reorder: Annotated[
+        float, Option("causal: places by which an item is moved, anew each epoch.", panel=TRAINING, at_least=0)
+    ] = 0.0

@@ -1,0 +1,188 @@
+"""A causal recommender's training: a user's whole sequence in one pass, every item of it a target but the first.
+
+What a T5 reads anew for every prefix, a causal model reads once: the state behind any prefix of a sequence is that of
+the prefix alone. So an epoch over the same instances takes a fraction of the operations.
+
+Legend: W windows of a batch, S tokens, D width, N items of a batch's windows, M targets of a batch, I items, L tokens
+of the longest ID with EOS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from idgr.decoding.trie import Trie
+from idgr.engine.padding import IGNORED
+from idgr.engine.task import figure
+from idgr.models.llama import item_slots, pad_token, position_ids
+from idgr.prompts.draws import draws
+from idgr.recommender.objectives import (
+    Branches,
+    BranchTargets,
+    branch_targets,
+    find_branches,
+    full_loss,
+    ranges,
+    target_tokens,
+    trie_loss,
+)
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM
+
+    from idgr.recommender.contrast import Contrast
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Pieces of training sequences, in which every item but the first of a sequence is a target once.
+
+    Attributes:
+        items: the sequences end to end, as item numbers.
+        begin: [N] the place in `items` of a window's first item.
+        first: the place of its first target; what stands before is shown only.
+        end: the place behind its last target.
+        sequence: the number of the sequence it is of.
+    """
+
+    items: Ints
+    begin: Ints
+    first: Ints
+    end: Ints
+    sequence: Ints
+
+
+def make_windows(sequences: Sequence[Sequence[int]], max_history: int) -> Windows:
+    """The windows of sequences of item numbers, oldest first.
+
+    A sequence of at most `max_history` + 1 items is one window. A longer one is cut into windows of that length that
+    overlap by about a half, so that a target sees at least half of the `max_history` items before it.
+    """
+    size = max_history + 1
+    stride = max(1, size // 2)
+    rows: list[tuple[int, int, int, int]] = []
+    at = 0
+    for number, sequence in enumerate(sequences):
+        n, first = len(sequence), 1
+        while first < n:
+            begin = 0 if first == 1 else max(0, first - (size - stride))
+            end = min(begin + size, n)
+            rows.append((at + begin, at + first, at + end, number))
+            first = end
+        at += n
+    items = np.fromiter((item for row in sequences for item in row), dtype=np.int64, count=at)
+    return Windows(items, *np.array(rows, dtype=np.int64).reshape(-1, 4).T)
+
+
+def window_costs(windows: Windows, trie: Trie) -> Ints:
+    """[N] the tokens of each window."""
+    lengths_I = (target_tokens(trie) != IGNORED).sum(axis=1)  # an EOS stands before an ID as it does behind a target's
+    lengths = np.concatenate([[0], np.cumsum(lengths_I[windows.items])])
+    costs: Ints = lengths[windows.end] - lengths[windows.begin]
+    return costs
+
+
+def reordered(place_N: Ints, window_N: Ints, reach: float, seed: int, epoch: int) -> Ints:
+    """[N] the places of windows' items, those near each other in an order that each epoch draws anew.
+
+    An item is moved later by up to `reach` places, so that two items of a window change places with a chance that falls
+    with their distance. What is bought in one order is often as well bought in the other, and so trains both.
+
+    Args:
+        place_N: ascending within each window.
+        window_N: the number of each item's window, ascending.
+    """
+    share_N = (draws(seed, epoch, place_N) >> np.uint64(11)).astype(np.float64) / 2**53
+    order: Ints = np.lexsort([place_N + reach * share_N, window_N])
+    return place_N[order]
+
+
+def window_loss(
+    model: LlamaForCausalLM,
+    trie: Trie,
+    windows: Windows,
+    objective: str,
+    contrast: Contrast | None = None,
+    *,
+    reorder: float = 0.0,
+    seed: int = 0,
+) -> Callable[[Ints, int], tuple[Tensor, int]]:
+    """The summed loss of windows in an epoch, as the loop wants it: the terms are those of `instance_loss`.
+
+    Args:
+        contrast: what is added to the mean over the terms, for each batch.
+        reorder: the reach of `reordered`; 0 for the order of the sequences. `seed` is that of the draws.
+    """
+    labels_IL = target_tokens(trie)
+    lengths_I = (labels_IL != IGNORED).sum(axis=1)
+    # An item is read as an EOS and its ID: its labels, one place later.
+    blocks_IL = np.roll(labels_IL, 1, axis=1)
+    blocks_IL[:, 0] = trie.eos
+    branches = find_branches(trie) if objective == "trie" else None
+    slots, device = item_slots(model), model.device
+
+    def loss_of(batch: Ints, epoch: int) -> tuple[Tensor, int]:
+        begin, end = windows.begin[batch], windows.end[batch]
+        place_N, window_N = ranges(begin, end - begin)
+        moved_N = reordered(place_N, window_N, reorder, seed, epoch) if reorder else place_N
+        items_N = windows.items[moved_N]
+        length_N = lengths_I[items_N]
+        # Where each item begins among the tokens of its window.
+        total_N = np.cumsum(length_N)
+        window_first = np.concatenate([[0], np.cumsum(end - begin)[:-1]])
+        before_W = (total_N - length_N)[window_first]
+        offset_N = total_N - length_N - before_W[window_N]
+        width = int((offset_N + length_N).max())
+        item, column = np.nonzero(labels_IL[items_N] != IGNORED)
+        row, along = window_N[item], offset_N[item] + column
+        width += contrast is not None
+        tokens_WS = np.full((len(batch), width), pad_token(model), dtype=np.int64)
+        tokens_WS[row, along] = blocks_IL[items_N[item], column]
+        last_W = window_first + end - begin - 1
+        end_W = (offset_N + length_N)[last_W]
+        if contrast is not None:
+            tokens_WS[np.arange(len(batch)), end_W] = trie.eos
+        place_WS = position_ids(tokens_WS, trie.eos, slots)
+        read_WS = torch.from_numpy(tokens_WS).to(device)
+        behind_W = torch.from_numpy(end_W).to(device)
+
+        hidden_WSD = model.model(
+            input_ids=read_WS if contrast is None else None,
+            inputs_embeds=None if contrast is None else contrast.embed(model, read_WS, behind_W),
+            position_ids=torch.from_numpy(place_WS).to(device),
+            attention_mask=torch.ones(tokens_WS.shape, dtype=torch.long, device=device),
+            use_cache=False,
+        )[0]
+        wanted_N = place_N >= windows.first[batch][window_N]
+        head_VD = model.lm_head.weight
+        if branches is None:
+            labels_WS = np.full_like(tokens_WS, IGNORED)
+            ours = wanted_N[item]
+            labels_WS[row[ours], along[ours]] = labels_IL[items_N[item], column][ours]
+            loss, terms = full_loss(hidden_WSD, head_VD, torch.from_numpy(labels_WS).to(device))
+        else:
+            targets = item_targets(branches, items_N[wanted_N], window_N[wanted_N], offset_N[wanted_N], device)
+            loss, terms = trie_loss(hidden_WSD, head_VD, targets, n_instances=int(wanted_N.sum()))
+        if contrast is None:
+            return loss, terms
+        contrast.found["generation"] = figure(loss, terms)
+        hidden_WD = hidden_WSD[torch.arange(len(batch), device=device), behind_W]
+        return loss + contrast.cost(hidden_WD, items_N[last_W], terms), terms
+
+    return loss_of
+
+
+def item_targets(branches: Branches, items_M: Ints, row_M: Ints, offset_M: Ints, device: torch.device) -> BranchTargets:
+    """The branch points of targets that stand in sequences, each behind an EOS at a row and a place in it."""
+    targets = branch_targets(branches, items_M, device)
+    row, offset = (torch.from_numpy(values).to(device)[targets.instance] for values in (row_M, offset_M))
+    return replace(targets, instance=row, position=offset + targets.position)

@@ -1,0 +1,37 @@
+"""What stages do with their options: a record of the run, and what no stage accepts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from idgr.errors import UsageError
+from idgr.formats.jsonl import STDIN, STDOUT
+from idgr.formats.run_info import RunInfo
+from idgr.options import Role, StageOptions
+
+
+def run_info(command: str, options: StageOptions, **changed: Any) -> RunInfo:
+    """The record of a run, made before its inputs are read.
+
+    Args:
+        changed: inputs by role that are told otherwise than the options have them; None to leave one out.
+
+    Raises:
+        UsageError: an output would take the place of an input, or standard input is given twice.
+    """
+    inputs = options.by_role(Role.INPUT) | {name.replace("_", "-"): path for name, path in changed.items()}
+    if sum(path == STDIN for path in inputs.values()) > 1:
+        raise UsageError("standard input (-) given for several inputs", "give `-` once")
+    return RunInfo(
+        command,
+        options.by_role(Role.RESULT),
+        inputs,
+        getattr(options, "seed", None),
+        outputs=list(options.by_role(Role.OUTPUT).values()),
+    )
+
+
+def refuse_stream(output: str, what: str) -> None:
+    """Raise `UsageError` where what is a folder would go to standard output."""
+    if output == STDOUT:
+        raise UsageError(f"-o - cannot hold {what}", "give the name of a folder to -o")

@@ -1,1 +1,0 @@
-"""Training of the recommender and of the ID generator."""
