@@ -1,79 +1,134 @@
-"""Writes docs/commands/, one page for each command, from the command line itself: `python docs/generate.py`."""
+"""Writes docs/commands/, a page for each command, and docs/python.md, from the stages' options.
+
+python docs/generate.py
+"""
 
 from __future__ import annotations
 
 import inspect
+from importlib import import_module
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from typer.main import get_command
+from idgr.cli.commands import COMMANDS, Command, Group
+from idgr.options import COMMON, Field, Forwarded, option_fields
+from idgr.stages.functions import FUNCTIONS, as_function
 
-from idgr.cli.main import app
-
-FOLDER = Path(__file__).parent / "commands"
+DOCS = Path(__file__).parent
 
 
-def commands(command: Any, name: str) -> list[tuple[str, Any]]:
-    """Name and command, for every command below this one, in the order of the help."""
-    context = command.make_context(name, [], resilient_parsing=True)
-    if not hasattr(command, "list_commands"):
-        return [(name, command)]
-    children = [(child, command.get_command(context, child)) for child in command.list_commands(context)]
-    return [found for child, below in children for found in commands(below, f"{name} {child}")]
+def commands() -> dict[str, Command]:
+    """Every command by its words, in the order of the help."""
+    found: dict[str, Command] = {}
+    for name, one in COMMANDS.items():
+        inner = one.commands.items() if isinstance(one, Group) else [("", one)]
+        found |= {f"{name} {word}".strip(): command for word, command in inner}
+    return found
 
 
 def cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-def default(parameter: Any) -> str:
-    value = parameter.default
-    if parameter.required:
+def default(field: Field) -> str:
+    value = field.default
+    if field.is_required:
         return "required"
-    if value is None or callable(value) or value == () or value == []:
-        return ""
     if isinstance(value, bool):
         return "on" if value else "off"
-    return f"`{getattr(value, 'value', value)}`"
+    return "" if value is None else f"`{value}`"
 
 
-def rows(parameters: list[Any]) -> list[str]:
+def values(field: Field) -> str:
+    """What a field may be: its choices, or its type and bounds."""
+    if field.choices:
+        return " ".join(f"`{choice}`" for choice in field.choices)
+    name = field.type.__name__ if isinstance(field.type, type) else str(field.type).removesuffix(" | None")
+    bounds = [
+        f"{sign} {bound:g}"
+        for sign, bound in (
+            ("≥", field.option.at_least),
+            (">", field.option.above),
+            ("≤", field.option.at_most),
+            ("<", field.option.below),
+        )
+        if bound is not None
+    ]
+    return {"bool": "", "str": "text"}.get(name, name) + (f", {', '.join(bounds)}" if bounds else "")
+
+
+def rows(fields: list[Field]) -> list[str]:
     lines = []
-    for one in parameters:
-        if one.param_type_name == "argument":
-            names = f"`{one.metavar or one.name.upper()}`"
-        else:
-            names = ", ".join(f"`{name}`" for name in [*one.opts, *one.secondary_opts])
-        lines.append(f"| {cell(names)} | {cell(default(one))} | {cell(one.help or '')} |")
+    for field in fields:
+        names = field.option.metavar if field.option.positional else ", ".join(field.flags)
+        cells = (f"`{names}`", values(field), default(field), field.option.help)
+        lines.append(f"| {' | '.join(map(cell, cells))} |")
     return lines
 
 
-def page(name: str, command: Any) -> str:
-    lines = [f"# {name}", "", inspect.cleandoc(command.help or "").replace("\b", "").replace("\f", ""), ""]
-    if command.epilog:
-        lines += [command.epilog.strip(), ""]
-    kinds = (("argument", "Arguments", "argument"), ("option", "Options", "option"))
-    for kind, title, head in kinds:
-        chosen = [one for one in command.params if one.param_type_name == kind and not getattr(one, "hidden", False)]
-        if chosen:
-            lines += [f"## {title}", "", f"| {head} | default | what it is |", "|---|---|---|", *rows(chosen), ""]
+def page(name: str, command: Command) -> str:
+    options = getattr(import_module(command.stage), command.options)
+    lines = [f"# idgr {name}", "", inspect.cleandoc(options.__doc__ or ""), ""]
+    known: list[tuple[str, Field]] = []
+    for field in option_fields(options):
+        inner = field.option.fields().values() if isinstance(field.option, Forwarded) else [field]
+        known += [("Arguments" if one.option.positional else one.option.panel, one) for one in inner]
+    order = list(dict.fromkeys(panel for panel, _ in known))
+    order.sort(key=lambda panel: (panel != "Arguments", panel != COMMON))
+    for panel, group in groupby(sorted(known, key=lambda one: order.index(one[0])), key=lambda one: one[0]):
+        head = "argument" if panel == "Arguments" else "option"
+        lines += [f"## {panel}", "", f"| {head} | values | default | what it is |", "|---|---|---|---|"]
+        lines += [*rows([field for _, field in group]), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
+def file_name(name: str) -> str:
+    return f"{name.replace(' ', '-')}.md"
+
+
+def python_page() -> str:
+    from idgr.api import Recommender
+
+    lines = ["# Python", "", inspect.cleandoc(import_module("idgr").__doc__ or ""), ""]
+    lines += ["## idgr.Recommender", "", inspect.cleandoc(Recommender.__doc__ or ""), ""]
+    for method in ("load", "recommend"):
+        function: Any = getattr(Recommender, method)
+        lines += [
+            f"### {method}{inspect.signature(function)}",
+            "",
+            "```text",
+            inspect.getdoc(function) or "",
+            "```",
+            "",
+        ]
+    lines += ["## Stages", "", "Each takes the options of a command, with underscores for dashes.", ""]
+    lines += ["| function | command | returns |", "|---|---|---|"]
+    by_stage = {f"{one.stage}:{one.options}": name for name, one in commands().items()}
+    for name, (module, options, _) in FUNCTIONS.items():
+        command = by_stage.get(f"idgr.stages.{module}:{options}", "")
+        shown = f"[{command}](commands/{file_name(command)})" if command else "a source of `idgr prep`"
+        text = inspect.getdoc(as_function(name)) or ""
+        returns = text.partition("Returns:")[2].partition("Raises:")[0]
+        lines.append(f"| `idgr.{name}` | {shown} | {cell(returns)} |")
+    return "\n".join(lines) + "\n"
+
+
 def pages() -> dict[str, str]:
-    """Text of each page by its file name, README.md with the list of all."""
-    found = commands(get_command(app), "idgr")
-    made = {f"{name.removeprefix('idgr ').replace(' ', '-')}.md": page(name, command) for name, command in found}
-    listing = [f"- [{name}]({name.removeprefix('idgr ').replace(' ', '-')}.md)" for name, _ in found]
-    made["README.md"] = "# Commands\n\nMade by `python docs/generate.py`.\n\n" + "\n".join(listing) + "\n"
+    """Text of each page by its path below docs/."""
+    found = commands()
+    made = {f"commands/{file_name(name)}": page(name, command) for name, command in found.items()}
+    listing = [f"- [idgr {name}]({file_name(name)})" for name in found]
+    made["commands/README.md"] = "# Commands\n\nMade by `python docs/generate.py`.\n\n" + "\n".join(listing) + "\n"
+    made["python.md"] = python_page()
     return made
 
 
 if __name__ == "__main__":
-    FOLDER.mkdir(exist_ok=True)
     made = pages()
-    for old in FOLDER.glob("*.md"):
-        if old.name not in made:
+    (DOCS / "commands").mkdir(exist_ok=True)
+    for old in (DOCS / "commands").glob("*.md"):
+        if f"commands/{old.name}" not in made:
             old.unlink()
     for name, text in made.items():
-        (FOLDER / name).write_text(text)
+        (DOCS / name).write_text(text)

@@ -7,7 +7,7 @@ read them from there.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from enum import Enum
 from math import isfinite
 from types import NoneType, UnionType
@@ -135,6 +135,10 @@ class Field:
         return self.name.replace("_", "-") if self.option.positional else self.flag.lstrip("-")
 
     @property
+    def is_required(self) -> bool:
+        return self.default is MISSING
+
+    @property
     def choices(self) -> tuple[Any, ...]:
         """The values that it may have, where they are few."""
         kinds = get_args(self.type) if get_origin(self.type) in (Union, UnionType) else (self.type,)
@@ -207,7 +211,9 @@ def _check(field: Field, value: Any) -> None:
         if isinstance(one, int) and abs(one) > MOST_INT:
             raise UsageError(f"{field.flag} {one}", f"give a number of at most {MOST_INT}")
         if isinstance(one, (int, float)) and not field.option.holds(one):
-            raise UsageError(f"{field.flag} {one}", field.option.bounds)
+            raise UsageError(
+                f"{field.flag} {one:g}" if isinstance(one, float) else f"{field.flag} {one}", field.option.bounds
+            )
 
 
 def is_optional(kind: Any) -> bool:

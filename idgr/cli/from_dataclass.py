@@ -9,7 +9,18 @@ from typing import Annotated, Any
 
 import typer
 
-from idgr.options import COMMON, Field, Forwarded, StageOptions, is_optional, option_fields
+from idgr.options import (
+    COMMON,
+    MODEL,
+    RUN,
+    SEARCH,
+    TRAINING,
+    Field,
+    Forwarded,
+    StageOptions,
+    is_optional,
+    option_fields,
+)
 
 
 def as_command(
@@ -39,22 +50,32 @@ def as_command(
         if show is not None:
             show(made, chosen)
 
+    parameters.sort(key=_panel)
     command.__doc__ = inspect.getdoc(options)
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return command
 
 
+def _panel(parameter: inspect.Parameter) -> int:
+    """The place of a parameter's panel: the general ones first, those of a run last."""
+    panel = getattr(parameter.annotation.__metadata__[0], "rich_help_panel", None)
+    return {None: 0, MODEL: 1, TRAINING: 3, SEARCH: 3, RUN: 4}.get(panel, 2)
+
+
 def _parameter(field: Field) -> inspect.Parameter:
-    option, kind = field.option, field.type
+    option, kind, metavar = field.option, field.type, field.option.metavar
+    if field.choices:  # checked with the other bounds, in our words
+        kind = str | None if is_optional(kind) else str
+        metavar = f"<{'|'.join(map(str, field.choices))}>"
     default = inspect.Parameter.empty if field.default is MISSING else field.default
     if field.default is None and not is_optional(kind):
         kind = kind | None
     if option.positional:
-        shown: Any = typer.Argument(help=option.help, metavar=option.metavar, show_default=default is not None)
+        shown: Any = typer.Argument(help=option.help, metavar=option.metavar, show_default=False)
     else:
         flags = field.flags
         panel = None if option.panel == COMMON else option.panel
-        shown = typer.Option(*flags, help=option.help, metavar=option.metavar, rich_help_panel=panel)
+        shown = typer.Option(*flags, help=option.help, metavar=metavar, rich_help_panel=panel)
     return inspect.Parameter(
         field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, shown]
     )

@@ -16,12 +16,13 @@ import orjson
 
 from idgr.errors import IdgrError
 from idgr.formats.json_file import read_object
-from idgr.formats.jsonl import dump_line, replace_file
+from idgr.formats.jsonl import dump_line, replace_file, write_jsonl
 from idgr.formats.records import ItemId, ids_fingerprint
 from idgr.formats.run_info import RUN_FILE, read_run, sha256_file
 from idgr.options import MOST_INT
 
 SEEN_TOKENS = "seen_tokens.json"
+IDS = "ids.jsonl"  # those that a recommender was trained on
 CONFIG, ITEMS = "config.json", "items.json"
 TOKENIZER = "tokenizer.json"
 # The model_type of a folder of `idgr train-sasrec`, and of one of `idgr train-two-tower`.
@@ -161,6 +162,11 @@ def write_seen_tokens(folder: str | os.PathLike[str], tokens: Iterable[int]) -> 
     """Leave in a recommender's folder which tokens the IDs that it was trained on are made of."""
     with replace_file(Path(folder) / SEEN_TOKENS) as stream:
         stream.write(dump_line({"tokens": sorted(set(tokens))}))
+
+
+def write_rec_ids(folder: str | os.PathLike[str], ids: Iterable[ItemId]) -> None:
+    """Leave in a recommender's folder the IDs that it was trained on."""
+    write_jsonl(Path(folder) / IDS, (record.row() for record in ids))
 
 
 def read_seen_tokens(folder: str | os.PathLike[str]) -> set[int] | None:

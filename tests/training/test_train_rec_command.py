@@ -31,7 +31,12 @@ def test_a_folder_with_exactly_these_files(
     out, err = capfd.readouterr()
     assert out == ""
     assert "epoch 2/2, loss " in err
-    assert {path.name for path in output.iterdir()} == FILES | {"log.jsonl", "run.json", "seen_tokens.json"}
+    assert {path.name for path in output.iterdir()} == FILES | {
+        "log.jsonl",
+        "run.json",
+        "seen_tokens.json",
+        "ids.jsonl",
+    }
 
     log = [orjson.loads(line) for line in (output / "log.jsonl").read_bytes().splitlines()]
     assert [set(record) for record in log] == 2 * [

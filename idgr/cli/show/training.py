@@ -11,3 +11,9 @@ def forecast(made: dict[str, Any] | None, options: Any) -> None:
         import orjson
 
         print(orjson.dumps(made, option=orjson.OPT_INDENT_2).decode())
+
+
+def commands(made: list[str], options: Any) -> None:
+    """The single commands of a run, where they were asked for."""
+    for line in made:
+        print(line)

@@ -1,0 +1,304 @@
+"""`idgr alternate`: generator and recommender trained in turns, as a chain of single stages."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from idgr.engine.options import Device, Seed
+from idgr.errors import IdgrError, UsageError, check_utf8
+from idgr.formats.claims import check_apart, final_place
+from idgr.formats.held_out import refuse_held_out
+from idgr.formats.lock import hold
+from idgr.formats.replacing import remove
+from idgr.formats.run_info import RUN_FILE, RunInfo, differences, read_run
+from idgr.options import RUN, TRAINING, Forwarded, Option, Role, option_fields
+from idgr.progress import log
+from idgr.recommender.defaults import defaults
+from idgr.recommender.options import ValidationOptions
+from idgr.stages import gen_ids, train_gen, train_rec
+from idgr.stages.options import refuse_stream, run_info
+
+if TYPE_CHECKING:
+    from idgr.alternation.rounds import Alternation, Phase
+
+STAGES: dict[str, ModuleType] = {"train-gen": train_gen, "gen-ids": gen_ids, "train-rec": train_rec}
+PARTS = ("items", "train", "valid")
+
+# What this stage settles itself: paths, and what both trainings have in common.
+_PATHS = frozenset({"train", "items", "ids", "valid", "rec", "gen", "output", "templates"})
+_SHARED = frozenset({"objective", "max_history", "max_prompt_tokens", "max_text_tokens", "precision", "device", "seed"})
+_RUN = frozenset({"overwrite", "dry_run", "force", "paper"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(ValidationOptions):
+    """Train generator and recommender in turns; run again, it goes on where it stopped.
+
+    Every option of the single stages is there too: --gen.lr, --rec.ema, --ids.beams and so on.
+
+    Example: idgr alternate data/beauty/ --gen gen/ --rec nano --rounds 3 -o runs/beauty/
+    """
+
+    data: Annotated[str, Option("A folder that `idgr prep` wrote.", role=Role.INPUT, positional=True, metavar="DATA")]
+    gen: Annotated[str, Option("The ID generator to begin from.", role=Role.INPUT)]
+    output: Annotated[
+        str,
+        Option("Folder for the run, taken up where it stopped.", flags=("--output", "-o"), role=Role.OUTPUT),
+    ]
+    rec: Annotated[str, Option("The recommender to begin from: a preset, a folder or a hub model.")] = "nano"
+    rounds: Annotated[
+        int,
+        Option(
+            "Rounds of generator, new IDs, recommender; with rec-first, round 1 trains the recommender alone "
+            "(a single round of id-only: both).",
+            at_least=1,
+        ),
+    ] = 3
+    mode: Annotated[Literal["alternate", "rec-only", "id-only"], Option("Both in turns, or one of them alone.")] = (
+        "alternate"
+    )
+    order: Annotated[
+        Literal["gen-first", "rec-first"] | None,
+        Option("Which one the first round trains first (default: rec-first for a preset, else gen-first)."),
+    ] = None
+    paper: Annotated[
+        bool, Option("Take the paper's settings where you give none, not those that did best here.", role=Role.RUN)
+    ] = False
+    objective: Annotated[
+        Literal["full", "trie"], Option("The recommender's: trie, the default, or full.", panel=TRAINING)
+    ] = train_rec.USUAL
+    templates: Annotated[
+        str | None, Option("Prompt templates; else idgr's ten.", role=Role.INPUT, panel=train_rec.PROMPTS)
+    ] = None
+    max_history: Annotated[int, Option("Newest history items that are shown.", panel=train_rec.PROMPTS, at_least=1)] = (
+        20
+    )
+    max_prompt_tokens: Annotated[int, Option("Length of a prompt.", panel=train_rec.PROMPTS, at_least=1)] = 512
+    user_ids: Annotated[
+        Literal["none", "history"], Option("history: prompts begin with the user's ID.", panel=train_rec.PROMPTS)
+    ] = "none"
+    history: Annotated[
+        Literal["shown", "none"], Option("none: the user's ID stands for the history.", panel=train_rec.PROMPTS)
+    ] = "shown"
+    max_text_tokens: Annotated[int, Option("Texts are cut behind so many.", panel=TRAINING, at_least=2)] = 256
+    precision: Annotated[Literal["fp32", "bf16", "auto"], Option("Of both trainings.", panel=TRAINING)] = "fp32"
+    device: Device = "auto"
+    seed: Seed = 0
+    dry_run: Annotated[bool, Option("Print the single commands and do nothing.", role=Role.RUN, panel=RUN)] = False
+    overwrite: Annotated[bool, Option("Begin anew in place of going on.", role=Role.RUN, panel=RUN)] = False
+    gen_options: Annotated[
+        Mapping[str, Any],
+        Forwarded(
+            "Of train-gen.",
+            of=train_gen.Options,
+            prefix="gen",
+            panel="The generator's training",
+            left_out=_PATHS | _SHARED | _RUN,
+        ),
+    ] = field(default_factory=dict)
+    ids_options: Annotated[
+        Mapping[str, Any],
+        Forwarded(
+            "Of gen-ids.",
+            of=gen_ids.Options,
+            prefix="ids",
+            panel="Making IDs",
+            left_out=_PATHS | _SHARED | _RUN | {"model", "rec_tokenizer", "shard", "assign", *gen_ids.OF_SCHEMES},
+        ),
+    ] = field(default_factory=dict)
+    rec_options: Annotated[
+        Mapping[str, Any],
+        Forwarded(
+            "Of train-rec.",
+            of=train_rec.Options,
+            prefix="rec",
+            panel="The recommender's training",
+            left_out=_PATHS
+            | _SHARED
+            | _RUN
+            | {"arch", "model", "tokenizer", "user_ids", "history", "lora", "reorder"}
+            | {field.name for field in option_fields(train_rec.AuxiliaryOptions)}
+            | {field.name for field in option_fields(ValidationOptions)},
+        ),
+    ] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        given: str | None = self.objective
+        object.__setattr__(self, "objective", given or defaults("t5", paper=self.paper)["objective"])
+        if self.paper and "lr" not in self.gen_options:
+            object.__setattr__(self, "gen_options", {**self.gen_options, "lr": train_gen.PAPER_LR})
+        super().__post_init__()
+
+
+def run(options: Options) -> list[str]:
+    """Train in turns.
+
+    Returns:
+        With `dry_run` the single commands, a line each, with a comment before those of a round; else nothing.
+    """
+    refuse_stream(options.output, "a run")
+    check_utf8("the place of a model", Path(options.output).absolute(), options.gen, options.rec)
+    check_apart(options.output, [options.data, options.gen, options.rec, options.templates])
+    _check_surroundings(options)
+    from idgr.alternation.rounds import plan, rounds_in_words, run_phases, score_phase
+
+    folder, what = Path(options.output), _alternation(options)
+    phases = plan(folder, what)
+    rounds = rounds_in_words(phases)
+    if options.mode == "alternate" and not any(phase.command == "train-gen" for phase in phases):
+        log("alternate: a single round from an untrained recommender trains no generator; --rounds 2 does")
+    if options.dry_run:
+        return _commands(phases, rounds)
+    info = _check_inputs(options)
+    valid, untrained = Path(options.data) / "valid.jsonl", _untrained(options)
+    with _held(folder):
+        _claim(folder, info.provenance(), what, options.overwrite)
+        log("alternate: " + "; ".join(f"round {number}: {words}" for number, words in rounds.items()))
+        info.write(folder)  # before the work: a rerun can tell whether it is the same run
+        run_phases(
+            folder,
+            phases,
+            _perform,
+            lambda phase: score_phase(phase, valid, options, untrained, options.device),
+        )
+        info.write(folder)
+    return []
+
+
+def _perform(phase: Phase) -> None:
+    stage = STAGES[phase.command]
+    stage.run(stage.Options(**phase.arguments, output=str(phase.output)))
+
+
+def _check_surroundings(options: Options) -> None:
+    from idgr.engine.distributed import n_processes
+    from idgr.models.backbone import CAUSAL_PRESETS, PRESETS
+
+    if not options.dry_run and n_processes() > 1:
+        todo = "start the single commands, which --dry-run prints, with several each"
+        raise UsageError("alternate runs in one process", todo)
+    if options.rec in CAUSAL_PRESETS:
+        todo = f"give --rec {' or '.join(PRESETS)}: alternate takes a T5"
+        raise UsageError(f"--rec {options.rec}, which is causal", todo)
+
+
+def _alternation(options: Options) -> Alternation:
+    from idgr.alternation.rounds import Alternation
+
+    both = {"precision": options.precision, "device": options.device}
+    texts = {"max_text_tokens": options.max_text_tokens}
+    validation = {name: getattr(options, name) for name in ("valid_users", "valid_beams", "patience")}
+    prompts = ("objective", "max_history", "max_prompt_tokens", "templates")
+    return Alternation(
+        Path(options.data),
+        options.gen,
+        options.rec,
+        options.rounds,
+        options.mode,
+        options.order,
+        gen_options={**options.gen_options, **texts, **both},
+        ids_options={**options.ids_options, **texts, "device": options.device},
+        rec_options={**options.rec_options, **validation, **both},
+        prompt_options={name: getattr(options, name) for name in prompts},
+        user_ids=options.user_ids,
+        history=options.history,
+        seed=options.seed,
+    )
+
+
+def _untrained(options: Options) -> Any:
+    """How a recommender is asked that cannot tell how it was trained."""
+    from idgr.formats.rec_folder import RecommenderFacts
+    from idgr.prompts.templates import load_templates
+
+    templates = load_templates(options.templates)
+    return RecommenderFacts(options.objective, templates, options.max_history, options.max_prompt_tokens, "")
+
+
+def _check_inputs(options: Options) -> RunInfo:
+    """The record of the run, once what it reads is known to be there and to fit together."""
+    from idgr.generator.id_learning import check_one_vocabulary
+    from idgr.models.backbone import PRESETS, check_t5
+    from idgr.models.tokenizer import load_tokenizer
+
+    files = {name: str(Path(options.data) / f"{name}.jsonl") for name in PARTS}
+    for name, path in files.items():
+        if not Path(path).is_file():
+            raise IdgrError(f"has no {name}.jsonl", "give a folder that `idgr prep` wrote", where=options.data)
+    check_t5(options.gen, "alternate")
+    if options.rec not in PRESETS:
+        check_t5(options.rec, "alternate")
+        tokenizers = load_tokenizer(options.gen), load_tokenizer(options.rec)
+        check_one_vocabulary(*tokenizers, options.gen, options.rec)
+    rec = None if options.rec in PRESETS else options.rec
+    info = run_info("alternate", options, **files, data=None, rec=rec)
+    refuse_held_out(info.inputs)
+    return info
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Keep a second run out of the folder."""
+    with ExitStack() as held:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(hold(final_place(folder), folder))
+        except OSError as fault:
+            what = f"cannot be written ({fault.strerror or fault})"
+            raise IdgrError(what, "choose another -o or free its disk", where=folder) from None
+        yield
+
+
+def _claim(folder: Path, now: dict[str, Any], what: Alternation, overwrite: bool) -> None:
+    """Refuse a folder that is not this run's; with `overwrite`, empty one that is a run's.
+
+    Raises:
+        IdgrError: the folder holds something else, or a run that is not the same.
+    """
+    from idgr.alternation.folder import check_run
+
+    # A run that was cut off before its first word may have left a hidden file.
+    if not folder.exists() or (folder.is_dir() and all(path.name.startswith(".") for path in folder.iterdir())):
+        folder.mkdir(parents=True, exist_ok=True)
+        return
+    record = read_run(folder) if folder.is_dir() else {}
+    if record.get("command") != "alternate":
+        raise IdgrError("is not a run of `idgr alternate`", "give another folder to -o", where=folder)
+    if overwrite:
+        check_run(folder)
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == RUN_FILE):  # last, what tells whose it is
+            remove(path)
+        return
+    before = record.get("options", {})
+    rounds = before.get("rounds", 0)
+    if isinstance(rounds, int) and what.goes_on_from(rounds):
+        before = {**before, "rounds": now["options"]["rounds"]}
+    if found := differences({**record, "options": before}, now):
+        todo = "give the same, another folder to -o, or --overwrite to begin anew"
+        raise IdgrError(f"was {found}", todo, where=folder)
+
+
+def _commands(phases: list[Phase], rounds: dict[int, str]) -> list[str]:
+    """What a user would type for each phase."""
+    lines = []
+    for number, words in rounds.items():
+        lines.append(f"# round {number}: {words}")
+        lines += [_command_line(phase) for phase in phases if phase.round == number and phase.command in STAGES]
+    return lines
+
+
+def _command_line(phase: Phase) -> str:
+    positional, words = [], []
+    for one in option_fields(STAGES[phase.command].Options):
+        value = phase.arguments.get(one.name)
+        if one.option.positional:
+            positional.append(str(value))
+        elif value is not None and value is not False:
+            words += [one.flag] if value is True else [one.flag, str(value)]
+    return shlex.join(["idgr", phase.command, *positional, *words, "-o", str(phase.output)])

@@ -1,0 +1,137 @@
+"""What a causal model is taught beside recommending: tasks in words, and a contrast with vectors of its items."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from idgr.errors import UsageError
+from idgr.options import Option, Role, StageOptions
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from idgr.recommender.auxiliary_tasks import AuxiliaryTaskOptions
+    from idgr.recommender.contrast import Contrast
+
+PANEL = "Auxiliary tasks of a causal model"
+_TFIDF = "tfidf"
+_WEIGHTS = ("reconstruction", "preference", "contrast_semantic", "contrast_behavior")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuxiliaryOptions(StageOptions):
+    """Options of `train-rec` for it."""
+
+    items: Annotated[
+        str | None,
+        Option(
+            "items.jsonl, for what reads texts: --user-ids, tasks, --contrast-semantic.", role=Role.INPUT, panel=PANEL
+        ),
+    ] = None
+    reconstruction: Annotated[
+        float,
+        Option("Instances of an item's text to its ID, or back, for each sequence.", panel=PANEL, at_least=0),
+    ] = 0.0
+    preference: Annotated[
+        float,
+        Option("Instances of a history's telling words to its IDs, or back, likewise.", panel=PANEL, at_least=0),
+    ] = 0.0
+    contrast_semantic: Annotated[
+        float, Option("Weight of drawing a history's end to its last item's text.", panel=PANEL, at_least=0)
+    ] = 0.0
+    contrast_behavior: Annotated[
+        float,
+        Option("Weight of drawing it to that item's vector of --item-vectors.", panel=PANEL, at_least=0),
+    ] = 0.0
+    text_vectors: Annotated[
+        str,
+        Option(
+            "For --contrast-semantic: tfidf, or the folder of a model that reads texts.", role=Role.INPUT, panel=PANEL
+        ),
+    ] = _TFIDF
+    item_vectors: Annotated[
+        str | None,
+        Option(
+            "For --contrast-behavior: folder of a SASRec or two-tower of train.jsonl.", role=Role.INPUT, panel=PANEL
+        ),
+    ] = None
+
+    @property
+    def has_tasks(self) -> bool:
+        return bool(self.reconstruction or self.preference)
+
+    @property
+    def reads_texts(self) -> bool:
+        return self.has_tasks or bool(self.contrast_semantic)
+
+    @property
+    def encoder(self) -> str | None:
+        """The folder of the model that reads texts, where it is one."""
+        return None if self.text_vectors == _TFIDF else self.text_vectors
+
+
+def check_auxiliary(options: AuxiliaryOptions, arch: str) -> None:
+    """Raise `UsageError` where they do not go together, with each other or with --arch."""
+    for name in _WEIGHTS:
+        flag, value = f"--{name.replace('_', '-')}", getattr(options, name)
+        if value and arch != "causal":
+            raise UsageError(f"{flag} given with --arch {arch}", "take --arch causal, or leave it out")
+        if value and name != "contrast_behavior" and options.items is None:
+            raise UsageError(f"{flag} without --items", "give the items.jsonl that the IDs were made for")
+    if options.contrast_behavior and options.item_vectors is None:
+        raise UsageError("--contrast-behavior without --item-vectors", "give a folder of `idgr train-sasrec`")
+    if options.item_vectors is not None and not options.contrast_behavior:
+        raise UsageError("--item-vectors without --contrast-behavior", "give it a weight, or leave them out")
+    if options.encoder is not None and not options.contrast_semantic:
+        raise UsageError("--text-vectors without --contrast-semantic", "give it a weight, or leave them out")
+
+
+def auxiliary_tasks(options: AuxiliaryOptions, keys: Sequence[str]) -> AuxiliaryTaskOptions:
+    """The tasks, with the texts of items where there are any; `keys` are the items in the order of their numbers."""
+    from idgr.recommender.auxiliary_tasks import AuxiliaryTaskOptions
+
+    texts = _texts(options, keys) if options.has_tasks else []
+    return AuxiliaryTaskOptions(options.reconstruction, options.preference, texts)
+
+
+def contrast(options: AuxiliaryOptions, model: Any, keys: Sequence[str], seed: int) -> Contrast | None:
+    """The contrast for a model on its device; None where it has no weight.
+
+    Raises:
+        IdgrError: a package is not installed, a folder holds no usable model, or it does not know an item.
+    """
+    from idgr.ids.schemes.item_vectors import item_vectors
+    from idgr.recommender.contrast import BEHAVIOR, SEMANTIC, new_contrast
+
+    kinds = {}
+    if options.contrast_semantic:
+        vectors = _text_vectors(_texts(options, keys), options.text_vectors, seed)
+        kinds[SEMANTIC] = options.contrast_semantic, vectors
+    if options.contrast_behavior:
+        kinds[BEHAVIOR] = options.contrast_behavior, item_vectors(keys, str(options.item_vectors))
+    return new_contrast(model, kinds, seed) if kinds else None
+
+
+def _texts(options: AuxiliaryOptions, keys: Sequence[str]) -> list[str]:
+    """The items' texts; an item without one is called by its key, as `gen-ids` does."""
+    from idgr.recommender.prompts import item_texts
+
+    texts = item_texts(str(options.items), keys)
+    return [text or key.lower() for text, key in zip(texts, keys, strict=True)]
+
+
+def _text_vectors(texts: Sequence[str], source: str, seed: int) -> npt.NDArray[np.float32]:
+    """The texts' vectors, as `gen-ids` has them."""
+    from idgr.ids.schemes.libraries import check_package, one_thread
+
+    check_package("scikit-learn", "--contrast-semantic")
+    import sklearn.feature_extraction.text
+    import sklearn.utils.extmath  # noqa: F401 - before `one_thread`
+
+    from idgr.ids.schemes.text_vectors import text_vectors
+
+    with one_thread():
+        return text_vectors(texts, source, seed)

@@ -1,0 +1,285 @@
+"""`idgr train-rec`: train the recommender on histories told in textual IDs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from idgr.errors import UsageError
+from idgr.formats.held_out import refuse_held_out
+from idgr.options import MODEL, TRAINING, Option, Role
+from idgr.recommender.defaults import defaults
+from idgr.recommender.options import RecommenderOptions
+from idgr.stages.auxiliary import AuxiliaryOptions, auxiliary_tasks, check_auxiliary, contrast
+from idgr.stages.options import refuse_stream, run_info
+from idgr.stages.recommender_training import Ids, Prepared, forecast_recommender, read_inputs
+from idgr.stages.training import SequenceTraining, run_training, say_if_unvalidated, say_what_is_kept
+
+if TYPE_CHECKING:
+    import torch
+
+    from idgr.engine.run import TrainingRun
+    from idgr.engine.task import TrainingTask
+    from idgr.formats.rec_folder import RecommenderFacts
+
+USUAL: Any = None  # that of the architecture, or the paper's; see `idgr.recommender.defaults`
+PRESETS = {"t5": "nano", "causal": "nano-causal"}
+PROMPTS = "Prompts"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(SequenceTraining, RecommenderOptions, AuxiliaryOptions):
+    """Train a recommender that reads a history as textual IDs and writes the next item's ID.
+
+    Example: idgr train-rec data/beauty/train.jsonl --ids ids.jsonl --valid data/beauty/valid.jsonl --tokenizer gen/
+    -o rec/
+    """
+
+    ids: Ids
+    arch: Annotated[
+        Literal["t5", "causal"],
+        Option("t5, or causal, a Llama that reads all prefixes at once; as --model is, else t5."),
+    ] = USUAL
+    model: Annotated[str, Option("Preset (nano, small; nano-causal), model folder, or name of a hub model.")] = USUAL
+    tokenizer: Annotated[
+        str | None, Option("Folder whose tokenizer a preset shares, such as GEN/.", role=Role.INPUT)
+    ] = None
+    paper: Annotated[
+        bool, Option("Take the paper's settings where you give none, not those that did best here.", role=Role.RUN)
+    ] = False
+    vocab_size: Annotated[
+        int | None, Option("Bound of the vocabulary that a preset learns.", panel=MODEL, at_least=1)
+    ] = None
+    word_tokens: Annotated[
+        bool, Option("Every word of the IDs becomes one token, such as the index word aar.", panel=MODEL)
+    ] = False
+    lora: Annotated[
+        int | None,
+        Option(
+            "Train low-rank updates of this rank and the rows of new tokens only; needs --arch causal and the extra "
+            "`lora` of idgr.",
+            panel=MODEL,
+            at_least=1,
+        ),
+    ] = None
+    templates: Annotated[
+        str | None,
+        Option("Prompt templates, one a line, with {history}; else idgr's ten.", role=Role.INPUT, panel=PROMPTS),
+    ] = None
+    max_history: Annotated[
+        int, Option("Newest history items that are shown: 20; causal 50.", panel=PROMPTS, at_least=1)
+    ] = USUAL
+    max_prompt_tokens: Annotated[int, Option("Length of a prompt; the oldest items go.", panel=PROMPTS, at_least=1)] = (
+        512
+    )
+    user_ids: Annotated[
+        Literal["none", "history"],
+        Option("Whether prompts begin with the user's ID, made of the history shown.", panel=PROMPTS),
+    ] = "none"
+    history: Annotated[
+        Literal["shown", "none"], Option("none: the user's ID stands for the history.", panel=PROMPTS)
+    ] = "shown"
+    gen: Annotated[str | None, Option("For --user-ids: the ID generator.", role=Role.INPUT, panel=PROMPTS)] = None
+    objective: Literal["full", "trie"] = USUAL
+    epochs: Annotated[int, Option("Passes over the training instances: 10; causal 8.", panel=TRAINING, at_least=1)] = (
+        USUAL
+    )
+    lr: Annotated[float, Option("Highest learning rate: 1e-3; causal 2e-3.", panel=TRAINING, above=0)] = USUAL
+    batch_size: Annotated[
+        int, Option("Instances a batch; with --arch causal, sequences.", panel=TRAINING, at_least=1)
+    ] = 64
+    weight_decay: Annotated[float, Option("AdamW's weight decay: .01; causal .05.", panel=TRAINING, at_least=0)] = USUAL
+    dropout: Annotated[
+        float | None,
+        Option("Dropout; if not given, the model's own, with a causal one .2.", panel=TRAINING, at_least=0, below=1),
+    ] = None
+
+    def __post_init__(self) -> None:
+        given: str | None = self.arch
+        arch = given or _arch(self.model)
+        settled = {"arch": arch, "model": PRESETS[arch], **defaults(arch, paper=self.paper)}
+        for name, value in settled.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        super().__post_init__()
+        _check(self)
+
+    @property
+    def is_preset(self) -> bool:
+        from idgr.models.backbone import CAUSAL_PRESETS, PRESETS
+
+        return self.model in {*PRESETS, *CAUSAL_PRESETS}
+
+
+def run(options: Options) -> dict[str, Any] | None:
+    """Train a recommender, or with `dry_run` tell what that would take.
+
+    Returns:
+        The record of the epoch that was kept, or the forecast; None where the output was finished before.
+    """
+    from idgr.formats.rec_folder import RecommenderFacts
+    from idgr.formats.run_info import hash_input
+    from idgr.models.device import pick_device
+    from idgr.models.lora import check_lora
+    from idgr.prompts.templates import load_templates
+
+    if options.lora is not None:
+        check_lora("--lora")
+    with_users = options.user_ids != "none" and options.gen is not None
+    facts = RecommenderFacts(
+        options.objective,
+        load_templates(options.templates) if options.arch == "t5" else [],
+        options.max_history,
+        options.max_prompt_tokens,
+        "",
+        user_ids=options.user_ids,
+        user_gen=hash_input(str(options.gen))["sha256"] if with_users else None,
+        history=options.history,
+        arch=options.arch,
+    )
+    folder = options.model if Path(options.model).is_dir() else None
+    info = run_info("train-rec", options, text_vectors=options.encoder, model=folder)
+    refuse_held_out({name: path for name, path in info.inputs.items() if name != "model"})
+    if options.dry_run:
+        prepared = _prepare(options, facts, pick_device(options.device))
+        return forecast_recommender(
+            prepared, options, options, lambda n_users: _task(prepared, replace(options, valid_users=n_users))
+        )
+    return run_training(
+        info,
+        options,
+        lambda device: _prepare(options, facts, device),
+        lambda prepared, running: _train(prepared, options, running),
+        lambda prepared, folder, kept: _save(prepared, options, facts, folder, kept),
+    )
+
+
+def _arch(model: str | None) -> str:
+    """The architecture of what --model names."""
+    if model is None:
+        return "t5"
+    from idgr.models.backbone import arch_of
+
+    return "causal" if arch_of(model) == "causal" else "t5"
+
+
+def _check(options: Options) -> None:
+    """Raise `UsageError` where options do not go together."""
+    refuse_stream(options.output, "a model folder")
+    if options.arch != "causal":
+        for flag, value in (("--reorder", options.reorder), ("--lora", options.lora)):
+            if value:
+                raise UsageError(f"{flag} is for --arch causal", "leave it out")
+    elif options.templates is not None or options.user_ids != "none":
+        raise UsageError("--arch causal has no prompts", "leave --templates and --user-ids out")
+    if options.history == "none" and options.user_ids == "none":
+        raise UsageError("--history none without --user-ids leaves prompts empty", "add --user-ids history")
+    if options.lora is not None and options.is_preset:
+        what = f"--lora with --model {options.model}, whose weights are random"
+        raise UsageError(what, "give --model a trained model")
+    check_auxiliary(options, options.arch)
+
+
+def _prepare(options: Options, facts: RecommenderFacts, device: torch.device) -> Prepared:
+    from idgr.formats.rec_folder import read_seen_tokens
+    from idgr.models.backbone import resolve_model
+    from idgr.models.llama import fit_item_slots
+    from idgr.models.lora import add_lora
+    from idgr.models.tokenizer import id_tokens
+    from idgr.models.word_tokens import add_word_tokens
+    from idgr.prompts.templates import template_words
+    from idgr.recommender.prompts import causal_renderer_of, renderer_of, user_ids_of
+
+    inputs = read_inputs(options.train, options.ids, options.valid)
+    tasks = auxiliary_tasks(options, inputs.keys)
+    backbone = resolve_model(
+        options.model,
+        arch=options.arch,
+        tokenizer=options.tokenizer,
+        texts=lambda: [*inputs.texts, *template_words(facts.templates), *tasks.words()],
+        vocab_size=options.vocab_size,
+        seed=options.seed,
+    )
+    model, tokenizer = backbone.model, backbone.tokenizer
+    added: list[int] = []
+    if options.word_tokens:
+        added = add_word_tokens(backbone, inputs.texts, seed=options.seed, new=options.is_preset)
+    items = None if options.reads_texts else options.items
+    users = user_ids_of(facts, options.gen, items, inputs.keys, tokenizer, device)
+    tokens = id_tokens(tokenizer, inputs.texts)
+    if options.arch == "causal":
+        fit_item_slots(model, tokens, new=options.is_preset)
+    if options.lora is not None:
+        add_lora(model, options.lora, seed=options.seed, tokens=added)
+    model.to(device)
+    return Prepared(
+        inputs,
+        backbone,
+        causal_renderer_of(facts, tokenizer, tokens)
+        if options.arch == "causal"
+        else renderer_of(facts, tokenizer, tokens, users),
+        tasks,
+        contrast(options, model, inputs.keys, options.seed),
+        read_seen_tokens(options.model) or set(),
+    )
+
+
+def _task(prepared: Prepared, options: Options) -> TrainingTask:
+    from idgr.recommender.training import recommender_task
+
+    histories = prepared.inputs.histories
+    return recommender_task(
+        prepared.backbone,
+        prepared.renderer,
+        histories.sequences,
+        histories.valid,
+        options,
+        options.seed,
+        tasks=prepared.tasks,
+        contrast=prepared.contrast,
+    )
+
+
+def _train(prepared: Prepared, options: Options, running: TrainingRun) -> dict[str, Any]:
+    from idgr.recommender.training import train_recommender
+
+    histories = prepared.inputs.histories
+    say_if_unvalidated("train-rec", histories.valid)
+    kept = train_recommender(
+        prepared.backbone,
+        prepared.renderer,
+        histories.sequences,
+        histories.valid,
+        options,
+        options,
+        running.on_epoch,
+        names=histories.names,
+        context=running.context,
+        tasks=prepared.tasks,
+        contrast=prepared.contrast,
+    )
+    say_what_is_kept("train-rec", kept, options.epochs)
+    return kept
+
+
+def _save(
+    prepared: Prepared, options: Options, facts: RecommenderFacts, folder: Path, kept: dict[str, Any]
+) -> dict[str, Any]:
+    from idgr.formats.rec_folder import write_rec_ids, write_seen_tokens
+    from idgr.formats.records import ids_fingerprint
+    from idgr.models.backbone import save_backbone
+    from idgr.models.lora import merge_lora
+
+    backbone, inputs, renderer = prepared.backbone, prepared.inputs, prepared.renderer
+    if options.lora is not None:
+        merge_lora(backbone.model)
+    save_backbone(backbone, folder)
+    seen = {token for row in inputs.histories.sequences for item in row for token in renderer.id_tokens[item]}
+    write_seen_tokens(folder, seen | prepared.seen_tokens)
+    write_rec_ids(folder, inputs.known)
+    return asdict(facts) | {
+        "ids_fingerprint": ids_fingerprint(inputs.known),
+        "kept": kept,
+        "eos_token_id": backbone.model.config.eos_token_id,
+    }
