@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from idgr.cli.gen_ids import gen_ids
 from idgr.cli.recommender_defaults import Paper, defaults
-from idgr.cli.train_gen import PAPER_LR, train_gen
 from idgr.cli.train_rec import train_rec
 from idgr.errors import IdgrError, UsageError, check_utf8
 from idgr.formats.claims import check_apart, final_place
@@ -21,13 +19,19 @@ from idgr.formats.jsonl import STDOUT
 from idgr.formats.lock import hold
 from idgr.formats.replacing import remove
 from idgr.formats.run_info import RUN_FILE, RunInfo, differences, read_run
+from idgr.generator.options import PAPER_LR
 from idgr.options import MOST_INT
 from idgr.progress import log
+from idgr.stages import gen_ids, train_gen
 
 if TYPE_CHECKING:
     from idgr.alternation.rounds import Alternation, Phase
 
-COMMANDS: dict[str, Callable[..., None]] = {"train-gen": train_gen, "gen-ids": gen_ids, "train-rec": train_rec}
+COMMANDS: dict[str, Callable[..., object]] = {
+    "train-gen": lambda **given: train_gen.run(train_gen.Options(**given)),
+    "gen-ids": lambda **given: gen_ids.run(gen_ids.Options(**given)),
+    "train-rec": train_rec,
+}
 FIRST_ARGUMENT = {"train-gen": "train", "gen-ids": "items", "train-rec": "train"}
 
 

@@ -13,7 +13,7 @@ from idgr.formats.jsonl import write_jsonl
 from idgr.formats.records import read_ids, read_items
 from idgr.formats.run_info import hash_input, read_run
 from idgr.ids.schemes import libraries
-from idgr.ids.schemes.choice import OF_SEQUENCES, OF_USE, SCHEMES, TREES
+from idgr.ids.schemes.options import OF_SEQUENCES, OF_USE, SCHEMES, TREES
 from idgr.models.backbone import PRESETS, Preset
 from idgr.models.sasrec import SasrecConfig, new_sasrec, save_sasrec
 
