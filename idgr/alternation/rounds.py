@@ -305,7 +305,7 @@ def _object(found: Any) -> dict[str, Any]:
 
 
 def run_phases(
-    run: Path, phases: Iterable[Phase], perform: Callable[[Phase], None], score: Callable[[Phase], dict[str, Any]]
+    run: Path, phases: Iterable[Phase], perform: Callable[[Phase], object], score: Callable[[Phase], dict[str, Any]]
 ) -> None:
     """Go through the phases, passing over what is done, then copy the best round to `final`.
 

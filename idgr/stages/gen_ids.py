@@ -84,7 +84,7 @@ class Options(GenerationOptions, SchemeOptions):
     ] = "error"
     shard: Annotated[
         str | None,
-        SchemeOption("Write candidates of every Nth item, from the Ith.", schemes=(TEXTUAL,), metavar="I/N", panel=RUN),
+        SchemeOption("Write candidates of every Nth item, from the Ith.", schemes=(TEXTUAL,), metavar="I/N"),
     ] = None
     assign: Annotated[
         list[str] | None,
@@ -93,7 +93,6 @@ class Options(GenerationOptions, SchemeOptions):
             schemes=(TEXTUAL,),
             role=Role.INPUT,
             metavar="GLOB",
-            panel=RUN,
         ),
     ] = None
     device: Annotated[str, SchemeOption("auto, cpu or cuda.", schemes=(TEXTUAL,), role=Role.RUN, panel=RUN)] = "auto"

@@ -12,7 +12,6 @@ from idgr.formats.rec_folder import RecommenderFacts, check_ids_known, read_reco
 from idgr.formats.records import ItemId, read_ids, read_items, read_sequences
 from idgr.generator.options import DEFAULT_LR, PAPER_LR, IdLearningOptions
 from idgr.options import TRAINING, UNSET, Option, Role
-from idgr.prompts.templates import load_templates
 from idgr.stages.options import refuse_stream, run_info
 from idgr.stages.training import Train, TrainingStage, run_training
 
@@ -160,6 +159,8 @@ def _prepare(options: Options, device: torch.device) -> _Prepared:
 
 def _facts(options: Options) -> RecommenderFacts:
     """How the recommender was trained, but for what the options say otherwise."""
+    from idgr.prompts.templates import load_templates
+
     wordings = load_templates(options.templates)
     facts = read_recommender_facts(
         options.rec, RecommenderFacts("full", wordings, 20, 512, "") if options.force else None

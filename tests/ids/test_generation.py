@@ -84,7 +84,7 @@ def test_first_candidates_that_are_there_need_no_generator(generator: Backbone) 
 def test_without_numbers_exhaustion_is_an_error(generator: Backbone) -> None:
     items = [Item(str(n), TEXTS[0]) for n in range(40)]
     with pytest.raises(IdgrError, match="no free candidate"):
-        generate_ids(items, lambda: generator, generator.tokenizer, replace(OPTIONS, numbers=False))
+        generate_ids(items, lambda: generator, generator.tokenizer, replace(OPTIONS, exhausted="error"))
 
 
 def test_more_beams_and_groups(generator: Backbone) -> None:
