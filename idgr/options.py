@@ -17,6 +17,8 @@ from idgr.errors import UsageError
 
 MOST_INT = 2**63 - 1  # a whole number beyond it has no place in a record of a run
 
+UNSET: Any = None  # default of a field that the class fills in when it is made
+
 COMMON, MODEL, TRAINING, SEARCH, RUN = "Options", "Model", "Training", "Search", "Run"  # panels of the help
 
 

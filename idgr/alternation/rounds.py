@@ -30,7 +30,7 @@ from idgr.models.backbone import PRESETS, load_backbone, save_backbone
 from idgr.models.device import pick_device
 from idgr.models.tokenizer import id_tokens
 from idgr.progress import log
-from idgr.recommender.options import RecommenderOptions
+from idgr.recommender.options import RecommenderOptions, ValidationOptions
 from idgr.recommender.prompts import renderer_of, user_ids_of
 from idgr.recommender.training import draw_users, validation
 
@@ -254,7 +254,7 @@ def keep(source: str, output: Path) -> None:
 
 
 def score_phase(
-    phase: Phase, valid: Path, options: RecommenderOptions, untrained: RecommenderFacts, device: str
+    phase: Phase, valid: Path, options: ValidationOptions, untrained: RecommenderFacts, device: str
 ) -> dict[str, Any]:
     """A line of `metrics.jsonl`: what a phase's training ended with, and what recommender and IDs are worth after it.
 
@@ -305,7 +305,7 @@ def _object(found: Any) -> dict[str, Any]:
 
 
 def run_phases(
-    run: Path, phases: Iterable[Phase], perform: Callable[[Phase], None], score: Callable[[Phase], dict[str, Any]]
+    run: Path, phases: Iterable[Phase], perform: Callable[[Phase], object], score: Callable[[Phase], dict[str, Any]]
 ) -> None:
     """Go through the phases, passing over what is done, then copy the best round to `final`.
 

@@ -20,7 +20,8 @@ from idgr.bench.processes import Measurement, measure
 from idgr.corpus.demo import DemoOptions, metadata
 from idgr.corpus.text import plain_text
 from idgr.formats.records import Item
-from idgr.ids.generation import GenerationOptions, generate_ids
+from idgr.ids.generation import generate_ids
+from idgr.ids.options import GenerationOptions
 from idgr.ids.schedule import Limits
 from idgr.ids.spelling import can_spell, clean_id, fold
 from idgr.models.backbone import PRESETS, Backbone, load_backbone, new_backbone, save_backbone
@@ -178,15 +179,15 @@ def plain_algorithm_1(backbone: Backbone, items: Sequence[Item], options: Genera
     Returns:
         The IDs, and how many attempts were made.
     """
-    tokenizer, schedule = backbone.tokenizer, options.schedule
+    tokenizer = backbone.tokenizer
     taken: set[str] = set()
     ids, attempts = [], 0
     for item in items:
         (row,) = encode(tokenizer, [item.text], max_tokens=options.max_text_tokens - 1)
         chosen = ""
-        for attempt in range(1, len(schedule) + 1):
+        for attempt in range(1, options.n_attempts + 1):
             attempts += 1
-            found = plain_search(backbone.model, [*row, tokenizer.eos_token_id], schedule.limits(attempt), options)
+            found = plain_search(backbone.model, [*row, tokenizer.eos_token_id], options.limits(attempt), options)
             texts = [text for text in map(clean_id, decode(tokenizer, found)) if text and fold(text) not in taken]
             spelled = [text for text, right in zip(texts, can_spell(tokenizer, texts), strict=True) if right]
             if spelled:
@@ -205,7 +206,7 @@ def plain_search(
     from transformers import DynamicCache, EncoderDecoderCache
     from transformers.modeling_outputs import BaseModelOutput
 
-    device, groups, config = model.device, options.beams.groups, model.config
+    device, groups, config = model.device, options.groups, model.config
     states = model.encoder(input_ids=torch.tensor([row], device=device)).last_hidden_state
     encoded = BaseModelOutput(last_hidden_state=states.repeat_interleave(groups, dim=0))
     mask = torch.ones((groups, len(row)), dtype=torch.long, device=device)

@@ -25,7 +25,8 @@ from idgr.engine.options import TrainingOptions
 from idgr.engine.padding import pad_rows
 from idgr.engine.schedule import epoch_batches
 from idgr.formats.records import Item
-from idgr.generator.id_learning import IdLearningOptions, SoftPrompts, in_stretches, stretches
+from idgr.generator.id_learning import SoftPrompts, in_stretches, stretches
+from idgr.generator.options import IdLearningOptions
 from idgr.ids.keyphrase import keyphrase_ids
 from idgr.ids.spelling import can_spell
 from idgr.models.backbone import PRESETS, Backbone, load_backbone, new_backbone, save_backbone

@@ -94,7 +94,7 @@ def gen_ids_command(
 
     check_file(output)
     from idgr.bench.gen_ids import bench_gen_ids, demo_items
-    from idgr.ids.generation import GenerationOptions
+    from idgr.ids.options import GenerationOptions
 
     need = "take another file, or leave such items out"
     catalogue = read_catalogue(items, need_text=need) if items is not None else demo_items(limit, seed)

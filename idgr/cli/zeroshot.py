@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 import typer
 
 from idgr.cli.eval import eval_command
-from idgr.cli.gen_ids import gen_ids
 from idgr.cli.recommend import recommend
 from idgr.errors import UsageError, check_utf8
 from idgr.formats.held_out import refuse_held_out
@@ -18,6 +17,7 @@ from idgr.formats.records import read_ids
 from idgr.formats.run_info import RunInfo, read_run
 from idgr.options import MOST_INT
 from idgr.progress import log
+from idgr.stages import gen_ids
 
 
 def zeroshot(
@@ -70,14 +70,16 @@ def zeroshot(
             check_t5(name, "zeroshot")
         ids, recs, metrics = (str(folder / name) for name in ("ids.jsonl", "recs.jsonl", "metrics.json"))
         log("zeroshot: 1 of 3, IDs")
-        gen_ids(
-            items,
-            ids,
-            model=generator,
-            rec_tokenizer=recommender,
-            max_text_tokens=max_text_tokens,
-            empty_text=empty_text,
-            device=device,
+        gen_ids.run(
+            gen_ids.Options(
+                items=items,
+                output=ids,
+                model=generator,
+                rec_tokenizer=recommender,
+                max_text_tokens=max_text_tokens,
+                empty_text=empty_text,
+                device=device,
+            )
         )
         named = read_run(recommender).get("user_ids", "none") != "none"
         asked: dict[str, Any] = {"gen": generator, "items": items} if named else {}

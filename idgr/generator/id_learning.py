@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,7 +28,8 @@ from idgr.engine.options import TrainingOptions
 from idgr.engine.padding import decoder_inputs, pad_labels, pad_rows
 from idgr.engine.task import TrainingContext, TrainingTask, figure
 from idgr.engine.trainer import run_epochs
-from idgr.errors import IdgrError, UsageError
+from idgr.errors import IdgrError
+from idgr.generator.options import IdLearningOptions
 from idgr.generator.soft_ids import (
     anchor_divergence,
     expected_embeddings,
@@ -54,8 +55,6 @@ if TYPE_CHECKING:
 
     from idgr.models.backbone import Backbone
 
-DEFAULT_LR = 3e-4
-
 Ints = npt.NDArray[np.int64]
 
 # At most so many neighbouring instances of a user stay together: with all of them a batch might be one user's.
@@ -63,31 +62,6 @@ STRETCH = 6
 
 # Items of similar text length pass through the generator together, so many at a time.
 _ITEMS_AT_A_TIME = 64
-
-
-@dataclass(frozen=True)
-class IdLearningOptions:
-    """How the generator's distributions reach the recommender; the names are those on the command line.
-
-    Attributes:
-        temperature: of the softmax at each ID position.
-        straight_through: whether the recommender reads the hard ID, and the gradient is that of the soft one.
-        anchor: the weight of KL(starting generator || generator) per ID position, added to the loss.
-        max_text_tokens: texts are cut behind so many tokens.
-    """
-
-    temperature: float = 1.0
-    straight_through: bool = False
-    anchor: float = 0.0
-    max_text_tokens: int = 256
-
-    def __post_init__(self) -> None:
-        if not 0 < self.temperature < math.inf:
-            raise UsageError(f"--temperature {self.temperature}", "give a number above 0")
-        if not 0 <= self.anchor < math.inf:
-            raise UsageError(f"--anchor {self.anchor}", "give a number of at least 0")
-        if self.max_text_tokens < 1:
-            raise UsageError(f"--max-text-tokens {self.max_text_tokens}", "give a number of at least 1")
 
 
 def check_one_vocabulary(

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from idgr.errors import IdgrError, UsageError
-from idgr.ids.diverse_beam import BeamOptions, Found, diverse_beam_search
+from idgr.ids.diverse_beam import Found, diverse_beam_search
+from idgr.ids.options import BeamOptions
 from idgr.ids.schedule import Limits
 from idgr.models.t5 import T5, encode, read_weights
 

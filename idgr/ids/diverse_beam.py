@@ -18,49 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from idgr.errors import UsageError
+from idgr.ids.options import BeamOptions
 from idgr.ids.schedule import Limits
 from idgr.models.t5 import T5, Cache, Source, decode_step, new_cache, source_of
 
 # Leaving finished sources in the batch costs their share of the work; taking them out copies the rest.
 _LEAVE_BELOW = 0.75
 _NOT_A_BEAM = -1e9
-
-
-_MOST_BEAMS = 1000
-_MOST_LENGTH_PENALTY = 10  # a length to this power is a number that float32 can hold
-
-
-@dataclass(frozen=True)
-class BeamOptions:
-    """The shape of the search.
-
-    Args:
-        beams: beams altogether, `--beams`.
-        groups: groups of equal size that these are divided into, `--groups`.
-        length_penalty: a finished sequence's score is its sum of scores over its tokens, EOS included, to this power.
-        no_repeat_ngram: no run of so many tokens stands twice in a sequence, `--no-repeat-ngram`; 0 for no such rule.
-    """
-
-    beams: int = 5
-    groups: int = 5
-    length_penalty: float = 1.0
-    no_repeat_ngram: int = 0
-
-    def __post_init__(self) -> None:
-        if self.groups < 1 or self.beams < 1:
-            raise UsageError("--beams and --groups must be at least 1", "the paper has 5 groups of one beam")
-        if self.beams % self.groups:
-            raise UsageError(
-                f"--beams {self.beams} does not divide into --groups {self.groups}", "give a multiple of --groups"
-            )
-        if self.beams > _MOST_BEAMS:
-            raise UsageError(f"--beams {self.beams}", f"give at most {_MOST_BEAMS}; the paper has 5")
-        if not abs(self.length_penalty) <= _MOST_LENGTH_PENALTY:  # nor a NaN
-            todo = f"give a number from {-_MOST_LENGTH_PENALTY} to {_MOST_LENGTH_PENALTY}; the paper has 1"
-            raise UsageError(f"--length-penalty {self.length_penalty}", todo)
-        if self.no_repeat_ngram < 0:
-            raise UsageError(f"--no-repeat-ngram {self.no_repeat_ngram}", "give 0 for no such rule, or 1 or more")
 
 
 @dataclass(frozen=True)

@@ -6,16 +6,15 @@ Puts together candidates, spelling and assignment. Knows no files.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from idgr.errors import UsageError
 from idgr.formats.records import Item, ItemId
 from idgr.ids.assignment import Assigned, assign
 from idgr.ids.candidates import Candidates
-from idgr.ids.diverse_beam import BeamOptions
+from idgr.ids.options import GenerationOptions
 from idgr.ids.schedule import Schedule
 from idgr.ids.spelling import can_spell, clean_id
 from idgr.models.tokenizer import decode, encode
@@ -30,31 +29,6 @@ Watch = Callable[[Sequence[list[int]]], Iterable[list[int]]]
 
 def _unwatched(batches: Sequence[list[int]]) -> Iterable[list[int]]:
     return batches
-
-
-@dataclass(frozen=True)
-class GenerationOptions:
-    """How IDs are generated.
-
-    Args:
-        schedule: the attempts, in order.
-        beams: the shape of the search.
-        max_text_tokens: an item's text is cut to so many tokens, EOS included, `--max-text-tokens`.
-        batch_size: items searched at once, `--batch-size`; the IDs do not depend on it.
-        numbers: whether items that are left without a free candidate get a number, or are an error.
-    """
-
-    schedule: Schedule = field(default_factory=Schedule)
-    beams: BeamOptions = field(default_factory=BeamOptions)
-    max_text_tokens: int = 256
-    batch_size: int = 64
-    numbers: bool = True
-
-    def __post_init__(self) -> None:
-        if self.max_text_tokens < 2:
-            raise UsageError("--max-text-tokens is below 2", "the paper's code has 256")
-        if self.batch_size < 1:
-            raise UsageError("--batch-size is below 1", "give the number of items to search at once")
 
 
 @dataclass(frozen=True)
@@ -114,7 +88,7 @@ def generate_ids(
             if search is None or tokenizer is None:
                 backbone = generator()
                 search, tokenizer = _candidates(backbone, texts, options), backbone.tokenizer
-            found = _candidate_texts(search, tokenizer, options.schedule, asked, watch)
+            found = _candidate_texts(search, tokenizer, options, asked, watch)
             answers.update(zip(asked, found, strict=True))
         offered = [answers[pair] for pair in wanted]
         right = iter(can_spell(recommender, [text for row in offered for text in row]))
@@ -123,9 +97,9 @@ def generate_ids(
     def spelled(ids: Sequence[str]) -> list[bool]:
         return can_spell(recommender, ids)
 
-    chosen = assign(sources, propose, len(options.schedule), spelled, numbers=options.numbers)
+    chosen = assign(sources, propose, options.n_attempts, spelled, numbers=options.exhausted == "number")
     ids = [
-        ItemId(item.item_id, choice.text) if source in keys else _record(item, choice, options.schedule)
+        ItemId(item.item_id, choice.text) if source in keys else _record(item, choice, options)
         for item, source, choice in zip(items, sources, chosen, strict=True)
     ]
     return Generated(ids, search.n_searches if search else 0, search.n_close if search else 0)
@@ -139,7 +113,7 @@ def first_candidates(
     sources = [places.setdefault(text, len(places)) for text in texts]
     search = _candidates(backbone, list(places), options)
     wanted = [(source, 1) for source in places.values()]
-    found = _candidate_texts(search, backbone.tokenizer, options.schedule, wanted, watch)
+    found = _candidate_texts(search, backbone.tokenizer, options, wanted, watch)
     return [found[source] for source in sources]
 
 
@@ -147,7 +121,7 @@ def _candidates(backbone: Backbone, texts: Sequence[str], options: GenerationOpt
     rows = encode(backbone.tokenizer, texts, max_tokens=options.max_text_tokens - 1)
     eos = backbone.tokenizer.eos_token_id
     sources = [np.array([*row, eos], dtype=np.int32) for row in rows]
-    return Candidates(backbone.model, sources, options.beams, options.batch_size)
+    return Candidates(backbone.model, sources, options, options.batch_size)
 
 
 def _candidate_texts(

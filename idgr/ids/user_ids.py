@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from idgr.ids.generation import GenerationOptions, first_candidates
+from idgr.ids.generation import first_candidates
+from idgr.ids.options import GenerationOptions
 from idgr.models.tokenizer import encode
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class UserIds:
     @property
     def room(self) -> int:
         """The most tokens that an ID has."""
-        return self.options.schedule.limits(1).max_tokens
+        return self.options.limits(1).max_tokens
 
     def __call__(self, histories: Sequence[Sequence[int]]) -> list[list[int]]:
         """The tokens for each history of item numbers, oldest first; none for an empty one."""

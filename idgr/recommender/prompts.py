@@ -12,7 +12,7 @@ from idgr.errors import IdgrError, UsageError
 from idgr.formats.rec_folder import RecommenderFacts
 from idgr.formats.records import read_items
 from idgr.formats.run_info import hash_input
-from idgr.ids.generation import GenerationOptions
+from idgr.ids.options import GenerationOptions
 from idgr.ids.user_ids import UserIds
 from idgr.models.backbone import Backbone, load_backbone
 from idgr.prompts.histories import HistoryRenderer

@@ -17,7 +17,9 @@ from idgr.formats.held_out import refuse_held_out
 from idgr.formats.lock import hold
 from idgr.formats.replacing import remove
 from idgr.formats.run_info import RUN_FILE, RunInfo, differences, read_run
-from idgr.options import RUN, TRAINING, Forwarded, Option, Role, option_fields
+from idgr.generator.options import PAPER_LR
+from idgr.ids.schemes.options import SchemeOptions
+from idgr.options import RUN, TRAINING, UNSET, Forwarded, Option, Role, StageOptions, option_fields
 from idgr.progress import log
 from idgr.recommender.defaults import defaults
 from idgr.recommender.options import ValidationOptions
@@ -34,6 +36,10 @@ PARTS = ("items", "train", "valid")
 _PATHS = frozenset({"train", "items", "ids", "valid", "rec", "gen", "output", "templates"})
 _SHARED = frozenset({"objective", "max_history", "max_prompt_tokens", "max_text_tokens", "precision", "device", "seed"})
 _RUN = frozenset({"overwrite", "dry_run", "force", "paper"})
+
+
+def _names(options: type[StageOptions]) -> frozenset[str]:
+    return frozenset(one.name for one in option_fields(options))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +78,7 @@ class Options(ValidationOptions):
     ] = False
     objective: Annotated[
         Literal["full", "trie"], Option("The recommender's: trie, the default, or full.", panel=TRAINING)
-    ] = train_rec.USUAL
+    ] = UNSET
     templates: Annotated[
         str | None, Option("Prompt templates; else idgr's ten.", role=Role.INPUT, panel=train_rec.PROMPTS)
     ] = None
@@ -109,7 +115,11 @@ class Options(ValidationOptions):
             of=gen_ids.Options,
             prefix="ids",
             panel="Making IDs",
-            left_out=_PATHS | _SHARED | _RUN | {"model", "rec_tokenizer", "shard", "assign", *gen_ids.OF_SCHEMES},
+            left_out=_PATHS
+            | _SHARED
+            | _RUN
+            | _names(SchemeOptions)
+            | {"model", "rec_tokenizer", "shard", "assign", "train"},
         ),
     ] = field(default_factory=dict)
     rec_options: Annotated[
@@ -123,16 +133,16 @@ class Options(ValidationOptions):
             | _SHARED
             | _RUN
             | {"arch", "model", "tokenizer", "user_ids", "history", "lora", "reorder"}
-            | {field.name for field in option_fields(train_rec.AuxiliaryOptions)}
-            | {field.name for field in option_fields(ValidationOptions)},
+            | _names(train_rec.AuxiliaryOptions)
+            | _names(ValidationOptions),
         ),
     ] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        given: str | None = self.objective
-        object.__setattr__(self, "objective", given or defaults("t5", paper=self.paper)["objective"])
+        if self.objective is UNSET:
+            object.__setattr__(self, "objective", defaults("t5", paper=self.paper)["objective"])
         if self.paper and "lr" not in self.gen_options:
-            object.__setattr__(self, "gen_options", {**self.gen_options, "lr": train_gen.PAPER_LR})
+            object.__setattr__(self, "gen_options", {**self.gen_options, "lr": PAPER_LR})
         super().__post_init__()
 
 

@@ -21,17 +21,14 @@ from typing import Any
 import numpy as np
 import orjson
 
-from idgr.cli.gen_ids import gen_ids
-from idgr.cli.init_gen import init_gen
 from idgr.cli.recommend import recommend
-from idgr.cli.train_gen import train_gen
-from idgr.cli.train_rec import train_rec
 from idgr.evaluation.audit.checks import FAIL, PASS, Check, judged, skipped
 from idgr.evaluation.audit.data import DataSet, read_data, whole_sequences
 from idgr.formats.jsonl import write_jsonl
 from idgr.formats.records import Item, Query
 from idgr.formats.run_info import hash_folder, sha256_file
 from idgr.progress import log
+from idgr.stages import gen_ids, init_gen, train_gen, train_rec
 
 USERS, OTHER_ITEMS = 100, 50
 CANARY = "zyxcanaryq"
@@ -147,29 +144,35 @@ def _train(folder: Path, seed: int) -> None:
     items, train, ids, gen, rec = (
         str(folder / name) for name in ("items.jsonl", "train.jsonl", "ids.jsonl", "gen", "rec")
     )
-    init_gen(items, gen, epochs=1, max_text_tokens=64, seed=seed, device="cpu")
-    gen_ids(items, ids, model=gen, device="cpu", **_ATTEMPTS)
+    init_gen.run(init_gen.Options(items=items, output=gen, epochs=1, max_text_tokens=64, seed=seed, device="cpu"))
+    gen_ids.run(gen_ids.Options(items=items, output=ids, model=gen, device="cpu", **_ATTEMPTS))
     _train_rec(train, ids, rec, gen, items, seed)
-    train_gen(
-        train, items, ids, rec, gen, str(folder / "gen-2"),
-        epochs=1, epoch_instances=32, seed=seed, device="cpu",
+    train_gen.run(
+        train_gen.Options(
+            train=train, items=items, ids=ids, rec=rec, gen=gen, output=str(folder / "gen-2"),
+            epochs=1, epoch_instances=32, seed=seed, device="cpu",
+        )
     )  # fmt: skip
 
 
 def _train_rec(train: str, ids: str, rec: str, gen: str, items: str, seed: int) -> None:
     """With the softmax over the vocabulary, since under that over the tree's children a new item is a rival of all."""
-    train_rec(
-        train, ids, rec, tokenizer=gen, user_ids="history", gen=gen, items=items, objective="full", seed=seed,
-        device="cpu", **_SIZE,
+    train_rec.run(
+        train_rec.Options(
+            train=train, ids=ids, output=rec, tokenizer=gen, user_ids="history", gen=gen, items=items,
+            objective="full", seed=seed, device="cpu", **_SIZE,
+        )
     )  # fmt: skip
 
 
 def _train_with_valid(folder: Path, made: Path, seed: int) -> None:
     """The recommender with `--valid`, on IDs that `made` holds."""
-    train_rec(
-        str(folder / "train.jsonl"), str(made / "ids.jsonl"), str(folder / "rec-valid"),
-        valid=str(folder / "valid.jsonl"), tokenizer=str(made / "gen"), objective="trie", seed=seed, device="cpu",
-        **_SIZE,
+    train_rec.run(
+        train_rec.Options(
+            train=str(folder / "train.jsonl"), ids=str(made / "ids.jsonl"), output=str(folder / "rec-valid"),
+            valid=str(folder / "valid.jsonl"), tokenizer=str(made / "gen"), objective="trie", seed=seed,
+            device="cpu", **_SIZE,
+        )
     )  # fmt: skip
 
 
@@ -249,7 +252,7 @@ def _canary_check(room: Path, seed: int, subject: str) -> Check:
     """The canary's IDs come from the original's generator: its vocabulary is learnt from the whole catalogue's text."""
     folder, made = room / "canary", room / "original"
     items, ids, gen = str(folder / "items.jsonl"), str(folder / "ids.jsonl"), str(made / "gen")
-    gen_ids(items, ids, model=gen, device="cpu", **_ATTEMPTS)
+    gen_ids.run(gen_ids.Options(items=items, output=ids, model=gen, device="cpu", **_ATTEMPTS))
     _train_rec(str(folder / "train.jsonl"), ids, str(folder / "rec"), gen, items, seed)
     _ask(folder, folder, folder, gen=gen)
     faults = _compare(made, folder, ("rec",)).different

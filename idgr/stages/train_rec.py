@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from idgr.errors import UsageError
 from idgr.formats.held_out import refuse_held_out
-from idgr.options import MODEL, TRAINING, Option, Role
+from idgr.options import MODEL, TRAINING, UNSET, Option, Role
 from idgr.recommender.defaults import defaults
 from idgr.recommender.options import RecommenderOptions
 from idgr.stages.auxiliary import AuxiliaryOptions, auxiliary_tasks, check_auxiliary, contrast
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from idgr.engine.task import TrainingTask
     from idgr.formats.rec_folder import RecommenderFacts
 
-USUAL: Any = None  # that of the architecture, or the paper's; see `idgr.recommender.defaults`
 PRESETS = {"t5": "nano", "causal": "nano-causal"}
 PROMPTS = "Prompts"
 
@@ -40,8 +39,8 @@ class Options(SequenceTraining, RecommenderOptions, AuxiliaryOptions):
     arch: Annotated[
         Literal["t5", "causal"],
         Option("t5, or causal, a Llama that reads all prefixes at once; as --model is, else t5."),
-    ] = USUAL
-    model: Annotated[str, Option("Preset (nano, small; nano-causal), model folder, or name of a hub model.")] = USUAL
+    ] = UNSET
+    model: Annotated[str, Option("Preset (nano, small; nano-causal), model folder, or name of a hub model.")] = UNSET
     tokenizer: Annotated[
         str | None, Option("Folder whose tokenizer a preset shares, such as GEN/.", role=Role.INPUT)
     ] = None
@@ -69,7 +68,7 @@ class Options(SequenceTraining, RecommenderOptions, AuxiliaryOptions):
     ] = None
     max_history: Annotated[
         int, Option("Newest history items that are shown: 20; causal 50.", panel=PROMPTS, at_least=1)
-    ] = USUAL
+    ] = UNSET
     max_prompt_tokens: Annotated[int, Option("Length of a prompt; the oldest items go.", panel=PROMPTS, at_least=1)] = (
         512
     )
@@ -81,23 +80,22 @@ class Options(SequenceTraining, RecommenderOptions, AuxiliaryOptions):
         Literal["shown", "none"], Option("none: the user's ID stands for the history.", panel=PROMPTS)
     ] = "shown"
     gen: Annotated[str | None, Option("For --user-ids: the ID generator.", role=Role.INPUT, panel=PROMPTS)] = None
-    objective: Literal["full", "trie"] = USUAL
+    objective: Literal["full", "trie"] = UNSET
     epochs: Annotated[int, Option("Passes over the training instances: 10; causal 8.", panel=TRAINING, at_least=1)] = (
-        USUAL
+        UNSET
     )
-    lr: Annotated[float, Option("Highest learning rate: 1e-3; causal 2e-3.", panel=TRAINING, above=0)] = USUAL
+    lr: Annotated[float, Option("Highest learning rate: 1e-3; causal 2e-3.", panel=TRAINING, above=0)] = UNSET
     batch_size: Annotated[
         int, Option("Instances a batch; with --arch causal, sequences.", panel=TRAINING, at_least=1)
     ] = 64
-    weight_decay: Annotated[float, Option("AdamW's weight decay: .01; causal .05.", panel=TRAINING, at_least=0)] = USUAL
+    weight_decay: Annotated[float, Option("AdamW's weight decay: .01; causal .05.", panel=TRAINING, at_least=0)] = UNSET
     dropout: Annotated[
         float | None,
         Option("Dropout; if not given, the model's own, with a causal one .2.", panel=TRAINING, at_least=0, below=1),
     ] = None
 
     def __post_init__(self) -> None:
-        given: str | None = self.arch
-        arch = given or _arch(self.model)
+        arch = _arch(self.model) if self.arch is UNSET else self.arch
         settled = {"arch": arch, "model": PRESETS[arch], **defaults(arch, paper=self.paper)}
         for name, value in settled.items():
             if getattr(self, name) is None:

@@ -13,7 +13,7 @@ from idgr.evaluation.audit.scheme_ids import FROM_TRAINING, ORDER, telling_pairs
 from idgr.formats.jsonl import write_jsonl
 from idgr.formats.records import ItemId, read_items
 from idgr.formats.run_info import sha256_file
-from idgr.ids.schemes.choice import OF_SEQUENCES, OF_USE
+from idgr.ids.schemes.options import OF_SEQUENCES, OF_USE
 from idgr.ids.schemes.sequential import sequential_ids
 
 FROM_TEXT = "IDs are made from item text alone"

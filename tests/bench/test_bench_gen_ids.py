@@ -12,8 +12,8 @@ import pytest
 from idgr.bench import gen_ids
 from idgr.bench.processes import Measurement
 from idgr.cli.main import run
-from idgr.ids.generation import GenerationOptions, generate_ids
-from idgr.ids.schedule import Schedule
+from idgr.ids.generation import generate_ids
+from idgr.ids.options import GenerationOptions
 from idgr.models.backbone import Preset, new_backbone
 from idgr.models.tokenizer import train_tokenizer
 
@@ -26,7 +26,7 @@ def test_item_by_item_with_the_librarys_own_forward_pass_gives_our_ids() -> None
     backbone = new_backbone(TINY, train_tokenizer([item.text for item in items], TINY.vocab_size), seed=0)
     gen_ids.make_talkative(backbone.model)
     backbone.model.eval()
-    options = GenerationOptions(Schedule(penalty_stop=0.3, length_rounds=2), batch_size=8)
+    options = GenerationOptions(penalty_stop=0.3, max_length_rounds=2, batch_size=8)
     ids, attempts = gen_ids.plain_algorithm_1(backbone, items, options)
     made = generate_ids(items, lambda: backbone, backbone.tokenizer, options)
     assert any((record.attempt or 0) > 1 for record in made.ids)

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from idgr import progress as module
-from idgr.cli.gen_ids import _watched
 from idgr.progress import Progress, progress
+from idgr.stages.gen_ids import _watched
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ import torch
 from idgr.errors import IdgrError
 from idgr.ids import candidates
 from idgr.ids.candidates import Candidates
-from idgr.ids.diverse_beam import BeamOptions, diverse_beam_search
+from idgr.ids.diverse_beam import diverse_beam_search
+from idgr.ids.options import BeamOptions
 from idgr.ids.schedule import Limits
 from idgr.models.t5 import encode, read_weights
 

@@ -16,7 +16,8 @@ import torch
 
 from idgr.errors import UsageError
 from idgr.ids import diverse_beam
-from idgr.ids.diverse_beam import BeamOptions, Found, diverse_beam_search
+from idgr.ids.diverse_beam import Found, diverse_beam_search
+from idgr.ids.options import BeamOptions
 from idgr.ids.schedule import Limits
 from idgr.models.t5 import T5, decode_step, encode, read_weights
 
@@ -165,9 +166,9 @@ def test_refuses_a_run_of_fewer_than_no_tokens() -> None:
         BeamOptions(no_repeat_ngram=-1)
 
 
-@pytest.mark.parametrize(("beams", "groups"), [(5, 2), (0, 1), (3, 0)])
-def test_refuses_groups_that_do_not_divide_the_beams(beams: int, groups: int) -> None:
-    with pytest.raises(UsageError, match="--groups"):
+@pytest.mark.parametrize(("beams", "groups", "what"), [(5, 2, "--groups 2"), (0, 1, "--beams 0"), (3, 0, "--groups 0")])
+def test_refuses_groups_that_do_not_divide_the_beams(beams: int, groups: int, what: str) -> None:
+    with pytest.raises(UsageError, match=what):
         BeamOptions(beams, groups)
 
 

@@ -8,9 +8,8 @@ import pytest
 
 from idgr.errors import IdgrError, UsageError
 from idgr.formats.records import Item, ItemId
-from idgr.ids.diverse_beam import BeamOptions
-from idgr.ids.generation import GenerationOptions, first_candidates, generate_ids, summarize
-from idgr.ids.schedule import Schedule
+from idgr.ids.generation import first_candidates, generate_ids, summarize
+from idgr.ids.options import GenerationOptions
 from idgr.ids.spelling import can_spell, clean_id
 from idgr.models.backbone import Backbone
 from idgr.models.tokenizer import encode, train_tokenizer
@@ -20,7 +19,7 @@ CATALOGUE = [
     Item(f"i{n}", text)
     for n, text in enumerate(TEXTS + TEXTS[:4] + ["标题: 红色指甲油", "title: 🎉", "标题: 红色指甲油"])
 ]
-OPTIONS = GenerationOptions(Schedule(penalty_stop=0.3, length_rounds=2), batch_size=4)
+OPTIONS = GenerationOptions(penalty_stop=0.3, max_length_rounds=2, batch_size=4)
 
 
 def no_generator() -> Backbone:
@@ -52,7 +51,7 @@ def test_rows_tell_the_attempt(generator: Backbone) -> None:
     by_attempt = [record for record in made.ids if record.attempt is not None]
     assert any(record.attempt is None for record in made.ids)  # so many equal texts exhaust all attempts
     for record in by_attempt:
-        limits = OPTIONS.schedule.limits(record.attempt or 0)
+        limits = OPTIONS.limits(record.attempt or 0)
         assert (record.penalty, record.max_tokens) == (limits.penalty, limits.max_tokens)
 
 
@@ -85,11 +84,11 @@ def test_first_candidates_that_are_there_need_no_generator(generator: Backbone) 
 def test_without_numbers_exhaustion_is_an_error(generator: Backbone) -> None:
     items = [Item(str(n), TEXTS[0]) for n in range(40)]
     with pytest.raises(IdgrError, match="no free candidate"):
-        generate_ids(items, lambda: generator, generator.tokenizer, replace(OPTIONS, numbers=False))
+        generate_ids(items, lambda: generator, generator.tokenizer, replace(OPTIONS, exhausted="error"))
 
 
 def test_more_beams_and_groups(generator: Backbone) -> None:
-    options = replace(OPTIONS, beams=BeamOptions(6, 3))
+    options = replace(OPTIONS, beams=6, groups=3)
     assert (
         len({record.id for record in generate_ids(CATALOGUE, lambda: generator, generator.tokenizer, options).ids})
         == 16

@@ -13,7 +13,7 @@ from idgr.ids.schedule import Limits, Schedule
 def test_the_papers_schedule() -> None:
     schedule = Schedule()
     assert schedule.penalties == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
-    assert len(schedule) == 30
+    assert schedule.n_attempts == 30
     assert schedule.limits(1) == Limits(0.1, 1, 10)
     assert schedule.limits(10) == Limits(1.0, 1, 10)
     assert schedule.limits(11) == Limits(0.1, 10, 20)
@@ -30,13 +30,13 @@ def test_a_stop_between_steps_is_not_passed() -> None:
         ({"penalty_start": -0.1}, "--penalty-start"),
         ({"penalty_step": 0.0}, "--penalty-step"),
         ({"penalty_stop": 0.05}, "--penalty-stop"),
-        ({"penalty_stop": math.nan}, "--penalty-start"),
+        ({"penalty_stop": math.nan}, "--penalty-stop nan"),
         ({"length_step": 1}, "--length-step"),
-        ({"length_rounds": 0}, "--max-length-rounds"),
+        ({"max_length_rounds": 0}, "--max-length-rounds"),
         ({"penalty_stop": 1e308}, "--penalty-stop 1e"),
         ({"penalty_step": 1e-300}, "--penalty-step 1e-300 makes too many"),
         ({"length_step": 10**12}, "--length-step 10{12}"),
-        ({"length_rounds": 10**12}, "--max-length-rounds 10{12}"),
+        ({"max_length_rounds": 10**12}, "--max-length-rounds 10{12}"),
     ],
 )
 def test_errors_name_the_flag(options: dict[str, float], flag: str) -> None:

@@ -16,7 +16,8 @@ from idgr.cli.main import run
 from idgr.engine.options import TrainingOptions
 from idgr.formats.jsonl import write_jsonl
 from idgr.generator.training import train_generator
-from idgr.ids.generation import GenerationOptions, first_candidates
+from idgr.ids.generation import first_candidates
+from idgr.ids.options import GenerationOptions
 from idgr.ids.user_ids import UserIds
 from idgr.models.backbone import PRESETS, Backbone, Preset, new_backbone, save_backbone
 from idgr.models.tokenizer import decode, encode, train_tokenizer

@@ -5,7 +5,7 @@ IDs are given in file order, so the first ones depend on the first texts alone a
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from idgr.evaluation.audit.scheme_ids import order_check, scheme_check, scheme_o
 from idgr.formats.records import Item, ids_fingerprint, read_items
 from idgr.formats.run_info import sha256_file
 from idgr.ids.keyphrase import keyphrase_ids
+from idgr.ids.options import BeamOptions, GenerationOptions
 from idgr.ids.quality import id_quality
 from idgr.ids.spelling import can_spell
 from idgr.models.backbone import Backbone, load_backbone
@@ -24,8 +25,6 @@ from idgr.models.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-    from idgr.ids.generation import GenerationOptions
 
 FROM_TEXT = "IDs are made from item text alone"
 KNOWN = "IDs and items are the same"
@@ -149,25 +148,16 @@ def _made_again(ids: Numbered, items: list[Item], maker: Output, findings: Findi
 
 def _options(maker: Output) -> GenerationOptions:
     """The options that gen-ids was given; for what is not on record, its defaults."""
-    from idgr.ids.diverse_beam import BeamOptions
-    from idgr.ids.generation import GenerationOptions
-    from idgr.ids.schedule import Schedule
-
     usual = GenerationOptions()
+    names = {field.name for field in fields(GenerationOptions)} - {"batch_size"}
+    if maker.command != "gen-ids":
+        names -= {field.name for field in fields(BeamOptions)}  # the beams of `zeroshot` are those of the recommender
+    given = {name: maker.option(name) for name in names}
+    kept = {name: value for name, value in given.items() if _is_like(value, getattr(usual, name))}
+    return replace(usual, **kept)
 
-    def number(name: str, default: float) -> Any:
-        value = maker.option(name)
-        return value if isinstance(value, (int, float)) and not isinstance(value, bool) else default
 
-    schedule = Schedule(
-        number("penalty_start", usual.schedule.penalty_start),
-        number("penalty_step", usual.schedule.penalty_step),
-        number("penalty_stop", usual.schedule.penalty_stop),
-        number("length_step", usual.schedule.length_step),
-        number("max_length_rounds", usual.schedule.length_rounds),
-    )
-    given = {field.name: number(field.name, getattr(usual.beams, field.name)) for field in fields(BeamOptions)}
-    # The beams of `zeroshot` are those of the recommender.
-    beams = BeamOptions(**given) if maker.command == "gen-ids" else usual.beams
-    text = number("max_text_tokens", usual.max_text_tokens)
-    return GenerationOptions(schedule, beams, text, numbers=maker.option("exhausted") != "error")
+def _is_like(value: Any, usual: Any) -> bool:
+    """Whether a value on record is of the type that the option has."""
+    numbers = not isinstance(value, bool) and isinstance(value, (int, float)) and isinstance(usual, (int, float))
+    return numbers or type(value) is type(usual)

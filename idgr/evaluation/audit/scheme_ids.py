@@ -20,7 +20,8 @@ from idgr.evaluation.audit.id_texts import Numbered
 from idgr.evaluation.audit.provenance import ITEM_MODELS, Findings, Output
 from idgr.formats.records import read_items, read_sequences
 from idgr.formats.run_info import read_run
-from idgr.ids.schemes.choice import OF_SEQUENCES, OF_TEXT, OF_USE, SCHEMES, SchemeOptions, scheme_ids
+from idgr.ids.schemes.choice import scheme_ids
+from idgr.ids.schemes.options import OF_SEQUENCES, OF_TEXT_VECTORS, OF_USE, SCHEMES, SchemeOptions
 
 FROM_TRAINING = "IDs are made from items and training sequences alone"
 ORDER = "the order of IDs does not follow held-out items"
@@ -81,7 +82,7 @@ def scheme_check(name: str, ids: Numbered, path: Path, maker: Output, findings: 
 
 def _models(scheme: str) -> list[str]:
     """What gives vectors, by its role. No model that is read for texts has a role in schemes of words."""
-    texts = ["text-vectors"] if scheme in OF_TEXT and scheme not in _MADE_AGAIN else []
+    texts = ["text-vectors"] if scheme in OF_TEXT_VECTORS else []
     return [*texts, *(["item-vectors"] if scheme in OF_USE else [])]
 
 
@@ -107,8 +108,8 @@ def _vectors_model(name: str, path: Path, maker: Output, findings: Findings) -> 
 
 def _options(scheme: str, maker: Output) -> SchemeOptions:
     """The options on record; for what is not, or is of another type, the defaults."""
-    usual = SchemeOptions(scheme)
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"scheme": scheme}
+    usual = SchemeOptions(**found)
     for field in fields(SchemeOptions):
         value = maker.record.get("seed") if field.name == "seed" else maker.option(field.name)
         if type(value) is type(getattr(usual, field.name)):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from idgr.errors import UsageError
 from idgr.formats.records import Item
 from idgr.ids.schemes.category import category_ids
-from idgr.ids.schemes.code_words import LEVELS
 from idgr.ids.schemes.libraries import check_packages, one_thread
+from idgr.ids.schemes.options import SchemeOptions
 from idgr.ids.schemes.order import training_order
 from idgr.ids.schemes.random_codes import random_ids
 from idgr.ids.schemes.sequential import sequential_ids
@@ -18,69 +17,6 @@ from idgr.ids.schemes.title import title_ids
 
 if TYPE_CHECKING:
     from idgr.ids.schemes.vector_tree import Floats32
-
-TREES = ("semantic-tree", "behavior-tree", "dual")
-SCHEMES = ("shared", "sequential", "collaborative", "category", "title", "random", "semantic", *TREES)
-OF_SEQUENCES = ("shared", "sequential", "collaborative")
-OF_TEXT = ("shared", "category", "title", "semantic", "semantic-tree", "dual")
-OF_USE = ("behavior-tree", "dual")  # by the item vectors of a model that was trained on sequences
-
-
-@dataclass(frozen=True)
-class SchemeOptions:
-    """The options of all schemes by their names on the command line; each scheme reads its own.
-
-    Attributes:
-        words, shared_words: of `shared`.
-        clusters, leaf_size: of `collaborative`.
-        category_field, category_depth: of `category`.
-        title_field, title_words: of `title`.
-        levels, codebook: of `random`, `semantic` and `TREES`.
-        text_vectors: of `semantic`, `semantic-tree` and `dual`: "tfidf" or a folder.
-        branches: of `TREES`; 0 for as many as the levels ask for.
-        item_vectors: of the schemes `OF_USE`: the folder of a SASRec or a two-tower.
-    """
-
-    scheme: str
-    seed: int = 0
-    words: int = 3
-    shared_words: int = 1
-    clusters: int = 20
-    leaf_size: int = 100
-    category_field: str = "categories"
-    category_depth: int = 5
-    title_field: str = "title"
-    title_words: int = 6
-    levels: int = 3
-    codebook: int = 256
-    text_vectors: str = "tfidf"
-    branches: int = 0
-    item_vectors: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.scheme not in SCHEMES:
-            raise UsageError(f"--scheme {self.scheme}", f"choose textual, {', '.join(SCHEMES)}")
-        if self.shared_words > self.words:
-            raise UsageError(f"--shared-words {self.shared_words}", f"give at most that of --words, {self.words}")
-        least = {
-            "words": 1,
-            "shared_words": 0,
-            "clusters": 2,
-            "leaf_size": 1,
-            "category_depth": 1,
-            "title_words": 1,
-            "levels": 1,
-            "codebook": 1,
-        }
-        for name, bound in {**least, "seed": 0}.items():
-            if getattr(self, name) < bound:
-                option = f"--{name.replace('_', '-')}"
-                raise UsageError(f"{option} {getattr(self, name)}", f"give a number of at least {bound}")
-        if self.branches < 0 or self.branches == 1 or self.branches > self.codebook:
-            todo = f"give a number from 2 to that of --codebook, {self.codebook}, or 0"
-            raise UsageError(f"--branches {self.branches}", todo)
-        if self.levels >= LEVELS:
-            raise UsageError(f"--levels {self.levels}", f"give a number below {LEVELS}")
 
 
 def scheme_ids(items: Sequence[Item], sequences: Iterable[Sequence[str]], options: SchemeOptions) -> list[str]:

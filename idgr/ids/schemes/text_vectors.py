@@ -12,6 +12,7 @@ import numpy.typing as npt
 from idgr.errors import IdgrError
 from idgr.ids.assignment import NAMELESS
 from idgr.ids.keyphrase import words_of
+from idgr.ids.schemes.options import TFIDF
 from idgr.models.encoder import load_encoder
 from idgr.models.tokenizer import load_tokenizer
 from idgr.progress import progress
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 Floats32 = npt.NDArray[np.float32]
 
-TFIDF = "tfidf"
 _WIDTH = 64  # of the vectors from counts
 _POWERS = 5  # iterations that sharpen the decomposition
 _BATCH = 32

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from idgr.formats.jsonl import write_jsonl
 from idgr.formats.records import read_ids, read_items
 from idgr.formats.run_info import hash_input, read_run
 from idgr.ids.schemes import libraries
-from idgr.ids.schemes.choice import OF_SEQUENCES, OF_USE, SCHEMES, TREES
+from idgr.ids.schemes.options import OF_SEQUENCES, OF_USE, SCHEMES, TREES
 from idgr.models.backbone import PRESETS, Preset
 from idgr.models.sasrec import SasrecConfig, new_sasrec, save_sasrec
+from idgr.options import Role
+from idgr.stages import gen_ids
 
 TINY = Preset(d_model=16, d_ff=32, num_layers=1, num_heads=2, d_kv=8, vocab_size=700)
 # Codes that stand in several IDs are a token each; in so small a shop, a few stand in one only.
@@ -136,6 +139,15 @@ def test_sequential_ids_reach_training_and_recommendations(
 )
 def test_options_that_do_not_go_together(options: list[str], what: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert what in fails(capsys, ["gen-ids", "no-such-file.jsonl", *options], 2)
+
+
+def test_a_record_holds_what_the_scheme_reads() -> None:
+    made = gen_ids.Options(items="items.jsonl", scheme="random")
+    assert made.by_role(Role.RESULT) == {"scheme": "random", "levels": 3, "codebook": 256}
+    assert replace(made, output="ids.jsonl").by_role(Role.OUTPUT) == {"output": "ids.jsonl"}
+    textual = gen_ids.Options(items="items.jsonl").by_role(Role.RESULT)
+    assert {"scheme", "model", "beams", "penalty-start", "shard", "empty-text"} <= textual.keys()
+    assert not {"levels", "words", "seed", "batch-size", "device"} & textual.keys()
 
 
 def test_standard_input_can_be_read_once(capsys: pytest.CaptureFixture[str]) -> None:

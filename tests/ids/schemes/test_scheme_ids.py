@@ -16,8 +16,9 @@ from idgr.errors import IdgrError, UsageError
 from idgr.formats.records import Item
 from idgr.ids.schemes import collaborative
 from idgr.ids.schemes.category import category_ids
-from idgr.ids.schemes.choice import SCHEMES, SchemeOptions, scheme_ids
+from idgr.ids.schemes.choice import scheme_ids
 from idgr.ids.schemes.collaborative import co_occurrences, collaborative_ids, spectral_labels
+from idgr.ids.schemes.options import SCHEMES, SchemeOptions
 from idgr.ids.schemes.order import training_order
 from idgr.ids.schemes.random_codes import random_ids
 from idgr.ids.schemes.semantic import residual_codes, semantic_ids

@@ -17,8 +17,9 @@ from idgr.cli.main import run
 from idgr.errors import IdgrError, UsageError
 from idgr.formats.item_text import read_fields
 from idgr.formats.records import Item, read_items
-from idgr.ids.schemes.choice import TREES, SchemeOptions, scheme_ids
+from idgr.ids.schemes.choice import scheme_ids
 from idgr.ids.schemes.item_vectors import item_vectors
+from idgr.ids.schemes.options import TREES, SchemeOptions
 from idgr.ids.schemes.text_vectors import text_vectors
 from idgr.ids.schemes.tree_words import check_room, dual_paths, path_words, single_paths
 from idgr.ids.schemes.vector_tree import divide, tree_paths, usual_branches

@@ -1,0 +1,315 @@
+"""`idgr gen-ids`: a textual ID for every item."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator, Sequence
+from dataclasses import MISSING, asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from idgr.corpus.catalogue import read_catalogue
+from idgr.errors import IdgrError, UsageError
+from idgr.formats.held_out import refuse_held_out
+from idgr.formats.jsonl import STDIN, STDOUT, dump_line
+from idgr.formats.records import Item, ItemId
+from idgr.formats.run_info import RunInfo, hash_input
+from idgr.ids.options import GenerationOptions
+from idgr.ids.schemes.options import OF_SEQUENCES, OF_TEXT, OF_USE, TEXTUAL, TFIDF, Scheme, SchemeOption, SchemeOptions
+from idgr.ids.shards import candidate_rows, parse_shard, read_candidates
+from idgr.options import COMMON, RUN, Option, Role, option_fields
+from idgr.progress import Progress, log
+from idgr.stages.options import run_info
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from idgr.models.backbone import Backbone
+
+HUB_GENERATOR = "nandakishormpai/t5-small-machine-articles-tag-generation"
+KEYPHRASE = "keyphrase"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(GenerationOptions, SchemeOptions):
+    """Give every item a unique ID: a textual one (Algorithm 1), or one of another scheme.
+
+    Example: idgr gen-ids data/beauty/items.jsonl --model gen/ -o ids.jsonl
+
+    Example: idgr gen-ids data/beauty/items.jsonl --scheme shared --train data/beauty/train.jsonl -o ids.jsonl
+
+    Example: idgr gen-ids data/beauty/items.jsonl --scheme dual --item-vectors sasrec/ -o ids.jsonl
+
+    Example: idgr gen-ids data/beauty/items.jsonl --scheme collaborative --train data/beauty/train.jsonl -o ids.jsonl
+    """
+
+    items: Annotated[
+        str,
+        Option(
+            "items.jsonl, or any JSON Lines with item_id.",
+            role=Role.INPUT,
+            positional=True,
+            metavar="ITEMS",
+        ),
+    ]
+    output: Annotated[
+        str, Option("ids.jsonl; with --shard, the candidates.", flags=("-o", "--output"), role=Role.OUTPUT)
+    ] = STDOUT
+    scheme: Scheme = TEXTUAL
+    model: Annotated[
+        str,
+        SchemeOption(
+            "Generator: a folder, a hub name, or `keyphrase`, a rule without a model.",
+            schemes=(TEXTUAL,),
+            panel=COMMON,
+        ),
+    ] = HUB_GENERATOR
+    rec_tokenizer: Annotated[
+        str | None,
+        Option("Tokenizer that shall read the IDs; the generator's if not given.", role=Role.INPUT),
+    ] = None
+    train: Annotated[
+        str | None,
+        SchemeOption(
+            f"train.jsonl, which {', '.join(OF_SEQUENCES)} IDs are made of.",
+            schemes=OF_SEQUENCES,
+            role=Role.INPUT,
+            panel=COMMON,
+        ),
+    ] = None
+    empty_text: Annotated[
+        Literal["error", "key"],
+        SchemeOption(
+            "An item without text: stop, or make its ID of its key.", schemes=(*OF_TEXT, TEXTUAL), panel=COMMON
+        ),
+    ] = "error"
+    shard: Annotated[
+        str | None,
+        SchemeOption("Write candidates of every Nth item, from the Ith.", schemes=(TEXTUAL,), metavar="I/N"),
+    ] = None
+    assign: Annotated[
+        list[str] | None,
+        SchemeOption(
+            "Assign IDs from the shards' candidates.",
+            schemes=(TEXTUAL,),
+            role=Role.INPUT,
+            metavar="GLOB",
+        ),
+    ] = None
+    device: Annotated[str, SchemeOption("auto, cpu or cuda.", schemes=(TEXTUAL,), role=Role.RUN, panel=RUN)] = "auto"
+
+    def __post_init__(self) -> None:
+        self._check_scheme()
+        super().__post_init__()
+        if self.shard is not None and self.assign:
+            raise UsageError("--shard and --assign given together", "write all shards first, then assign from them")
+        if self.model == KEYPHRASE and (self.shard is not None or self.assign):
+            raise UsageError("--model keyphrase needs no shards", "leave --shard and --assign out")
+        if self.shard is not None and self.rec_tokenizer is not None:
+            raise UsageError("--rec-tokenizer plays no part in --shard", "give it with --assign")
+        if self.assign and STDIN in self.assign:
+            raise UsageError("--assign - given", "give the names of files")
+        if self.shard is not None:
+            parse_shard(self.shard)
+
+    def by_role(self, role: Role) -> dict[str, Any]:
+        """Those that the scheme reads; the seed has a place of its own in a record."""
+        left_out = {field.key for field in option_fields(type(self)) if not self._reads(field.option)} | {"seed"}
+        return {key: value for key, value in super().by_role(role).items() if key not in left_out}
+
+    def _reads(self, option: Option) -> bool:
+        return not isinstance(option, SchemeOption) or self.scheme in option.schemes
+
+    def _check_scheme(self) -> None:
+        """Refuse an option that the scheme does not read, and miss one that it needs."""
+        for field in option_fields(type(self)):
+            option, value = field.option, getattr(self, field.name)
+            if field.default is MISSING or value == field.default or self._reads(option):
+                continue
+            readers = getattr(option, "schemes", ())
+            rest = "--scheme textual" if readers == (TEXTUAL,) else " and ".join(readers)
+            raise UsageError(
+                f"{field.flag} given with --scheme {self.scheme}, which does not read it", f"it is for {rest}"
+            )
+        if self.scheme in OF_SEQUENCES and self.train is None:
+            raise UsageError(f"--scheme {self.scheme} without --train", "give the train.jsonl of the items")
+        if self.scheme in OF_USE and self.item_vectors is None:
+            raise UsageError(f"--scheme {self.scheme} without --item-vectors", "give a folder of `idgr train-sasrec`")
+
+
+def run(options: Options) -> list[ItemId] | None:
+    """Give every item an ID, and write the IDs; with `shard`, write the candidates of some items.
+
+    Returns:
+        The IDs in the order of the items; None with `shard`.
+
+    Raises:
+        IdgrError: an item finds no ID, an input is malformed, or a model or package is not there.
+    """
+    shards = _shards(options)
+    info = _run_info(options, shards)
+    need_text = "give it some, or take --empty-text key to make its ID of its key"
+    reads_text = options.scheme in (*OF_TEXT, TEXTUAL) and options.empty_text == "error"
+    # Opened before the work, so that a second run to the same file stops at once.
+    with info.replace_file(options.output) as written:
+        catalogue = read_catalogue(options.items, need_text=need_text if reads_text else None)
+        if options.shard is not None:
+            written.writelines(map(dump_line, _candidate_rows(catalogue, options)))
+            return None
+        if options.scheme != TEXTUAL:
+            ids = _by_scheme(catalogue, options)
+        elif options.model == KEYPHRASE:
+            ids = _by_keyphrase(catalogue, options.rec_tokenizer, info)
+        else:
+            ids = _by_model(catalogue, options, shards, info)
+        written.writelines(dump_line(one.row()) for one in ids)
+    return ids
+
+
+def _shards(options: Options) -> list[str]:
+    """The files that `assign` names."""
+    given = options.assign or []
+    paths = sorted({path for pattern in given for path in glob.glob(pattern)})  # noqa: PTH207 - a Path globs no absolute pattern
+    if given and not paths:
+        raise UsageError(f"--assign {' '.join(given)} names no file", "give the files that --shard wrote")
+    return paths
+
+
+def _run_info(options: Options, shards: list[str]) -> RunInfo:
+    is_textual = options.scheme == TEXTUAL
+    run = run_info(
+        "gen-ids",
+        options,
+        assign=None,
+        **{f"candidates {number}": path for number, path in enumerate(shards, start=1)},
+        model=options.model if is_textual and options.model != KEYPHRASE else None,
+        text_vectors=options.text_vectors if options.text_vectors != TFIDF else None,
+    )
+    if is_textual:
+        run.seed = None
+    else:
+        refuse_held_out(run.inputs)
+    return run
+
+
+def _settings(options: Options) -> dict[str, Any]:
+    """What the candidates of the first attempt depend on, beside the item's text."""
+    return {
+        "model": hash_input(options.model),
+        "beams": [options.beams, options.groups, options.length_penalty],
+        "text": options.max_text_tokens,
+        "first": [options.penalty_start, options.length_step],
+        "no_repeat_ngram": options.no_repeat_ngram,
+    }
+
+
+def _load(options: Options) -> Backbone:
+    from idgr.models.backbone import Backbone, load_backbone
+    from idgr.models.device import pick_device
+
+    where = pick_device(options.device)
+    backbone = load_backbone(options.model)
+    return Backbone(backbone.model.to(where).eval(), backbone.tokenizer)
+
+
+def _watched(batches: Sequence[list[int]]) -> Iterator[list[int]]:
+    """Batches of searches: one for each item, then one for each that has to be made again or tried further."""
+    with Progress("gen-ids", total=sum(map(len, batches)), unit="items") as shown:
+        for batch in batches:
+            yield batch
+            shown.advance(len(batch))
+
+
+def _candidate_rows(catalogue: list[Item], options: Options) -> Iterator[dict[str, Any]]:
+    from idgr.ids.generation import first_candidates
+
+    places = parse_shard(str(options.shard)).places(len(catalogue))
+    ours = [item for item in (catalogue[place] for place in places) if item.text]
+    found = first_candidates([item.text for item in ours], _load(options), options, _watched) if ours else []
+    return candidate_rows(ours, found, _settings(options))
+
+
+def _by_scheme(catalogue: list[Item], options: Options) -> list[ItemId]:
+    from idgr.formats.records import read_sequences
+    from idgr.ids.schemes.choice import scheme_ids
+
+    known = {item.item_id for item in catalogue}
+    sequences = [] if options.train is None else [row.items for row in read_sequences(options.train, known)]
+    texts = scheme_ids(catalogue, sequences, options)
+    if options.rec_tokenizer is not None:
+        _check_spelling(texts, options.rec_tokenizer)
+    words = sum(len(text.split()) for text in texts) / max(1, len(texts))
+    log(f"gen-ids: {len(texts)} items, {words:.1f} words an ID, by the scheme {options.scheme}")
+    return [ItemId(item.item_id, text) for item, text in zip(catalogue, texts, strict=True)]
+
+
+def _check_spelling(texts: list[str], rec_tokenizer: str) -> None:
+    from idgr.ids.spelling import can_spell
+    from idgr.models.tokenizer import load_tokenizer
+
+    can = can_spell(load_tokenizer(rec_tokenizer), texts)
+    wrong = [text for text, right in zip(texts, can, strict=True) if not right]
+    if wrong:
+        raise IdgrError(
+            f"the tokenizer does not read back {len(wrong)} of {len(texts)} IDs, such as {wrong[0]!r}",
+            "give another --rec-tokenizer or none: train-rec then learns its vocabulary from the IDs",
+            where=rec_tokenizer,
+        )
+
+
+def _by_model(catalogue: list[Item], options: Options, shards: list[str], run: RunInfo) -> list[ItemId]:
+    from idgr.ids.generation import generate_ids
+    from idgr.models.tokenizer import load_tokenizer
+
+    first = read_candidates(shards, catalogue, _settings(options)) if shards else None
+    recommender = load_tokenizer(options.rec_tokenizer or options.model)
+    made = generate_ids(catalogue, lambda: _load(options), recommender, options, first=first, watch=_watched)
+    facts = {"searches": made.n_searches, "close_searches": made.n_close}
+    _tell(made.ids, recommender, options.length_step, run, facts)
+    _warn_of_junk(made.ids, catalogue)
+    return made.ids
+
+
+def _by_keyphrase(catalogue: list[Item], rec_tokenizer: str | None, run: RunInfo) -> list[ItemId]:
+    from idgr.ids.keyphrase import keyphrase_ids
+    from idgr.ids.spelling import can_spell
+    from idgr.models.tokenizer import load_tokenizer
+
+    tokenizer = load_tokenizer(rec_tokenizer) if rec_tokenizer is not None else None
+    texts = [item.text or item.item_id.lower() for item in catalogue]
+    ids = keyphrase_ids(texts, can_spell=None if tokenizer is None else lambda ids: can_spell(tokenizer, ids))
+    records = [ItemId(item.item_id, text) for item, text in zip(catalogue, ids, strict=True)]
+    if tokenizer is None:
+        log(f"gen-ids: {len(records)} items, by the keyphrase rule")
+    else:
+        _tell(records, tokenizer, 0, run, {})
+    return records
+
+
+def _warn_of_junk(ids: list[ItemId], catalogue: list[Item]) -> None:
+    """Say so where a generator's IDs repeat words, make words up, or need many attempts."""
+    from idgr.ids.quality import id_quality
+
+    found = id_quality(ids, {item.item_id: item.text for item in catalogue})
+    if found.is_doubtful:
+        log(
+            f"gen-ids: warning: {found.told}; train the generator longer, give it pairs, try --no-repeat-ngram 2, or "
+            "take --scheme shared"
+        )
+
+
+def _tell(
+    ids: list[ItemId], recommender: PreTrainedTokenizerBase, length_step: int, run: RunInfo, facts: dict[str, Any]
+) -> None:
+    """The summary, on standard error and in run.json."""
+    from idgr.ids.generation import summarize
+
+    figures = summarize(ids, recommender, length_step)
+    run.facts["summary"] = asdict(figures) | facts
+    line = f"gen-ids: {figures.items} items, {figures.mean_tokens:.1f} tokens an ID, at most {figures.max_tokens}"
+    if facts:
+        close = facts["close_searches"] / max(1, facts["searches"])
+        line += (
+            f"; second attempts {figures.second_attempts:.2%}, longer IDs {figures.longer:.2%}, "
+            f"from no attempt {figures.without_attempt:.2%}; close searches made again {close:.2%}"
+        )
+    log(line)

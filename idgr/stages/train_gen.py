@@ -1,0 +1,184 @@
+"""`idgr train-gen`: train the ID generator through the frozen recommender."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from idgr.errors import IdgrError, UsageError
+from idgr.formats.held_out import refuse_held_out
+from idgr.formats.rec_folder import RecommenderFacts, check_ids_known, read_recommender_facts
+from idgr.formats.records import ItemId, read_ids, read_items, read_sequences
+from idgr.generator.options import DEFAULT_LR, PAPER_LR, IdLearningOptions
+from idgr.options import TRAINING, UNSET, Option, Role
+from idgr.stages.options import refuse_stream, run_info
+from idgr.stages.training import Train, TrainingStage, run_training
+
+if TYPE_CHECKING:
+    import torch
+
+    from idgr.engine.run import TrainingRun
+    from idgr.models.backbone import Backbone
+    from idgr.prompts.rendering import PromptRenderer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(IdLearningOptions, TrainingStage):
+    """Train the ID generator by what its IDs are worth to a recommender, which stays frozen.
+
+    Example: idgr train-gen train.jsonl --items items.jsonl --ids ids.jsonl --rec rec/ --gen gen/ -o gen2/
+    """
+
+    train: Train
+    items: Annotated[str, Option("The items' texts, items.jsonl of `idgr prep`.", role=Role.INPUT)]
+    ids: Annotated[str, Option("The current IDs, ids.jsonl of `idgr gen-ids`.", role=Role.INPUT)]
+    rec: Annotated[str, Option("The recommender trained on these IDs; it stays as it is.", role=Role.INPUT)]
+    gen: Annotated[str, Option("The ID generator to begin from.", role=Role.INPUT)]
+    objective: Annotated[
+        Literal["full", "trie"] | None, Option("full or trie; as the recommender was trained, if not given.")
+    ] = None
+    templates: Annotated[
+        str | None,
+        Option("Prompt templates; else those the recommender was trained with.", role=Role.INPUT),
+    ] = None
+    max_history: Annotated[int | None, Option("Newest history items shown; else as in its training.", at_least=1)] = (
+        None
+    )
+    max_prompt_tokens: Annotated[int | None, Option("Length of a prompt; else as in its training.")] = None
+    force: Annotated[bool, Option("Take a recommender that was trained on other IDs, or on none.")] = False
+    epochs: int = 1
+    lr: float = UNSET
+    paper: Annotated[
+        bool,
+        Option(f"The paper's learning rate, {PAPER_LR:g}, in place of {DEFAULT_LR:g}.", role=Role.RUN, panel=TRAINING),
+    ] = False
+    batch_size: int = 12
+
+    def __post_init__(self) -> None:
+        if self.paper and self.lr not in (UNSET, PAPER_LR):
+            raise UsageError("--paper and --lr both tell the learning rate", "leave one of them out")
+        if self.lr is UNSET:
+            object.__setattr__(self, "lr", PAPER_LR if self.paper else DEFAULT_LR)
+        super().__post_init__()
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """What is trained, through what, and on what.
+
+    Attributes:
+        names: the user of each sequence.
+        sequences: items as numbers, oldest first.
+        texts: of each item, by its number.
+    """
+
+    generator: Backbone
+    recommender: Backbone
+    renderer: PromptRenderer
+    objective: str
+    names: list[str]
+    sequences: list[list[int]]
+    texts: list[str]
+
+
+def run(options: Options) -> dict[str, Any] | None:
+    """Train the ID generator through the frozen recommender.
+
+    Returns:
+        The record of the last epoch; None where the output was finished before.
+
+    Raises:
+        IdgrError: the inputs are malformed or do not fit together, or the output is something else.
+    """
+    from idgr.generator.id_learning import learn_ids
+    from idgr.models.backbone import check_t5, save_backbone
+
+    refuse_stream(options.output, "a model folder")
+    info = run_info("train-gen", options)
+    refuse_held_out(info.inputs)
+    for model in (options.gen, options.rec):
+        check_t5(model, "train-gen")
+
+    def prepare(device: torch.device) -> _Prepared:
+        return _prepare(options, device)
+
+    def train(prepared: _Prepared, running: TrainingRun) -> dict[str, Any]:
+        return learn_ids(
+            prepared.generator,
+            prepared.recommender,
+            prepared.renderer,
+            prepared.texts,
+            prepared.sequences,
+            prepared.objective,
+            options,
+            options,
+            running.on_epoch,
+            names=prepared.names,
+            context=running.context,
+        )
+
+    def save(prepared: _Prepared, folder: Path, last: dict[str, Any]) -> dict[str, Any]:
+        save_backbone(prepared.generator, folder)
+        return {"last": last}
+
+    return run_training(info, options, prepare, train, save)
+
+
+def _prepare(options: Options, device: torch.device) -> _Prepared:
+    from idgr.generator.id_learning import check_one_vocabulary
+    from idgr.models.backbone import load_backbone
+    from idgr.models.tokenizer import id_tokens
+    from idgr.recommender.prompts import renderer_of, user_ids_of
+
+    facts = _facts(options)
+    known = read_ids(options.ids)
+    if not options.force:
+        check_ids_known(facts, known, options.rec, options.ids)
+    number = {record.item_id: i for i, record in enumerate(known)}
+    histories = list(read_sequences(options.train, number))
+    sequences = [[number[item] for item in row.items] for row in histories]
+    if max(map(len, sequences)) < 2:
+        raise IdgrError("no sequence has two items", "give longer training sequences", where=options.train)
+    texts = _texts(known, options)
+    generator, recommender = load_backbone(options.gen), load_backbone(options.rec)
+    check_one_vocabulary(generator.tokenizer, recommender.tokenizer, options.gen, options.rec)
+    rows = id_tokens(recommender.tokenizer, [record.id for record in known])
+    # A user's ID stays as the starting generator makes it: only the items' IDs are learnt.
+    named = None
+    if facts.user_ids != "none":
+        named = user_ids_of(
+            facts, options.gen, options.items, list(number), recommender.tokenizer, device, strange=options.force
+        )
+    renderer = renderer_of(facts, recommender.tokenizer, rows, named)
+    generator.model.to(device)
+    recommender.model.to(device)
+    names = [row.user_id for row in histories]
+    return _Prepared(generator, recommender, renderer, facts.objective, names, sequences, texts)
+
+
+def _facts(options: Options) -> RecommenderFacts:
+    """How the recommender was trained, but for what the options say otherwise."""
+    from idgr.prompts.templates import load_templates
+
+    wordings = load_templates(options.templates)
+    facts = read_recommender_facts(
+        options.rec, RecommenderFacts("full", wordings, 20, 512, "") if options.force else None
+    )
+    asked: dict[str, Any] = {
+        "objective": options.objective,
+        "templates": None if options.templates is None else wordings,
+        "max_history": options.max_history,
+        "max_prompt_tokens": options.max_prompt_tokens,
+    }
+    return replace(facts, **{name: value for name, value in asked.items() if value is not None})
+
+
+def _texts(known: list[ItemId], options: Options) -> list[str]:
+    """The text of each item, in the order of the IDs."""
+    text_of = {item.item_id: item.text for item in read_items(options.items)}
+    for record in known:
+        if record.item_id not in text_of:
+            todo = f"give the items that {options.ids} was made for"
+            raise IdgrError(f"has no item {record.item_id!r}", todo, where=options.items)
+    return [text_of[record.item_id] for record in known]
