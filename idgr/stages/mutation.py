@@ -23,7 +23,6 @@ import orjson
 
 from idgr.cli.gen_ids import gen_ids
 from idgr.cli.init_gen import init_gen
-from idgr.cli.recommend import recommend
 from idgr.cli.train_gen import train_gen
 from idgr.cli.train_rec import train_rec
 from idgr.evaluation.audit.checks import FAIL, PASS, Check, judged, skipped
@@ -32,6 +31,7 @@ from idgr.formats.jsonl import write_jsonl
 from idgr.formats.records import Item, Query
 from idgr.formats.run_info import hash_folder, sha256_file
 from idgr.progress import log
+from idgr.stages import recommend
 
 USERS, OTHER_ITEMS = 100, 50
 CANARY = "zyxcanaryq"
@@ -268,11 +268,18 @@ def _canary_check(room: Path, seed: int, subject: str) -> Check:
 
 
 def _ask(folder: Path, made: Path, output: Path, gen: str | None = None) -> None:
-    recommend(
-        str(folder / "test.jsonl"), str(made / "rec"), str(made / "ids.jsonl"), str(output / "recs.jsonl"),
-        gen=gen or str(made / "gen"), items=str(folder / "items.jsonl"), prompts=str(output / "prompts.jsonl"),
-        device="cpu",
-    )  # fmt: skip
+    recommend.run(
+        recommend.Options(
+            histories=str(folder / "test.jsonl"),
+            rec=str(made / "rec"),
+            ids=str(made / "ids.jsonl"),
+            output=str(output / "recs.jsonl"),
+            gen=gen or str(made / "gen"),
+            items=str(folder / "items.jsonl"),
+            prompts=str(output / "prompts.jsonl"),
+            device="cpu",
+        )
+    )
 
 
 def _lines(path: Path) -> list[Any]:
