@@ -35,12 +35,8 @@ class Options(StageOptions):
         Literal["holm", "bonferroni", "none"],
         Option("For many comparisons: over all systems and metrics, for each kind of test."),
     ] = "holm"
-    resamples: Annotated[
-        int, Option("Of the randomisation test and the bootstrap, each.", at_least=99, at_most=10**9)
-    ] = 9_999
-    level: Annotated[float, Option("Confidence of the interval of the difference.", at_least=0.5, at_most=0.9999)] = (
-        0.95
-    )
+    resamples: Annotated[int, Option("Of randomisation test and bootstrap, each.", at_least=99, at_most=10**9)] = 9_999
+    level: Annotated[float, Option("Confidence of the difference's interval.", at_least=0.5, at_most=0.9999)] = 0.95
     interval: Annotated[
         Literal["percentile", "basic", "BCa"], Option("Kind of bootstrap interval; BCa is slow for many users.")
     ] = "percentile"
@@ -89,6 +85,7 @@ def run(options: Options) -> dict[str, Any]:
     head = {"reference": base, "n_users": len(found.users), "users_left_out": found.left_out}
     record.check_unchanged()
     tests = {**head, **record.options, "comparisons": rows}
+    del record.options["seed"]  # the record has a place of its own for it
     write_json(options.output, tests)
     record.write(options.output)
     return tests

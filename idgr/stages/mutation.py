@@ -268,18 +268,11 @@ def _canary_check(room: Path, seed: int, subject: str) -> Check:
 
 
 def _ask(folder: Path, made: Path, output: Path, gen: str | None = None) -> None:
-    recommend.run(
-        recommend.Options(
-            histories=str(folder / "test.jsonl"),
-            rec=str(made / "rec"),
-            ids=str(made / "ids.jsonl"),
-            output=str(output / "recs.jsonl"),
-            gen=gen or str(made / "gen"),
-            items=str(folder / "items.jsonl"),
-            prompts=str(output / "prompts.jsonl"),
-            device="cpu",
-        )
-    )
+    read = {"histories": folder / "test.jsonl", "items": folder / "items.jsonl", "gen": gen or made / "gen"}
+    read |= {"rec": made / "rec", "ids": made / "ids.jsonl"}
+    written = {"output": output / "recs.jsonl", "prompts": output / "prompts.jsonl"}
+    paths: dict[str, Any] = {name: str(path) for name, path in (read | written).items()}
+    recommend.run(recommend.Options(device="cpu", **paths))
 
 
 def _lines(path: Path) -> list[Any]:

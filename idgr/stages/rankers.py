@@ -29,10 +29,13 @@ if TYPE_CHECKING:
 
     from idgr.decoding.trie import Trie
     from idgr.models.backbone import Backbone
+    from idgr.prompts.histories import HistoryRenderer
+    from idgr.prompts.rendering import PromptRenderer
     from idgr.recommender.ranking import Recommender
 
 BASELINE = "Baseline"
 DEFAULT_BEAMS = 20
+_COVER = "give IDs that cover every history"
 
 
 @dataclass(frozen=True)
@@ -73,9 +76,7 @@ class RankerOptions(StageOptions):
     items: Annotated[str | None, Textual("items.jsonl, for the same.", role=Role.INPUT, panel=MODEL)] = None
     force: Annotated[bool, Textual("Take IDs that the recommender was not trained on.", panel=MODEL)] = False
     precision: Annotated[Literal["fp32", "bf16"], Option("Of the model's weights.", panel=MODEL)] = "fp32"
-    search: Annotated[Literal["beam", "exact"], Textual("Beam search, or the proven best items.", panel=SEARCH)] = (
-        "beam"
-    )
+    search: Annotated[Literal["beam", "exact"], Textual("Beams, or the proven best items.", panel=SEARCH)] = "beam"
     beams: Beams = DEFAULT_BEAMS
     normalize: Normalize = None
     length_penalty: Annotated[
@@ -169,10 +170,8 @@ def _check_baseline(options: RankerOptions) -> None:
 
 def _check_item_model(options: RankerOptions, rec: str) -> None:
     if strange := ", ".join(one.flag for one in _textual_given(options)):
-        raise UsageError(
-            f"{rec} is a {_called(rec)}, which knows no textual IDs, so {strange} says nothing to it",
-            "leave that out, or give --rec a folder of `idgr train-rec`",
-        )
+        what = f"{rec} is a {_called(rec)}, which knows no textual IDs, so {strange} says nothing to it"
+        raise UsageError(what, "leave that out, or give --rec a folder of `idgr train-rec`")
 
 
 def _textual_given(options: RankerOptions) -> list[Any]:
@@ -212,15 +211,9 @@ def textual_ranker(options: RankerOptions) -> Ranker:
         tokens = recommender.prompt(query)
         return {"user_id": query.user_id, "text": decode(recommender.tokenizer, [tokens])[0], "tokens": tokens}
 
-    return Ranker(
-        recommender.number,
-        "give IDs that cover every history",
-        len(recommender.item_keys),
-        _within_memory(rank, options),
-        shown,
-        (lambda: search.expanded) if options.search == "exact" and isinstance(search, ExactSearch) else None,
-        {"normalize": search.options.normalize},
-    )
+    known, settled = recommender.number, {"normalize": search.options.normalize}
+    expanded = (lambda: search.expanded) if options.search == "exact" and isinstance(search, ExactSearch) else None
+    return Ranker(known, _COVER, len(known), _within_memory(rank, options), shown, expanded, settled)
 
 
 def item_ranker(options: RankerOptions) -> Ranker:
@@ -283,7 +276,7 @@ def baseline_ranker(options: RankerOptions) -> Ranker:
         return rows
 
     n_items = len({item for sequence in sequences for item in sequence})
-    return Ranker(known, "give IDs that cover every history", n_items, rank)
+    return Ranker(known, _COVER, n_items, rank)
 
 
 def _within_memory(rank: Rank, options: RankerOptions) -> Rank:
@@ -321,14 +314,16 @@ def _recommender(options: RankerOptions) -> Recommender:
     tokenizer = backbone.tokenizer
     trie, rows = _tree(options.trie, catalogue, tokenizer)
     named = user_ids_of(facts, options.gen, options.items, keys, tokenizer, where, strange=options.force)
+    renderer: PromptRenderer | HistoryRenderer
     if facts.arch == "causal":
         fit_item_slots(backbone.model, rows, new=False)
+        renderer = causal_renderer_of(facts, tokenizer, rows)
+    else:
+        renderer = renderer_of(facts, tokenizer, rows, named)
     return Recommender(
         backbone,
         keys,
-        causal_renderer_of(facts, tokenizer, rows)
-        if facts.arch == "causal"
-        else renderer_of(facts, tokenizer, rows, named),
+        renderer,
         trie,
         search,
         template=options.template,

@@ -15,7 +15,7 @@ from idgr.formats.jsonl import STDIN, STDOUT, Lines, dump_line, is_stream, read_
 from idgr.formats.records import Query
 from idgr.formats.run_info import RunInfo
 from idgr.ids.shards import Shard, parse_shard
-from idgr.options import RUN, Option, Role
+from idgr.options import Option, Role
 from idgr.progress import Progress, log
 from idgr.stages.options import run_info
 from idgr.stages.rankers import Ranker, RankerOptions, Textual, complete, load_ranker
@@ -34,12 +34,11 @@ class Options(RankerOptions):
     histories: Annotated[
         str,
         Option(
-            "test.jsonl, train.jsonl, or any user_id and history a line; - for stdin.",
-            role=Role.INPUT,
-            positional=True,
-            metavar="HISTORIES",
+            "test.jsonl, train.jsonl, or any user_id and history a line; - for stdin.", role=Role.INPUT, positional=True
         ),
     ]
+    rec: str | None = None
+    ids: str | None = None
     output: Annotated[
         str, Option("Where to write the recommendations.", flags=("-o", "--output"), role=Role.OUTPUT)
     ] = STDOUT
@@ -48,7 +47,7 @@ class Options(RankerOptions):
         Option("An item of a history that is not in the catalogue: leave it out and count it, or stop."),
     ] = "drop"
     prompts: Annotated[str | None, Textual("Write what the model was shown here.", role=Role.OUTPUT)] = None
-    shard: Annotated[str | None, Option("Only every Nth history, from the Ith.", panel=RUN, metavar="I/N")] = None
+    shard: Annotated[str | None, Option("Only every Nth history, from the Ith.", metavar="I/N")] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

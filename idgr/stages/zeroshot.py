@@ -28,9 +28,7 @@ class Options(StageOptions):
 
     data: Annotated[
         str,
-        Option(
-            "A folder that `idgr prep` wrote, of the new platform.", role=Role.INPUT, positional=True, metavar="DATA"
-        ),
+        Option("A folder that `idgr prep` wrote, of the new platform.", role=Role.INPUT, positional=True),
     ]
     gen: Annotated[str, Option("The ID generator.", role=Role.INPUT)]
     rec: Annotated[str, Option("The recommender, trained elsewhere.", role=Role.INPUT)]
@@ -88,20 +86,9 @@ def run(options: Options) -> dict[str, Any]:
         _generate_ids(options, items, ids, gen, rec)
         log("zeroshot: 2 of 3, recommendations")
         named = read_run(rec).get("user_ids", "none") != "none"
-        recommend.run(
-            recommend.Options(
-                histories=test,
-                rec=rec,
-                ids=ids,
-                output=recs,
-                gen=gen if named else None,
-                items=items if named else None,
-                beams=options.beams,
-                normalize=options.normalize,
-                device=options.device,
-                force=True,
-            )
-        )
+        given: dict[str, Any] = {"gen": gen, "items": items} if named else {}
+        given |= {"beams": options.beams, "normalize": options.normalize, "device": options.device}
+        recommend.run(recommend.Options(histories=test, rec=rec, ids=ids, output=recs, force=True, **given))
         log("zeroshot: 3 of 3, metrics")
         scores = evaluate.run(evaluate.Options(recs=recs, truth=test, train=train, output=metrics, items=items))
         foreign = _foreign_tokens(ids, rec)
