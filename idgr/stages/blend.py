@@ -16,7 +16,7 @@ from idgr.formats.jsonl import STDIN, STDOUT, dump_line, write_json
 from idgr.formats.records import Recommendation, read_queries, read_recommendations
 from idgr.options import Option, Role, StageOptions
 from idgr.progress import log
-from idgr.stages.options import run_info
+from idgr.stages.options import K, OutputFile, run_info
 
 if TYPE_CHECKING:
     from idgr.evaluation.blending import Candidates
@@ -50,10 +50,8 @@ class Options(StageOptions):
         Option("valid.jsonl: find the weight with the best NDCG@10 instead, and write it to -o.", role=Role.INPUT),
     ] = None
     by: Annotated[Literal["score", "rank"], Option("What is summed: scores, or 1 / (60 + place).")] = "score"
-    k: Annotated[int, Option("Items for each user.", flags=("-k",), at_least=1)] = _K
-    output: Annotated[
-        str, Option("Recommendations; with --truth, the weight.", flags=("-o", "--output"), role=Role.OUTPUT)
-    ] = STDOUT
+    k: K = _K
+    output: OutputFile = STDOUT
 
     def __post_init__(self) -> None:
         super().__post_init__()

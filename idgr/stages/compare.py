@@ -10,7 +10,7 @@ from idgr.formats.claims import check_file
 from idgr.formats.jsonl import STDOUT, write_json
 from idgr.options import Option, Role, Seed, StageOptions
 from idgr.progress import log
-from idgr.stages.options import run_info
+from idgr.stages.options import OutputFile, run_info
 
 METRICS = ["hr@5", "ndcg@5", "hr@10", "ndcg@10"]
 
@@ -41,7 +41,7 @@ class Options(StageOptions):
         Literal["percentile", "basic", "BCa"], Option("Kind of bootstrap interval; BCa is slow for many users.")
     ] = "percentile"
     common: Annotated[bool, Option("Test on the users that all files hold, instead of refusing others.")] = False
-    output: Annotated[str, Option("Where to write the tests.", flags=("-o", "--output"), role=Role.OUTPUT)] = STDOUT
+    output: OutputFile = STDOUT
     seed: Seed = 0
 
     def __post_init__(self) -> None:

@@ -13,7 +13,7 @@ from idgr.formats.jsonl import STDIN, STDOUT, read_jsonl, write_json, write_json
 from idgr.formats.records import key, read_queries, read_sequences
 from idgr.options import Option, Role, StageOptions
 from idgr.progress import log
-from idgr.stages.options import run_info
+from idgr.stages.options import OutputFile, run_info
 
 if TYPE_CHECKING:
     from idgr.formats.records import Query
@@ -35,7 +35,7 @@ class Options(StageOptions):
     ]
     truth: Annotated[str, Option("valid.jsonl or test.jsonl: histories with targets.", role=Role.INPUT)]
     train: Annotated[str | None, Option("train.jsonl, for the baselines and segments.", role=Role.INPUT)] = None
-    output: Annotated[str, Option("Where to write the metrics.", flags=("-o", "--output"), role=Role.OUTPUT)] = STDOUT
+    output: OutputFile = STDOUT
     cutoffs: Annotated[
         list[int] | None, Option("Cutoff; may be repeated (default: 5 and 10).", flags=("-k",), at_least=1)
     ] = None
@@ -50,12 +50,8 @@ class Options(StageOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.output == self.per_user == STDOUT:
-            raise UsageError(
-                "metrics and per-user rows would both go to standard output", "give a file to -o or --per-user"
-            )
         if self.output == self.per_user:
-            raise UsageError("-o and --per-user name the same file", "give each its own")
+            raise UsageError("-o and --per-user name the same file or standard output", "give each its own")
         if self.train is None and not self.no_baselines:
             raise UsageError("the baselines need --train", "give train.jsonl, or --no-baselines to go without them")
         if self.train is None and self.segments:

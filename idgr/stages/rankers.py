@@ -23,6 +23,7 @@ from idgr.formats.rec_folder import (
 from idgr.formats.records import ItemId, Query, Recommendation, read_ids, read_sequences
 from idgr.options import MODEL, RUN, SEARCH, Device, Option, Role, StageOptions, option_fields
 from idgr.progress import log
+from idgr.stages.options import K
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -55,24 +56,15 @@ class RankerOptions(StageOptions):
     """What ranks, and how."""
 
     rec: Annotated[
-        str | None, Option("A folder of `idgr train-rec`, `train-sasrec` or `train-two-tower`.", role=Role.INPUT)
+        str | None, Option("Recommender, SASRec or two-tower: a folder that was trained.", role=Role.INPUT)
     ] = None
-    ids: Annotated[
-        str | None,
-        Textual("The ids.jsonl that it was trained on (default: ids.jsonl in --rec).", role=Role.INPUT),
-    ] = None
-    k: Annotated[int, Option("Items for each history.", flags=("-k",), at_least=1)] = 10
+    ids: Annotated[str | None, Textual("The IDs it was trained on (default: REC/ids.jsonl).", role=Role.INPUT)] = None
+    k: K = 10
     allow: Annotated[str | None, Option("Only the items of this file, one key a line.", role=Role.INPUT)] = None
     keep_history: Annotated[bool, Option("Items of the history may be recommended again.")] = False
-    adapter: Annotated[
-        str | None,
-        Textual("An adapter of `idgr train-adapter`, of this --rec; off if not given.", role=Role.INPUT, panel=MODEL),
-    ] = None
+    adapter: Annotated[str | None, Textual("Adapter trained for this --rec.", role=Role.INPUT, panel=MODEL)] = None
     template: Annotated[int, Textual("Which of the recommender's templates, from 0.", panel=MODEL, at_least=0)] = 0
-    gen: Annotated[
-        str | None,
-        Textual("The ID generator, where the recommender was trained with user IDs.", role=Role.INPUT, panel=MODEL),
-    ] = None
+    gen: Annotated[str | None, Textual("ID generator, if trained with user IDs.", role=Role.INPUT, panel=MODEL)] = None
     items: Annotated[str | None, Textual("items.jsonl, for the same.", role=Role.INPUT, panel=MODEL)] = None
     force: Annotated[bool, Textual("Take IDs that the recommender was not trained on.", panel=MODEL)] = False
     precision: Annotated[Literal["fp32", "bf16"], Option("Of the model's weights.", panel=MODEL)] = "fp32"
@@ -88,18 +80,14 @@ class RankerOptions(StageOptions):
             at_most=MAX_LENGTH_PENALTY,
         ),
     ] = 0.0
-    trie: Annotated[
-        str | None,
-        Textual("Keep the prefix tree of the IDs here from one run to the next.", role=Role.OUTPUT, panel=SEARCH),
-    ] = None
+    trie: Annotated[str | None, Textual("Keep the IDs' prefix tree here.", role=Role.OUTPUT, panel=SEARCH)] = None
     baseline: Annotated[
         Literal["popularity", "markov"] | None,
         Option("Instead of a recommender, one of these; needs --train.", panel=BASELINE),
     ] = None
     train: Annotated[str | None, Option("train.jsonl, for --baseline.", role=Role.INPUT, panel=BASELINE)] = None
     batch_size: Annotated[
-        int,
-        Option("Histories at a time; with 1 each line is answered at once.", panel=RUN, at_least=1, at_most=10**6),
+        int, Option("Histories at a time; with 1 each line is answered at once.", panel=RUN, at_least=1, at_most=10**6)
     ] = 32
     device: Device = "auto"
 

@@ -17,7 +17,7 @@ from idgr.formats.run_info import RunInfo
 from idgr.ids.shards import Shard, parse_shard
 from idgr.options import Option, Role
 from idgr.progress import Progress, log
-from idgr.stages.options import run_info
+from idgr.stages.options import OutputFile, run_info
 from idgr.stages.rankers import Ranker, RankerOptions, Textual, complete, load_ranker
 
 # So many batches are read before they are sorted by length; a batch of one answers line by line.
@@ -39,9 +39,7 @@ class Options(RankerOptions):
     ]
     rec: str | None = None
     ids: str | None = None
-    output: Annotated[
-        str, Option("Where to write the recommendations.", flags=("-o", "--output"), role=Role.OUTPUT)
-    ] = STDOUT
+    output: OutputFile = STDOUT
     unknown: Annotated[
         Literal["drop", "error"],
         Option("An item of a history that is not in the catalogue: leave it out and count it, or stop."),
