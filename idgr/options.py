@@ -62,11 +62,11 @@ class Option:
         if (self.at_least, self.below) == (0, 1):
             return "give a share from 0 to below 1"
         if self.at_least is not None and self.at_most is not None:
-            return f"give a number from {self.at_least:g} to {self.at_most:g}"
+            return f"give a number from {_plain(self.at_least)} to {_plain(self.at_most)}"
         for bound, words in ((self.at_least, "of at least"), (self.above, "above"), (self.at_most, "of at most")):
             if bound is not None:
-                return f"give a number {words} {bound:g}"
-        return "give a smaller number" if self.below is None else f"give a number below {self.below:g}"
+                return f"give a number {words} {_plain(bound)}"
+        return "give a smaller number" if self.below is None else f"give a number below {_plain(self.below)}"
 
     def holds(self, value: float) -> bool:
         """Whether a number is within the bounds; infinity and what is no number never are."""
@@ -77,6 +77,14 @@ class Option:
             and (self.above is None or value > self.above)
             and (self.below is None or value < self.below)
         )
+
+
+def _plain(bound: float) -> str:
+    return f"{bound:g}" if isinstance(bound, float) else str(bound)
+
+
+Device = Annotated[str, Option("auto, cpu or cuda.", role=Role.RUN, panel=RUN)]
+Seed = Annotated[int, Option("Seed of all that is random.", panel=RUN, at_least=0)]
 
 
 @dataclass(frozen=True, kw_only=True)

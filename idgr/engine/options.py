@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from idgr.options import RUN, TRAINING, Option, Role, StageOptions
+from idgr.options import Device as Device
+from idgr.options import Seed as Seed
 
-Device = Annotated[str, Option("auto, cpu or cuda.", role=Role.RUN, panel=RUN)]
 Overwrite = Annotated[
     bool, Option("Begin anew where the output or a checkpoint was made otherwise.", role=Role.RUN, panel=RUN)
 ]
@@ -15,7 +16,6 @@ DryRun = Annotated[
     bool,
     Option("Take a few steps, print what the training would take, and write nothing.", role=Role.RUN, panel=RUN),
 ]
-Seed = Annotated[int, Option("Seed of all that is random.", panel=RUN, at_least=0)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,8 +22,7 @@ from idgr.formats.run_info import RUN_FILE, read_run, sha256_file
 from idgr.options import MOST_INT
 
 SEEN_TOKENS = "seen_tokens.json"
-IDS = "ids.jsonl"  # those that a recommender was trained on
-CONFIG, ITEMS = "config.json", "items.json"
+CONFIG, ITEMS, IDS = "config.json", "items.json", "ids.jsonl"
 TOKENIZER = "tokenizer.json"
 # The model_type of a folder of `idgr train-sasrec`, and of one of `idgr train-two-tower`.
 SASREC, TWO_TOWER = "sasrec", "two-tower"

@@ -303,10 +303,11 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
         return f"made by `idgr {command}`" if command else "made by a command that its record does not tell"
     old, new = with_dashes(before.get("options", {})), with_dashes(now["options"])
     found = [
-        f"made with --{name} {old.get(name)}, not {value}"
+        f"made with --{name} {old[name]}, not {value}" if name in old else f"made without --{name} {value}"
         for name, value in new.items()
-        if (old.get(name) != value if name in old else bool(value))
+        if (old[name] != value if name in old else bool(value))
     ]
+    found += [f"made with --{name} {value}" for name, value in old.items() if name not in new and value]
     read, reads = with_dashes(before.get("inputs", {})), with_dashes(now["inputs"])
     for role in sorted({*read, *reads}):
         then, here = read.get(role), reads.get(role)

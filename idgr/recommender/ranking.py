@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -80,17 +81,23 @@ class Recommender:
         return self.renderer.render([self.number[item] for item in query.history], self.template).tokens
 
     def recommend(
-        self, queries: Sequence[Query], advance: Callable[[int], object] | None = None
+        self, queries: Sequence[Query], advance: Callable[[int], object] | None = None, *, k: int | None = None
     ) -> list[Recommendation]:
         """The best items after each history, in the order given; the histories' items must be of the catalogue.
 
         Args:
             advance: told the number of histories of each batch that is done.
+            k: how many items for each, of those in the catalogue; None for as many as the search was made for.
 
         Raises:
+            UsageError: k is above the beams.
             IdgrError: the model's scores are not finite numbers.
             torch.OutOfMemoryError: the device has not the memory for a single history.
         """
+        if k is not None:
+            options, k = self.search.options, min(k, len(self.item_keys))
+            beams = max(options.beams, k) if isinstance(self.search, ExactSearch) else options.beams
+            self.search.options = replace(options, k=k, beams=beams)
         excluded = [() if self.keep_history else {self.number[item] for item in query.history} for query in queries]
         histories = [[self.number[item] for item in query.history] for query in queries]
         prompts = self.renderer.render_all(histories, [self.template] * len(queries))

@@ -21,14 +21,13 @@ from typing import Any
 import numpy as np
 import orjson
 
-from idgr.cli.recommend import recommend
 from idgr.evaluation.audit.checks import FAIL, PASS, Check, judged, skipped
 from idgr.evaluation.audit.data import DataSet, read_data, whole_sequences
 from idgr.formats.jsonl import write_jsonl
 from idgr.formats.records import Item, Query
 from idgr.formats.run_info import hash_folder, sha256_file
 from idgr.progress import log
-from idgr.stages import gen_ids, init_gen, train_gen, train_rec
+from idgr.stages import gen_ids, init_gen, recommend, train_gen, train_rec
 
 USERS, OTHER_ITEMS = 100, 50
 CANARY = "zyxcanaryq"
@@ -271,11 +270,11 @@ def _canary_check(room: Path, seed: int, subject: str) -> Check:
 
 
 def _ask(folder: Path, made: Path, output: Path, gen: str | None = None) -> None:
-    recommend(
-        str(folder / "test.jsonl"), str(made / "rec"), str(made / "ids.jsonl"), str(output / "recs.jsonl"),
-        gen=gen or str(made / "gen"), items=str(folder / "items.jsonl"), prompts=str(output / "prompts.jsonl"),
-        device="cpu",
-    )  # fmt: skip
+    read = {"histories": folder / "test.jsonl", "items": folder / "items.jsonl", "gen": gen or made / "gen"}
+    read |= {"rec": made / "rec", "ids": made / "ids.jsonl"}
+    written = {"output": output / "recs.jsonl", "prompts": output / "prompts.jsonl"}
+    paths: dict[str, Any] = {name: str(path) for name, path in (read | written).items()}
+    recommend.run(recommend.Options(device="cpu", **paths))
 
 
 def _lines(path: Path) -> list[Any]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from idgr.errors import UsageError
 from idgr.formats.jsonl import STDIN, STDOUT
 from idgr.formats.run_info import RunInfo
-from idgr.options import Role, StageOptions
+from idgr.options import Option, Role, StageOptions
+
+OutputFile = Annotated[str, Option("File to write; - for standard output.", flags=("-o", "--output"), role=Role.OUTPUT)]
+K = Annotated[int, Option("Items for each user.", flags=("-k",), at_least=1)]
 
 
 def run_info(command: str, options: StageOptions, **changed: Any) -> RunInfo:

@@ -28,8 +28,8 @@ here=$root/recipes/ablation
 data=$out/data
 
 alternate() {
-  idgr alternate "$data" --gen "$out/gen" --rec nano --mode "$1" --rounds "$rounds" --rec-epochs "$rec_epochs" \
-    --objective trie --gen-lr 3e-4 --gen-batch-size 24 --temperature 3 --no-repeat-ngram 2 --max-text-tokens 64 \
+  idgr alternate "$data" --gen "$out/gen" --rec nano --mode "$1" --rounds "$rounds" --rec.epochs "$rec_epochs" \
+    --objective trie --gen.lr 3e-4 --gen.batch-size 24 --gen.temperature 3 --ids.no-repeat-ngram 2 --max-text-tokens 64 \
     --valid-users 0 --precision auto --seed "$seed" -o "$out/$1"
 }
 

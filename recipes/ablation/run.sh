@@ -50,18 +50,18 @@ done
 
 gen=$out/gen
 text=(--max-text-tokens 64)
-nano=("${text[@]}" --gen-lr 3e-4 --gen-batch-size 24 --temperature 3 --no-repeat-ngram 2)
+nano=("${text[@]}" --gen.lr 3e-4 --gen.batch-size 24 --gen.temperature 3 --ids.no-repeat-ngram 2)
 case $size in # the first generator; how a round goes; how the recommenders of Table 6 are trained
   smoke)
     first=(--epochs 12 "${text[@]}")
-    round=(--rec nano --rounds 2 --rec-epochs 1 --rec-epoch-instances 48 --gen-epoch-instances 16 --valid-users 10
+    round=(--rec nano --rounds 2 --rec.epochs 1 --rec.epoch-instances 48 --gen.epoch-instances 16 --valid-users 10
       --valid-beams 10 "${nano[@]}")
     rec=(--model "$gen" --epochs 1 --epoch-instances 48 --valid-users 10 --valid-beams 10)
     users=${users:-30}
     ;;
   small)
     first=(--epochs 3 "${text[@]}" --precision auto)
-    round=(--rec nano --rounds 2 --rec-epochs 1 --rec-epoch-instances 24000 --gen-epoch-instances 6000 --valid-users 500
+    round=(--rec nano --rounds 2 --rec.epochs 1 --rec.epoch-instances 24000 --gen.epoch-instances 6000 --valid-users 500
       --precision auto "${nano[@]}")
     rec=(--model "$gen" --epochs 1 --epoch-instances 8000 --valid-users 500 --precision auto)
     users=${users:-3000}
@@ -71,7 +71,7 @@ case $size in # the first generator; how a round goes; how the recommenders of T
     gen=nandakishormpai/t5-small-machine-articles-tag-generation
     text=()
     first=()
-    round=(--rec t5-small --rounds 3 --rec-epochs 10 --gen-lr 3e-4 --precision bf16)
+    round=(--rec t5-small --rounds 3 --rec.epochs 10 --gen.lr 3e-4 --precision bf16)
     rec=(--model t5-small --epochs 30 --precision auto)
     users=${users:-0}
     ;;

@@ -43,7 +43,7 @@ case $size in # the first generator; how both are trained; how the platforms are
     test=${test:-demo-3}
     first=(--epochs 8 --max-text-tokens 64)
     rounds=2
-    round=(--order rec-first --rec-epoch-instances 48 --gen-epoch-instances 16 --gen-lr 3e-4 --temperature 3
+    round=(--order rec-first --rec.epoch-instances 48 --gen.epoch-instances 16 --gen.lr 3e-4 --gen.temperature 3
       --max-text-tokens 64 --valid-users 10 --valid-beams 10)
     text=(--max-text-tokens 64)
     users=${users:-30}
@@ -54,8 +54,8 @@ case $size in # the first generator; how both are trained; how the platforms are
     first=(--epochs 3 --max-text-tokens 64 --precision auto)
     rounds=2
     # The recommender begins from the generator, which has learnt to copy words from what it reads.
-    round=(--order rec-first --rec-epoch-instances 40000 --gen-epoch-instances 6000 --gen-lr 3e-4 --gen-batch-size 24
-      --temperature 3 --max-text-tokens 64 --valid-users 500 --valid-beams 10 --precision auto)
+    round=(--order rec-first --rec.epoch-instances 40000 --gen.epoch-instances 6000 --gen.lr 3e-4 --gen.batch-size 24
+      --gen.temperature 3 --max-text-tokens 64 --valid-users 500 --valid-beams 10 --precision auto)
     text=(--max-text-tokens 64)
     users=${users:-1000}
     ;;
@@ -68,7 +68,7 @@ case $size in # the first generator; how both are trained; how the platforms are
     base=t5-small
     first=()
     rounds=1
-    round=(--order gen-first --gen-lr 3e-4 --precision bf16)
+    round=(--order gen-first --gen.lr 3e-4 --precision bf16)
     text=()
     users=${users:-0}
     ;;
@@ -127,8 +127,8 @@ if begin 4 "a first ID generator"; then
 fi
 
 if begin 5 "train generator and recommender in turns"; then
-  idgr alternate "$out/data" --gen "$gen" --rec "$base" --objective trie --rounds "$rounds" --rec-epochs 1 \
-    --gen-epochs 1 "${round[@]}" --seed "$seed" -o "$out/run"
+  idgr alternate "$out/data" --gen "$gen" --rec "$base" --objective trie --rounds "$rounds" --rec.epochs 1 \
+    --gen.epochs 1 "${round[@]}" --seed "$seed" -o "$out/run"
 fi
 
 # Untrained is what each of them began from. Where there are two rounds, the pair of the first is tried too: its

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from idgr.models.backbone import PRESETS, Preset
 from idgr.models.tokenizer import encode, load_tokenizer
 from idgr.prompts.rendering import Prompt, PromptRenderer
 from idgr.stages import mutation
+from idgr.stages.recommend import Options
 
 TINY = Preset(d_model=16, d_ff=32, num_layers=1, num_heads=2, d_kv=8, vocab_size=340)
 CANARY = "zyxcanaryq"
@@ -111,16 +113,17 @@ def test_training_that_reads_held_out_items_is_found(
 def test_prompts_that_show_the_target_are_found(
     data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recommend = mutation.recommend
+    recommend = mutation.recommend.run
 
-    def leaky(histories: str, *arguments: Any, **options: Any) -> None:
+    def leaky(options: Options) -> int:
+        histories = options.histories
         rows = [json.loads(line) for line in Path(histories).read_text().splitlines()]
         for row in rows:
             row["history"] = [*row["history"][1:], row["target"]]
         write_jsonl(leaked := Path(histories).with_name("leaked.jsonl"), rows)
-        recommend(str(leaked), *arguments, **options)
+        return recommend(replace(options, histories=str(leaked)))
 
-    monkeypatch.setattr(mutation, "recommend", leaky)
+    monkeypatch.setattr(mutation.recommend, "run", leaky)
     found = mutate(data, capsys, 1)
     assert found["a prompt does not depend on its target"][0] == "FAIL"
     assert found["a canary word reaches its own ID only"][0] == "FAIL"

@@ -98,7 +98,7 @@ def test_what_the_stages_make_passes(made: Path, capsys: pytest.CaptureFixture[s
 
 @pytest.mark.parametrize("mode", ["alternate", "rec-only", "id-only"])
 def test_what_alternate_makes_passes(mode: str, made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    few = ["--rounds", 2, "--rec-epochs", 1, "--valid-beams", 10, "--no-repeat-ngram", 1, "--mode", mode]
+    few = ["--rounds", 2, "--rec.epochs", 1, "--valid-beams", 10, "--ids.no-repeat-ngram", 1, "--mode", mode]
     idgr("alternate", made / "data", "--gen", made / "gen", *few, "-o", tmp_path / "run")
     found = verdicts(tmp_path / "run", capsys, 0)
     best = found["the final round is the best on validation", "run"]
@@ -256,7 +256,7 @@ def test_rivals_are_scored_once_each(copy: Path, capsys: pytest.CaptureFixture[s
 def test_a_final_round_that_is_not_the_best_fails(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    few: list[Any] = ["--rounds", 2, "--rec-epochs", 1, "--valid-beams", 10, "--mode", "rec-only"]
+    few: list[Any] = ["--rounds", 2, "--rec.epochs", 1, "--valid-beams", 10, "--mode", "rec-only"]
     idgr("alternate", made / "data", "--gen", made / "gen", *few, "-o", tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     for line in lines:

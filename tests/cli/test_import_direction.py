@@ -12,7 +12,7 @@ import idgr
 
 HOUSE = Path(idgr.__file__).parent
 LAYERS = (
-    {"cli"},
+    {"cli", "api"},
     {"stages"},
     {"bench", "alternation"},
     {"generator", "item_models"},

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from idgr.cli.answers import TEXTUAL_OPTIONS
 from idgr.cli.main import run
-from idgr.cli.recommend import recommend
 from idgr.formats.jsonl import write_jsonl
 from idgr.models.sasrec import SasrecConfig, new_sasrec, save_sasrec
+from idgr.options import option_fields
+from idgr.stages.rankers import Textual
+from idgr.stages.recommend import Options
 
 N = 12
 HISTORIES = [[f"i{(u * 5 + step * 2) % N}" for step in range(u % 5)] for u in range(9)]
@@ -79,9 +79,9 @@ def test_options_that_say_nothing_to_it_are_refused(
     assert not (place / "recs.jsonl").exists()
 
 
-def test_these_options_are_known_by_what_they_are_otherwise() -> None:
-    defaults = {name: value.default for name, value in inspect.signature(recommend).parameters.items()}
-    assert {name: defaults[name.replace("-", "_")] for name in TEXTUAL_OPTIONS} == TEXTUAL_OPTIONS
+def test_these_options_are_the_textual_ones() -> None:
+    names = "ids adapter beams normalize length-penalty search template gen items prompts trie force"
+    assert {one.key for one in option_fields(Options) if isinstance(one.option, Textual)} == set(names.split())
 
 
 def test_faults_are_told(place: Path, capfd: pytest.CaptureFixture[str]) -> None:

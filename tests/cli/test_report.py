@@ -44,7 +44,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setitem(PRESETS, "nano", TINY)
         idgr("prep", "demo", "--items", 20, "--users", 20, "-o", data)
         idgr("init-gen", data / "items.jsonl", "--epochs", 10, "--lr", 0.01, "--batch-size", 4, "-o", gen)
-        few = ["--rounds", 2, "--rec-epochs", 1, "--valid-beams", 10, "--gen-lr", 0.01]
+        few = ["--rounds", 2, "--rec.epochs", 1, "--valid-beams", 10, "--gen.lr", 0.01]
         idgr("alternate", data, "--gen", gen, *few, "-o", loop)
         test, train = data / "test.jsonl", data / "train.jsonl"
         final = ["--rec", loop / "final/rec", "--ids", loop / "final/ids.jsonl"]

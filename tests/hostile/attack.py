@@ -60,8 +60,8 @@ def targets() -> list[Target]:
     recommend = ["recommend", "data/test.jsonl", "--baseline", "markov", "--train", "data/train.jsonl"]
     textual = ["recommend", "data/test.jsonl", "--rec", "rec", "--ids", "ids.jsonl"]
     score = ["eval", "recs.jsonl", "--truth", "data/test.jsonl", "--per-user", "users.jsonl", "-o", "metrics.json"]
-    run = ["alternate", "data", "--gen", "gen", "--rec", "gen", "--rounds", "1", "--rec-epochs", "1"]
-    run += ["--gen-epoch-instances", "16", "--rec-epoch-instances", "16", "--valid-users", "8", "-o", "run"]
+    run = ["alternate", "data", "--gen", "gen", "--rec", "gen", "--rounds", "1", "--rec.epochs", "1"]
+    run += ["--gen.epoch-instances", "16", "--rec.epoch-instances", "16", "--valid-users", "8", "-o", "run"]
     gen = ["init-gen", "data/items.jsonl", "--model", "gen", "--epochs", "1", "-o", "newgen", "--overwrite"]
     zero = ["zeroshot", "data", "--gen", "gen", "--rec", "rec", "-o", "zero"]
 

@@ -151,7 +151,7 @@ def test_what_is_held_out_changes_no_training_artifact(place: Path) -> None:
 
 
 def test_a_run_in_turns_has_user_ids_of_its_own_generator(place: Path, tmp_path: Path) -> None:
-    few = ["--rounds", "2", "--rec-epochs", "1", "--valid-beams", "10", "--device", "cpu", "--user-ids", "history"]
+    few = ["--rounds", "2", "--rec.epochs", "1", "--valid-beams", "10", "--device", "cpu", "--user-ids", "history"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PRESETS, "nano", TINY)
         assert run(["alternate", str(place), "--gen", str(place / "gen"), *few, "-o", str(tmp_path / "run")]) == 0

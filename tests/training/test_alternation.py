@@ -127,7 +127,7 @@ def _tiny_preset(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def arguments(data: Path, output: Path, *more: str) -> list[str]:
-    few = ["--rounds", "2", "--rec-epochs", "1", "--gen-lr", "1e-2", "--valid-beams", "10", "--device", "cpu"]
+    few = ["--rounds", "2", "--rec.epochs", "1", "--gen.lr", "1e-2", "--valid-beams", "10", "--device", "cpu"]
     return ["alternate", str(data), "--gen", str(data / "gen"), *few, *more, "-o", str(output)]
 
 
@@ -242,7 +242,7 @@ def test_a_phase_that_was_stopped_goes_on_from_its_checkpoint(
         left -= 1
         follow(*given)
 
-    batches = ["--rec-batch-size", "4", "--gen-batch-size", "4"]
+    batches = ["--rec.batch-size", "4", "--gen.batch-size", "4"]
     whole = tmp_path / "whole"
     assert run(arguments(data, whole, *batches)) == 0
     with monkeypatch.context() as patch:
@@ -311,7 +311,7 @@ def test_refuses_a_run_that_was_made_otherwise(
     data: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = results(finished)
-    assert "--rec-lr 0.001, not 0.5" in refusal(capsys, arguments(data, finished, "--rec-lr", "0.5"), 1)
+    assert "--rec.lr 0.001, not 0.5" in refusal(capsys, arguments(data, finished, "--rec.lr", "0.5"), 1)
     assert "--rounds 2, not 1" in refusal(capsys, arguments(data, finished, "--rounds", "1"), 1)
     assert "--overwrite" in refusal(capsys, arguments(data, finished, "--seed", "3"), 1)
     other = tmp_path / "data"

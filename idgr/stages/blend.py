@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Set
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import orjson
-import typer
 
 from idgr.errors import IdgrError, UsageError
 from idgr.formats.claims import check_file
 from idgr.formats.held_out import refuse_held_out, refuse_made_on_test
 from idgr.formats.jsonl import STDIN, STDOUT, dump_line, write_json
 from idgr.formats.records import Recommendation, read_queries, read_recommendations
-from idgr.formats.run_info import RunInfo
-from idgr.options import MOST_INT
+from idgr.options import Option, Role, StageOptions
 from idgr.progress import log
+from idgr.stages.options import K, OutputFile, run_info
 
 if TYPE_CHECKING:
     from idgr.evaluation.blending import Candidates
@@ -27,55 +26,72 @@ _STEPS = 20
 _K = 10
 
 
-def blend(
-    first: Annotated[str, typer.Argument(metavar="RECS", help="recs.jsonl of a recommender, with more than 10 items.")],
-    second: Annotated[str, typer.Argument(metavar="OTHER", help="That of another one, for the same users.")],
-    weight: Annotated[
-        str | None, typer.Option("--weight", help="Of the second, from 0 to 1; or a file that --truth wrote.")
-    ] = None,
-    truth: Annotated[
-        str | None,
-        typer.Option("--truth", help="valid.jsonl: find the weight with the best NDCG@10 instead, and write it to -o."),
-    ] = None,
-    by: Annotated[
-        Literal["score", "rank"], typer.Option("--by", help="What is summed: scores, or 1 / (60 + place).")
-    ] = "score",
-    k: Annotated[int, typer.Option("-k", min=1, max=MOST_INT, help="Items for each user.")] = _K,
-    output: Annotated[str, typer.Option("-o", "--output", help="Recommendations; with --truth, the weight.")] = STDOUT,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Options(StageOptions):
     """Blend two recommenders' lists by a weighted sum of scores.
 
     Example: idgr blend valid-a.jsonl valid-b.jsonl --truth data/beauty/valid.jsonl -o weight.json
 
     Example: idgr blend test-a.jsonl test-b.jsonl --weight weight.json -o recs.jsonl
     """
-    if (weight is None) == (truth is None):
-        raise UsageError("a blend needs either --weight or --truth", "find a weight with --truth, then give it")
-    if [first, second, truth, weight].count("-") > 1:
-        raise UsageError("standard input (-) given for several inputs", "give `-` once")
-    share = None if weight is None else _weight(weight)
-    check_file(output)
-    _refuse_test(first, second, weight, truth)
+
+    first: Annotated[
+        str,
+        Option(
+            "recs.jsonl of a recommender, with more than 10 items.", role=Role.INPUT, positional=True, metavar="RECS"
+        ),
+    ]
+    second: Annotated[
+        str, Option("That of another one, for the same users.", role=Role.INPUT, positional=True, metavar="OTHER")
+    ]
+    weight: Annotated[str | None, Option("Of the second, from 0 to 1; or a file that --truth wrote.")] = None
+    truth: Annotated[
+        str | None,
+        Option("valid.jsonl: find the weight with the best NDCG@10 instead, and write it to -o.", role=Role.INPUT),
+    ] = None
+    by: Annotated[Literal["score", "rank"], Option("What is summed: scores, or 1 / (60 + place).")] = "score"
+    k: K = _K
+    output: OutputFile = STDOUT
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.weight is None) == (self.truth is None):
+            raise UsageError("a blend needs either --weight or --truth", "find a weight with --truth, then give it")
+
+
+def run(options: Options) -> dict[str, Any] | None:
+    """Write the blended lists, or with `truth` the best weight.
+
+    Returns:
+        The weight that was chosen, with its figures; None where lists are written.
+
+    Raises:
+        IdgrError: an input is not what it should be; the two files are of different users; test.jsonl would choose the
+            weight, or has chosen it.
+    """
+    first, second = options.first, options.second
+    share = None if options.weight is None else _weight(options.weight)
+    check_file(options.output)
+    of_file = options.weight if options.weight is not None and Path(options.weight).is_file() else None
+    record = run_info("blend", options, weight=of_file)
+    _refuse_test(first, second, of_file, options.truth)
 
     from idgr.evaluation.blending import blended_lists, candidates
 
-    inputs: dict[str, str | os.PathLike[str] | None] = {"first": first, "second": second, "truth": truth}
-    inputs |= {"weight": weight if weight is not None and Path(weight).is_file() else None}
-    run = RunInfo("blend", {"weight": weight, "by": by, "k": k}, inputs, outputs=[output])
     lists = list(read_recommendations(first))
-    found = candidates(lists, _same_users(second, lists, first), by_rank=by == "rank")
-    if truth is not None:
-        chosen = _choose(found, lists, first, truth)
+    found = candidates(lists, _same_users(second, lists, first), by_rank=options.by == "rank")
+    if share is None:
+        chosen = _choose(found, lists, first, str(options.truth))
         log(f"blend: weight {chosen['weight']:g}, NDCG@10 {chosen['ndcg@10']:.4f}")
-        run.check_unchanged()
-        write_json(output, chosen)
-        run.write(output)
-        return
-    run.facts["weight"] = share
-    assert share is not None
-    rows = zip(lists, blended_lists(found, share, k), strict=True)
-    with run.replace_file(output) as written:
+        record.check_unchanged()
+        write_json(options.output, chosen)
+        record.write(options.output)
+        return chosen
+    record.facts["weight"] = share
+    rows = zip(lists, blended_lists(found, share, options.k), strict=True)
+    with record.replace_file(options.output) as written:
         written.writelines(dump_line(Recommendation(one.user_id, *best).row()) for one, best in rows)
+    return None
 
 
 def _weight(given: str) -> float:
@@ -104,7 +120,7 @@ def _refuse_test(first: str, second: str, weight: str | None, truth: str | None)
         for lists in dict.fromkeys((first, second)):
             todo = "recommend to the users of valid.jsonl, and choose the weight on those lists"
             refuse_made_on_test(lists, "histories", "holds the lists that are to be tested, of", todo)
-    elif weight is not None and Path(weight).is_file():
+    elif weight is not None:
         todo = "choose the weight with --truth valid.jsonl"
         refuse_made_on_test(weight, "truth", "holds a weight that was chosen on", todo)
 

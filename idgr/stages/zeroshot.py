@@ -1,0 +1,130 @@
+"""`idgr zeroshot`: IDs, recommendations and metrics on a platform that neither model has seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from idgr.errors import UsageError, check_utf8
+from idgr.formats.held_out import refuse_held_out
+from idgr.formats.jsonl import replace_folder, write_json
+from idgr.formats.rec_folder import read_seen_tokens
+from idgr.formats.records import read_ids
+from idgr.formats.run_info import read_run
+from idgr.options import Device, Option, Role, StageOptions
+from idgr.progress import log
+from idgr.stages import gen_ids, evaluate, recommend
+from idgr.stages.options import refuse_stream, run_info
+from idgr.stages.rankers import DEFAULT_BEAMS, Beams, Normalize
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(StageOptions):
+    """Recommend and score on a platform that neither model has seen, with no training.
+
+    Example: idgr zeroshot data/yelp/ --gen foundation/gen/ --rec foundation/rec/ -o out/yelp/
+    """
+
+    data: Annotated[
+        str,
+        Option("A folder that `idgr prep` wrote, of the new platform.", role=Role.INPUT, positional=True),
+    ]
+    gen: Annotated[str, Option("The ID generator.", role=Role.INPUT)]
+    rec: Annotated[str, Option("The recommender, trained elsewhere.", role=Role.INPUT)]
+    output: Annotated[
+        str, Option("Folder for IDs, recommendations and metrics.", flags=("--output", "-o"), role=Role.OUTPUT)
+    ]
+    models: Annotated[
+        Literal["both", "gen-only", "rec-only"],
+        Option("Which of the two are the trained ones; the other one is its base."),
+    ] = "both"
+    base_gen: Annotated[str | None, Option("For rec-only: the untrained generator.", role=Role.INPUT)] = None
+    base_rec: Annotated[str | None, Option("For gen-only: the untrained recommender.", role=Role.INPUT)] = None
+    beams: Beams = DEFAULT_BEAMS
+    normalize: Normalize = None
+    max_text_tokens: Annotated[int, Option("Tokens of an item's text that the generator reads.", at_least=2)] = 256
+    empty_text: Annotated[Literal["error", "key"], Option("An item without text: stop, or make its ID of its key.")] = (
+        "error"
+    )
+    device: Device = "auto"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for choice, option, base in (
+            ("rec-only", "--base-gen", self.base_gen),
+            ("gen-only", "--base-rec", self.base_rec),
+        ):
+            if (self.models == choice) != (base is not None):
+                raise UsageError(f"{option} belongs to --models {choice}", "give both of them or neither")
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Make IDs, recommend and score.
+
+    Returns:
+        The metrics, with the share of the IDs' tokens that the recommender has not seen.
+
+    Raises:
+        IdgrError: the data or a model is not what it should be.
+    """
+    refuse_stream(options.output, "a folder")
+    gen, rec = options.base_gen or options.gen, options.base_rec or options.rec
+    check_utf8("the name of a model", gen, rec)
+    items, train, test = (str(Path(options.data) / f"{name}.jsonl") for name in ("items", "train", "test"))
+    read = {"items": items, "train": train, "test": test, "gen": gen, "rec": rec}
+    record = run_info("zeroshot", options, data=None, base_gen=None, base_rec=None, **read)
+    refuse_held_out({"items": items, "train": train}, [test])
+
+    from idgr.models.backbone import check_t5
+
+    with replace_folder(options.output, "zeroshot", [options.data, *read.values()]) as folder:
+        for name in (gen, rec):
+            check_t5(name, "zeroshot")
+        ids, recs, metrics = (str(folder / name) for name in ("ids.jsonl", "recs.jsonl", "metrics.json"))
+        log("zeroshot: 1 of 3, IDs")
+        gen_ids.run(
+            gen_ids.Options(
+                items=items,
+                output=ids,
+                model=gen,
+                rec_tokenizer=rec,
+                max_text_tokens=options.max_text_tokens,
+                empty_text=options.empty_text,
+                device=options.device,
+            )
+        )
+        log("zeroshot: 2 of 3, recommendations")
+        named = read_run(rec).get("user_ids", "none") != "none"
+        given: dict[str, Any] = {"gen": gen, "items": items} if named else {}
+        given |= {"beams": options.beams, "normalize": options.normalize, "device": options.device}
+        recommend.run(recommend.Options(histories=test, rec=rec, ids=ids, output=recs, force=True, **given))
+        log("zeroshot: 3 of 3, metrics")
+        scores = evaluate.run(evaluate.Options(recs=recs, truth=test, train=train, output=metrics, items=items))
+        foreign = _foreign_tokens(ids, rec)
+        scores |= {"models": options.models, "foreign": foreign}
+        write_json(metrics, scores)
+        for old in folder.glob("*.run.json"):
+            old.unlink()  # they tell of a folder that has another name now; its own record says it all
+        record.write(options.output, folder)
+    if foreign is not None:
+        share, items_share = foreign["unseen_tokens"], foreign["items_with_unseen"]
+        log(f"zeroshot: {share:.1%} of the tokens of IDs, in {items_share:.1%} of the items, were in no ID of training")
+    return scores
+
+
+def _foreign_tokens(ids: str, rec: str) -> dict[str, float] | None:
+    """How much of the IDs the recommender has never seen in training; None where it cannot tell what it has seen."""
+    from idgr.models.tokenizer import encode, load_tokenizer
+
+    seen = read_seen_tokens(rec)
+    if seen is None:
+        return None
+    rows = encode(load_tokenizer(rec), [record.id for record in read_ids(ids)])
+    tokens = [token for row in rows for token in row]
+    distinct = set(tokens)
+    return {
+        "unseen_tokens": sum(token not in seen for token in tokens) / len(tokens),
+        "unseen_distinct_tokens": len(distinct - seen) / len(distinct),
+        "items_with_unseen": sum(not seen.issuperset(row) for row in rows) / len(rows),
+    }
