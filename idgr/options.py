@@ -40,6 +40,7 @@ class Option:
         panel: under which heading the help shows it.
         metavar: what stands for its value in the help.
         positional: whether it is an argument without a flag.
+        recorded: its name in `run.json`, where that is not its flag.
         at_least, at_most, above, below: bounds of a number.
     """
 
@@ -49,6 +50,7 @@ class Option:
     panel: str = COMMON
     metavar: str | None = None
     positional: bool = False
+    recorded: str | None = None
     at_least: float | None = None
     at_most: float | None = None
     above: float | None = None
@@ -132,6 +134,8 @@ class Field:
     @property
     def key(self) -> str:
         """Its name in `run.json`."""
+        if self.option.recorded is not None:
+            return self.option.recorded
         return self.name.replace("_", "-") if self.option.positional else self.flag.lstrip("-")
 
     @property
