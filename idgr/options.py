@@ -79,6 +79,16 @@ class Option:
         )
 
 
+def argument(help: str, metavar: str) -> Option:
+    """A path that is read, given without a flag."""
+    return Option(help, role=Role.INPUT, positional=True, metavar=metavar)
+
+
+def output_option(help: str, panel: str = COMMON) -> Option:
+    """The path that is written, `-o`."""
+    return Option(help, flags=("-o", "--output"), role=Role.OUTPUT, panel=panel)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Forwarded(Option):
     """Options of another stage that are handed on to it, spelled `--PREFIX.NAME`; the field holds those that are given.

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from idgr.engine.options import Device
+from idgr.engine.options import Device, Precision
 from idgr.errors import IdgrError, UsageError
 from idgr.formats.claims import check_file
 from idgr.formats.jsonl import STDIN, STDOUT, read_jsonl, write_jsonl
-from idgr.options import MODEL, RUN, Option, Role, StageOptions
+from idgr.options import MODEL, RUN, Option, Role, StageOptions, argument, output_option
 
 if TYPE_CHECKING:
     from idgr.bench.decode import DecodeBench
@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
 Records = list[dict[str, Any]]
 Seed = Annotated[int, Option("Seed of all that is random or made up.", panel=RUN, at_least=0)]
-Tokenizer = Annotated[
-    str | None, Option("Tokenizer of random weights; one of the items or IDs if not given.", panel=MODEL)
-]
+Tokenizer = Annotated[str | None, Option("Tokenizer of random weights; else one of the texts or IDs.", panel=MODEL)]
 Shape = Annotated[str, Option("Preset of random weights: small is T5-small's.", panel=MODEL)]
 
 
@@ -31,15 +29,7 @@ class BenchOptions(StageOptions):
 
     repeats: Annotated[int, Option("Times that each contender runs.", panel=RUN, at_least=1)] = 3
     seed: Seed = 0
-    output: Annotated[
-        str,
-        Option(
-            "JSON Lines, one per contender; - is standard output.",
-            flags=("-o", "--output"),
-            role=Role.OUTPUT,
-            panel=RUN,
-        ),
-    ] = STDOUT
+    output: Annotated[str, output_option("JSON Lines, one per contender; - is standard output.", RUN)] = STDOUT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +39,12 @@ class ModelBenchOptions(BenchOptions):
     tokenizer: Tokenizer = None
     device: Device = "auto"
 
+    @property
+    def common(self) -> dict[str, Any]:
+        """What every measurement of a model is told."""
+        names = ("shape", "tokenizer", "repeats", "device", "seed")
+        return {name: getattr(self, name) for name in names}
+
 
 @dataclass(frozen=True, kw_only=True)
 class PrepOptions(BenchOptions):
@@ -57,15 +53,7 @@ class PrepOptions(BenchOptions):
     Example: idgr bench prep --rows 200000 --repeats 5
     """
 
-    reviews: Annotated[
-        str | None,
-        Option(
-            "A gzipped Amazon review dump; made up if not given.",
-            role=Role.INPUT,
-            positional=True,
-            metavar="[REVIEWS]",
-        ),
-    ] = None
+    reviews: Annotated[str | None, argument("A gzipped Amazon review dump; made up if not given.", "[REVIEWS]")] = None
     rows: Annotated[int, Option("Rows of the dump that is made up.", at_least=1)] = 200_000
     memory_events: Annotated[
         int | None, Option("Instead, prepare so many made-up events and tell the peak memory.", at_least=1000)
@@ -86,15 +74,7 @@ class GenIdsOptions(ModelBenchOptions):
     Example: idgr bench gen-ids data/beauty/items.jsonl --items 200 --tokenizer t5-small
     """
 
-    catalogue: Annotated[
-        str | None,
-        Option(
-            "items.jsonl or raw metadata; the demo's if not given.",
-            role=Role.INPUT,
-            positional=True,
-            metavar="[ITEMS]",
-        ),
-    ] = None
+    catalogue: Annotated[str | None, argument("items.jsonl or raw metadata; else the demo's.", "[ITEMS]")] = None
     limit: Annotated[int, Option("Take so many items, the first.", flags=("--items",), at_least=2)] = 200
     model: Annotated[str | None, Option("A generator's folder; random weights if not given.", role=Role.INPUT)] = None
     batch_size: Annotated[int, Option("Items that idgr searches at once.", at_least=1)] = 64
@@ -113,18 +93,13 @@ class TrainOptions(ModelBenchOptions):
     Example: idgr bench train data/beauty/ --ids ids.jsonl --batches 100
     """
 
-    data: Annotated[
-        str,
-        Option("A folder of `idgr prep`: its texts and histories.", role=Role.INPUT, positional=True, metavar="DATA"),
-    ]
+    data: Annotated[str, argument("A folder of `idgr prep`: its texts and histories.", "DATA")]
     part: Annotated[Literal["recommender", "generator"], Option("Which training is measured.")] = "recommender"
-    ids: Annotated[str | None, Option("For the recommender: ids.jsonl; keyphrases if not given.", role=Role.INPUT)] = (
-        None
-    )
+    ids: Annotated[str | None, Option("For the recommender: ids.jsonl, else keyphrases.", role=Role.INPUT)] = None
     batches: Annotated[int, Option("Batches that each contender goes through.", at_least=5)] = 40
     batch_size: Annotated[int | None, Option("Instances a batch; 64, or 12 for the generator.", at_least=1)] = None
     lr: Annotated[float, Option("For the recommender: the highest learning rate.", above=0)] = 1e-3
-    precision: Annotated[Literal["fp32", "bf16", "auto"], Option("For the recommender.")] = "fp32"
+    precision: Annotated[Precision, Option("For the recommender.")] = "fp32"
     shape: Shape = "nano"
 
 
@@ -135,27 +110,23 @@ class DecodeOptions(ModelBenchOptions):
     Example: idgr bench decode --ids ids.jsonl --histories data/beauty/test.jsonl --shape small --users 32
     """
 
-    ids: Annotated[str | None, Option("ids.jsonl; keyphrases of the demo's items if not given.", role=Role.INPUT)] = (
-        None
-    )
+    ids: Annotated[str | None, Option("ids.jsonl; else keyphrases of the demo's items.", role=Role.INPUT)] = None
     histories: Annotated[str | None, Option("test.jsonl or sequences; made up if not given.", role=Role.INPUT)] = None
     users: Annotated[int, Option("Users who are answered, drawn from the histories.", at_least=1)] = 32
     arch: Annotated[Literal["t5", "causal"], Option("T5, or a causal Llama.", panel=MODEL)] = "t5"
     rec: Annotated[
-        str | None,
-        Option("A recommender's folder; random weights if not given.", role=Role.INPUT, panel=MODEL),
+        str | None, Option("A recommender's folder; random weights if not given.", role=Role.INPUT, panel=MODEL)
     ] = None
     shape: Annotated[
         str | None,
-        Option("Preset of random weights; nano or nano-causal if not given, small is T5-small's.", panel=MODEL),
+        Option("Preset of random weights: nano (nano-causal) or small, T5-small's.", panel=MODEL),
     ] = None
     k: Annotated[int, Option("Items that are asked for.", flags=("-k",), at_least=1)] = 20
     beams: Annotated[int, Option("Prefixes that are followed.", at_least=1)] = 20
     normalize: Annotated[Literal["full", "trie"], Option("For --items and --against.")] = "full"
     batch_size: Annotated[int, Option("Users that idgr answers at once.", at_least=1)] = 16
     items: Annotated[
-        list[int] | None,
-        Option("Instead, idgr on catalogues of so many made-up IDs; may be repeated.", at_least=2),
+        list[int] | None, Option("Instead, idgr on catalogues of so many made-up IDs; may be repeated.", at_least=2)
     ] = None
     latency: Annotated[bool, Option("Users one by one: p50, p95 and p99.")] = False
     against: Annotated[Literal["exact"] | None, Option("Instead, what beams lose against the exact best items.")] = None
@@ -211,12 +182,8 @@ def run_gen_ids(options: GenIdsOptions) -> Records:
     found = bench_gen_ids(
         items[: options.limit],
         model=options.model,
-        tokenizer=options.tokenizer,
-        shape=options.shape,
         options=GenerationOptions(batch_size=options.batch_size),
-        repeats=options.repeats,
-        device=options.device,
-        seed=options.seed,
+        **options.common,
     )
     return _written(options, found)
 
@@ -238,16 +205,9 @@ def run_train(options: TrainOptions) -> Records:
     number = {item.item_id: place for place, item in enumerate(catalogue)}
     rows = read_sequences(Path(options.data) / "train.jsonl", number)
     sequences = [[number[item] for item in row.items] for row in rows]
-    common: dict[str, Any] = {
-        "shape": options.shape,
-        "tokenizer": options.tokenizer,
-        "repeats": options.repeats,
-        "device": options.device,
-        "seed": options.seed,
-    }
     if options.part == "generator":
         size = options.batch_size or 12
-        found = bench_generator(catalogue, sequences, n_batches=options.batches, batch_size=size, **common)
+        found = bench_generator(catalogue, sequences, n_batches=options.batches, batch_size=size, **options.common)
         return _written(options, found)
     found = bench_recommender(
         _ids([item.item_id for item in catalogue], [item.text for item in catalogue], options.ids),
@@ -256,7 +216,7 @@ def run_train(options: TrainOptions) -> Records:
         batch_size=options.batch_size or 64,
         lr=options.lr,
         precision=options.precision,
-        **common,
+        **options.common,
     )
     return _written(options, found)
 
@@ -297,14 +257,10 @@ def _decode_bench(options: DecodeOptions) -> DecodeBench:
         targets=targets,
         arch=options.arch,
         rec=options.rec,
-        tokenizer=options.tokenizer,
-        shape=shape,
         options=SearchOptions(options.k, options.beams, 0.0, options.normalize),
         batch_size=options.batch_size,
-        repeats=options.repeats,
-        device=options.device,
         dtype=options.dtype,
-        seed=options.seed,
+        **options.common | {"shape": shape},
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from idgr.errors import IdgrError, UsageError, check_utf8
 from idgr.formats.claims import check_file
 from idgr.formats.jsonl import STDIN, STDOUT, write_json
-from idgr.options import Option, Role, StageOptions
+from idgr.options import Option, Role, StageOptions, argument, output_option
 from idgr.stages.options import run_info
 
 if TYPE_CHECKING:
@@ -23,23 +23,13 @@ class Options(StageOptions):
     Example: idgr audit runs/beauty/ --data data/beauty/ -o audit.json
     """
 
-    path: Annotated[
-        str,
-        Option(
-            "A folder of prep, alternate or single stages, or the published files.",
-            role=Role.INPUT,
-            positional=True,
-            metavar="DATA|RUN",
-        ),
-    ]
+    path: Annotated[str, argument("A folder of prep, alternate or single stages, or the published files.", "DATA|RUN")]
     data: Annotated[
         str | None, Option("The prepared folder of a run (default: the one its stages read).", role=Role.INPUT)
     ] = None
     mutate: Annotated[bool, Option("Also train twice, with other held-out items, and compare every byte.")] = False
     seed: Annotated[int, Option("Of the items put in by --mutate.", role=Role.RUN, at_least=0)] = 0
-    output: Annotated[
-        str | None, Option("The checks as JSON; - is standard output.", flags=("-o", "--output"), role=Role.OUTPUT)
-    ] = None
+    output: Annotated[str | None, output_option("The checks as JSON; - is standard output.")] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from idgr.errors import UsageError
 from idgr.formats.jsonl import STDOUT, replace_folder
-from idgr.options import Option, Role, StageOptions
+from idgr.options import Option, Role, StageOptions, argument, output_option
 from idgr.progress import log
 from idgr.stages.options import run_info
 
@@ -30,12 +30,11 @@ class Options(StageOptions):
     Example: idgr export data/beauty/ --to trec --recs recs.jsonl -o trec/
     """
 
-    data: Annotated[str, Option("A folder that `idgr prep` wrote.", role=Role.INPUT, positional=True, metavar="DATA")]
+    data: Annotated[str, argument("A folder that `idgr prep` wrote.", "DATA")]
     to: Annotated[Literal["recbole", "cornac", "trec"], Option("Whose files to write.")]
-    output: Annotated[str, Option("The folder to write.", flags=("-o", "--output"), role=Role.OUTPUT)]
+    output: Annotated[str, output_option("The folder to write.")]
     recs: Annotated[
-        str | None,
-        Option("recs.jsonl, to be written as run.trec (trec only); - is standard input.", role=Role.INPUT),
+        str | None, Option("recs.jsonl, to be written as run.trec (trec only); - is standard input.", role=Role.INPUT)
     ] = None
     max_history: Annotated[
         int | None,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from idgr.formats.claims import check_file
 from idgr.formats.jsonl import STDOUT, write_jsonl
-from idgr.options import Option, Role, StageOptions
+from idgr.options import Option, Role, StageOptions, argument, output_option
 from idgr.progress import log
 from idgr.stages.options import run_info
 
@@ -19,10 +19,10 @@ class Options(StageOptions):
     Example: idgr ids diff runs/beauty/round-1/ids.jsonl runs/beauty/round-2/ids.jsonl --items data/beauty/items.jsonl
     """
 
-    before: Annotated[str, Option("The earlier ids.jsonl.", role=Role.INPUT, positional=True, metavar="BEFORE")]
-    after: Annotated[str, Option("The later ids.jsonl.", role=Role.INPUT, positional=True, metavar="AFTER")]
+    before: Annotated[str, argument("The earlier ids.jsonl.", "BEFORE")]
+    after: Annotated[str, argument("The later ids.jsonl.", "AFTER")]
     items: Annotated[str, Option("items.jsonl, for the texts beside the IDs.", role=Role.INPUT)]
-    output: Annotated[str, Option("A line per item that differs.", flags=("-o", "--output"), role=Role.OUTPUT)] = STDOUT
+    output: Annotated[str, output_option("A line per item that differs.")] = STDOUT
     show: Annotated[int, Option("Rows of the table on standard error.", role=Role.RUN, at_least=0)] = 20
 
 

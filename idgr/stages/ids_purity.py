@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from idgr.errors import IdgrError
 from idgr.formats.claims import check_file
 from idgr.formats.jsonl import STDOUT, write_jsonl
-from idgr.options import Option, Role, StageOptions
+from idgr.options import Option, Role, StageOptions, argument, output_option
 from idgr.progress import log
 from idgr.stages.options import run_info
 
@@ -23,15 +23,13 @@ class Options(StageOptions):
     Example: idgr ids purity ids.jsonl --items data/beauty/items.jsonl --category-depth 2
     """
 
-    ids: Annotated[str, Option("ids.jsonl.", role=Role.INPUT, positional=True, metavar="IDS")]
+    ids: Annotated[str, argument("ids.jsonl.", "IDS")]
     items: Annotated[str, Option("items.jsonl, which lists categories.", role=Role.INPUT)]
     category_field: Annotated[str, Option("The field that lists categories, widest first.")] = "categories"
     category_depth: Annotated[int, Option("So many of them tell categories apart.", at_least=1)] = 2
     draws: Annotated[int, Option("Random assignments to compare with.", at_least=1)] = 5
     seed: Annotated[int, Option("Seed of the random assignments.", role=Role.RUN, at_least=0)] = 0
-    output: Annotated[
-        str, Option("A line per level, from no words on.", flags=("-o", "--output"), role=Role.OUTPUT)
-    ] = STDOUT
+    output: Annotated[str, output_option("A line per level, from no words on.")] = STDOUT
 
 
 def run(options: Options) -> list[Purity]:

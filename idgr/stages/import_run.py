@@ -7,7 +7,7 @@ from typing import Annotated
 
 from idgr.formats.claims import check_file
 from idgr.formats.jsonl import STDOUT, dump_line
-from idgr.options import Option, Role, StageOptions
+from idgr.options import Option, Role, StageOptions, argument, output_option
 from idgr.stages.options import run_info
 
 
@@ -18,8 +18,8 @@ class Options(StageOptions):
     Example: idgr import run.trec --users data/beauty/test.jsonl -o recs.jsonl
     """
 
-    run: Annotated[str, Option("A TREC run, or - for standard input.", role=Role.INPUT, positional=True, metavar="RUN")]
-    output: Annotated[str, Option("Where to write recs.jsonl.", flags=("-o", "--output"), role=Role.OUTPUT)] = STDOUT
+    run: Annotated[str, argument("A TREC run, or - for standard input.", "RUN")]
+    output: Annotated[str, output_option("Where to write recs.jsonl.")] = STDOUT
     users: Annotated[
         str | None, Option("test.jsonl: its users without a line in RUN get an empty list.", role=Role.INPUT)
     ] = None

@@ -7,11 +7,9 @@ from typing import Annotated, Any
 from idgr.errors import UsageError
 from idgr.formats.jsonl import STDIN, STDOUT
 from idgr.formats.run_info import RunInfo
-from idgr.options import Option, Role, StageOptions
+from idgr.options import Role, StageOptions, argument
 
-DataFolders = Annotated[
-    list[str], Option("Folders that `idgr prep` wrote.", role=Role.INPUT, positional=True, metavar="DATA…")
-]
+DataFolders = Annotated[list[str], argument("Folders that `idgr prep` wrote.", "DATA…")]
 
 
 def run_info(command: str, options: StageOptions, **changed: Any) -> RunInfo:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from idgr.errors import IdgrError, UsageError
 from idgr.formats.jsonl import STDOUT, replace_folder
 from idgr.formats.run_info import RunInfo, differences, hash_output, read_run
-from idgr.options import RUN, Option, Role, StageOptions
+from idgr.options import RUN, Option, Role, StageOptions, argument, output_option
 from idgr.progress import log
 from idgr.stages.options import run_info
 
@@ -27,7 +27,7 @@ Date = str | None
 class DataSetOptions(StageOptions):
     """Options of every command that writes a data set."""
 
-    output: Annotated[str, Option("The folder to write.", flags=("-o", "--output"), role=Role.OUTPUT)]
+    output: Annotated[str, output_option("The folder to write.")]
     # It is a field of run.json by itself, not one of its options.
     seed: Annotated[int, Option("Seed of all that is random.", role=Role.RUN, panel=RUN, at_least=0)] = 0
     overwrite: Annotated[
@@ -46,10 +46,7 @@ class SourceOptions(DataSetOptions):
 
     source: ClassVar[str]
 
-    events: Annotated[
-        str,
-        Option("Who took what when; - is standard input.", role=Role.INPUT, positional=True, metavar="EVENTS"),
-    ]
+    events: Annotated[str, argument("Who took what when; - is standard input.", "EVENTS")]
     meta: Annotated[str, Option("Metadata of the items; - is standard input.", role=Role.INPUT)]
     k_core: Annotated[
         int | None,
@@ -76,12 +73,8 @@ class SourceOptions(DataSetOptions):
         Literal["leave-one-out", "temporal"],
         Option("Hold out each user's last two items, or what comes after dates.", panel=SPLIT),
     ] = "leave-one-out"
-    valid_from: Annotated[Date, Option("Where training ends (temporal split, UTC).", metavar="DATE", panel=SPLIT)] = (
-        None
-    )
-    test_from: Annotated[Date, Option("Where validation ends (temporal split, UTC).", metavar="DATE", panel=SPLIT)] = (
-        None
-    )
+    valid_from: Annotated[Date, Option("Where training ends (temporal, UTC).", metavar="DATE", panel=SPLIT)] = None
+    test_from: Annotated[Date, Option("Where validation ends (temporal, UTC).", metavar="DATE", panel=SPLIT)] = None
     max_users: Annotated[int | None, Option("Keep so many users, chosen at random.", panel=EVENTS, at_least=1)] = None
     fields: Annotated[str | None, Option("Metadata keys that make the text, in this order.", metavar="A,B,C")] = None
     missing_text: Annotated[

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from idgr.errors import UsageError, check_utf8
 from idgr.formats.claims import check_folder
 from idgr.formats.jsonl import STDIN, replace_folder
-from idgr.options import Option, Role, StageOptions
+from idgr.options import Option, Role, StageOptions, argument, output_option
 from idgr.progress import log
 from idgr.stages.options import refuse_stream, run_info
 
@@ -27,19 +27,10 @@ class Options(StageOptions):
     Example: idgr report runs/beauty/ -o report/
     """
 
-    runs: Annotated[
-        list[str],
-        Option(
-            "Folders with outputs of idgr, at any depth, and their records.",
-            role=Role.INPUT,
-            positional=True,
-            metavar="RUN…",
-        ),
-    ]
-    output: Annotated[str, Option("Folder for the page and its plots.", flags=("-o", "--output"), role=Role.OUTPUT)]
+    runs: Annotated[list[str], argument("Folders with outputs of idgr, at any depth, and their records.", "RUN…")]
+    output: Annotated[str, output_option("Folder for the page and its plots.")]
     data: Annotated[
-        str | None,
-        Option("The prepared folder of the runs (default: the one they were made of).", role=Role.INPUT),
+        str | None, Option("The prepared folder of the runs (default: the one they were made of).", role=Role.INPUT)
     ] = None
     no_audit: Annotated[bool, Option("Leave out the audit's verdict.")] = False
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from idgr.errors import UsageError, check_utf8
 from idgr.formats.claims import check_file
 from idgr.formats.jsonl import STDIN, STDOUT, write_jsonl
-from idgr.options import Option, Role, StageOptions
+from idgr.options import StageOptions, output_option
 from idgr.stages.options import DataFolders, run_info
 
 if TYPE_CHECKING:
@@ -26,9 +26,7 @@ class Options(StageOptions):
     """
 
     data: DataFolders
-    output: Annotated[
-        str, Option("A line per data set, sparsest first.", flags=("-o", "--output"), role=Role.OUTPUT)
-    ] = STDOUT
+    output: Annotated[str, output_option("A line per data set, sparsest first.")] = STDOUT
 
     def __post_init__(self) -> None:
         super().__post_init__()
