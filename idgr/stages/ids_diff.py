@@ -8,7 +8,6 @@ from typing import Annotated, Any
 from idgr.formats.claims import check_file
 from idgr.formats.jsonl import STDOUT, write_jsonl
 from idgr.options import Option, Role, StageOptions, argument, output_option
-from idgr.progress import log
 from idgr.stages.options import run_info
 
 
@@ -26,17 +25,27 @@ class Options(StageOptions):
     show: Annotated[int, Option("Rows of the table on standard error.", role=Role.RUN, at_least=0)] = 20
 
 
-def run(options: Options) -> list[dict[str, Any]]:
-    """Compare two files of IDs.
+@dataclass(frozen=True)
+class IdDiff:
+    """How two files of IDs differ.
 
-    Returns:
-        A row per item that differs: `item_id`, `before`, `after` (None where a file lacks the item) and `text`.
+    Attributes:
+        rows: an item each: `item_id`, `before` and `after` (None where a file lacks the item), `text`.
+        n_both: how many items both files have.
+    """
+
+    rows: list[dict[str, Any]]
+    n_both: int
+
+
+def run(options: Options) -> IdDiff:
+    """Compare two files of IDs, and write the rows.
 
     Raises:
         IdgrError: a file is broken.
     """
     from idgr.formats.records import read_ids, read_items
-    from idgr.ids.diff import changed_share, id_changes
+    from idgr.ids.diff import id_changes
 
     check_file(options.output)
     info = run_info("ids diff", options)
@@ -50,10 +59,4 @@ def run(options: Options) -> list[dict[str, Any]]:
     info.check_unchanged()
     write_jsonl(options.output, rows)
     info.write(options.output)
-    gone = sum(change.after is None for change in changes)
-    come = sum(change.before is None for change in changes)
-    n_changed = sum(change.of_both for change in changes)
-    line = f"{n_changed} changes, {changed_share(old, new):.1%} of {len(new) - come} items that both files have"
-    line += f"; {come} items only in {options.after}, {gone} only in {options.before}" if come or gone else ""
-    log(f"ids diff: {line}")
-    return rows
+    return IdDiff(rows, len(new) - sum(change.before is None for change in changes))
