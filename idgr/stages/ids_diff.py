@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from idgr.formats.claims import check_file
-from idgr.formats.jsonl import STDOUT, write_jsonl
+from idgr.formats.jsonl import STDOUT, dump_line
 from idgr.options import Option, Role, StageOptions, argument, output_option
 from idgr.stages.options import run_info
 
@@ -56,7 +56,6 @@ def run(options: Options) -> IdDiff:
         {"item_id": change.item_id, "before": change.before, "after": change.after, "text": texts.get(change.item_id)}
         for change in changes
     ]
-    info.check_unchanged()
-    write_jsonl(options.output, rows)
-    info.write(options.output)
+    with info.replace_file(options.output) as written:
+        written.writelines(map(dump_line, rows))
     return IdDiff(rows, len(new) - sum(change.before is None for change in changes))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from idgr.errors import IdgrError
 from idgr.formats.claims import check_file
-from idgr.formats.jsonl import STDOUT, write_jsonl
+from idgr.formats.jsonl import STDOUT, dump_line
 from idgr.options import Option, Role, StageOptions, argument, output_option
 from idgr.progress import log
 from idgr.stages.options import run_info
@@ -56,8 +56,7 @@ def run(options: Options) -> list[Purity]:
     items = [catalogue[record.item_id] for record in known]
     categories = category_paths(items, options.category_field, options.category_depth)
     found = purities([record.id for record in known], categories, draws=options.draws, seed=options.seed)
-    info.check_unchanged()
-    write_jsonl(options.output, (one.row() for one in found))
-    info.write(options.output)
+    with info.replace_file(options.output) as written:
+        written.writelines(dump_line(one.row()) for one in found)
     log(f"ids purity: {len(known)} items, {len(set(categories))} categories")
     return found

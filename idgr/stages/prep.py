@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -85,22 +84,24 @@ class SourceOptions(DataSetOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        dates = self.dates
         given = {self.split == "temporal", self.valid_from is not None, self.test_from is not None}
         if len(given) > 1:
             raise UsageError("--split temporal, --valid-from and --test-from belong together", "give all three or none")
-        for earlier, later in (("from", "to"), ("valid-from", "test-from")):
-            first, last = dates[earlier], dates[later]
+        begin, end, valid_from, test_from = self.dates.values()
+        for first, last, told in (
+            (begin, end, "--from is not before --to"),
+            (valid_from, test_from, "--valid-from is not before --test-from"),
+        ):
             if first is not None and last is not None and first >= last:
-                raise UsageError(f"--{earlier} is not before --{later}", "give the earlier date first")
+                raise UsageError(told, "give the earlier date first")
         if self.field_names == []:
             raise UsageError("--fields names no key", "give names such as title,brand")
 
     @property
     def dates(self) -> dict[str, int | None]:
-        """In microseconds since 1970, by option."""
-        given = {"from": self.begin, "to": self.end, "valid-from": self.valid_from, "test-from": self.test_from}
-        return {name: _date(name, text) for name, text in given.items()}
+        """In microseconds since 1970, by field."""
+        flags = {"begin": "--from", "end": "--to", "valid_from": "--valid-from", "test_from": "--test-from"}
+        return {name: _date(flag, getattr(self, name)) for name, flag in flags.items()}
 
     @property
     def field_names(self) -> list[str] | None:
@@ -155,11 +156,26 @@ def run(options: SourceOptions) -> dict[str, Any] | None:
     Raises:
         IdgrError: the dump is broken; nothing is left of it; or the output was made otherwise.
     """
-    info = run_info(f"prep {options.source}", options)
-    if not options.overwrite and is_finished(options.output, info):
+    return write_data_set(f"prep {options.source}", options, lambda: _prepared(options))
+
+
+def write_data_set(command: str, options: DataSetOptions, make: Callable[[], Prepared]) -> dict[str, Any] | None:
+    """Write a data set with its record, unless that is done already; `make` is called when nothing stands against it.
+
+    Returns:
+        Its statistics; None where it was finished before.
+    """
+    output, info = options.output, run_info(command, options)
+    if not options.overwrite and _is_finished(output, info):
         return None
-    with data_folder(options.output, info) as write:
-        return write(_prepared(options))
+    from idgr.corpus.preparation import write_prepared
+
+    with replace_folder(output, command, info.inputs.values()) as folder:
+        prepared = make()
+        write_prepared(folder, prepared)
+        info.write(output, folder)
+    log(f"wrote {output}")
+    return prepared.stats
 
 
 def _prepared(options: SourceOptions) -> Prepared:
@@ -171,7 +187,8 @@ def _prepared(options: SourceOptions) -> Prepared:
     source = import_module(f"idgr.corpus.sources.{options.source}")
     events = source.read_events(options.events, min_rating=options.min_rating)
     log(f"read {len(events):,} events of {len(events.users):,} users on {len(events.items):,} items")
-    names, dates = options.field_names, options.dates
+    names = options.field_names
+    how = {field.name: getattr(options, field.name) for field in fields(PrepOptions)} | options.dates
     return prepare(
         events,
         lambda wanted: describe_items(
@@ -181,25 +198,12 @@ def _prepared(options: SourceOptions) -> Prepared:
             duplicates=source.DUPLICATE_ENTRIES,
             chosen=names is not None,
         ),
-        PrepOptions(
-            k_core=options.k_core,
-            begin=dates["from"],
-            end=dates["to"],
-            repeats=options.repeats,
-            ties=options.ties,
-            valid_from=dates["valid-from"],
-            test_from=dates["test-from"],
-            max_users=options.max_users,
-            missing_text=options.missing_text,
-            keep_all_items=options.keep_all_items,
-            allow_sorted=options.allow_sorted,
-            seed=options.seed,
-        ),
+        PrepOptions(**how),
         log,
     )
 
 
-def _date(option: str, text: str | None) -> int | None:
+def _date(flag: str, text: str | None) -> int | None:
     if text is None:
         return None
     from idgr.corpus.times import parse_date
@@ -207,10 +211,10 @@ def _date(option: str, text: str | None) -> int | None:
     try:
         return parse_date(text)
     except ValueError:
-        raise UsageError(f"--{option} {text!r} is not a date", "write it like 2019-01-31 or 2019-01-31T12:00") from None
+        raise UsageError(f"{flag} {text!r} is not a date", "write it like 2019-01-31 or 2019-01-31T12:00") from None
 
 
-def is_finished(output: str, run: RunInfo) -> bool:
+def _is_finished(output: str, run: RunInfo) -> bool:
     """Whether a whole data set is there that was made with these options from these inputs.
 
     Raises:
@@ -230,23 +234,3 @@ def is_finished(output: str, run: RunInfo) -> bool:
         return True
     log(f"{run.command}: {output} is not as its run.json says, and is made again")
     return False
-
-
-@contextmanager
-def data_folder(output: str, run: RunInfo) -> Iterator[Callable[[Prepared], dict[str, Any]]]:
-    """Make sure that the output can be written before work starts.
-
-    Yields:
-        What writes a data set there and returns its statistics.
-    """
-    from idgr.corpus.preparation import write_prepared
-
-    with replace_folder(output, run.command, run.inputs.values()) as folder:
-
-        def write(prepared: Prepared) -> dict[str, Any]:
-            write_prepared(folder, prepared)
-            run.write(output, folder)
-            return prepared.stats
-
-        yield write
-    log(f"wrote {output}")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from idgr.errors import UsageError, check_utf8
 from idgr.options import Option
-from idgr.stages.options import DataFolders, run_info
-from idgr.stages.prep import DataSetOptions, data_folder, is_finished
+from idgr.stages.options import DataFolders
+from idgr.stages.prep import DataSetOptions, write_data_set
+
+if TYPE_CHECKING:
+    from idgr.corpus.preparation import Prepared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,20 +54,7 @@ def run_demo(options: DemoOptions) -> dict[str, Any] | None:
     Raises:
         IdgrError: the output was made otherwise.
     """
-    info = run_info("prep demo", options)
-    if not options.overwrite and is_finished(options.output, info):
-        return None
-    from idgr.corpus import demo
-    from idgr.corpus.events import from_rows
-    from idgr.corpus.metadata import Entry, describe_items
-    from idgr.corpus.preparation import PrepOptions, prepare
-
-    shop = demo.DemoOptions(options.items, options.users, seed=options.seed, distracting=options.distracting)
-    with data_folder(options.output, info) as write:
-        entries = [Entry("demo", place, row["item_id"], row) for place, row in enumerate(demo.metadata(shop), 1)]
-        events = from_rows("demo", demo.events(shop))
-        kept = PrepOptions(k_core=0, keep_all_items=True)
-        return write(prepare(events, lambda wanted: describe_items(entries, wanted), kept))
+    return write_data_set("prep demo", options, lambda: _demo(options))
 
 
 def run_fuse(options: FuseOptions) -> dict[str, Any] | None:
@@ -77,10 +67,22 @@ def run_fuse(options: FuseOptions) -> dict[str, Any] | None:
         IdgrError: a folder is no prepared data set, or the output was made otherwise.
     """
     check_utf8("names in the output", *options.data)
-    info = run_info("prep fuse", options)
-    if not options.overwrite and is_finished(options.output, info):
-        return None
+    return write_data_set("prep fuse", options, lambda: _fused(options))
+
+
+def _demo(options: DemoOptions) -> Prepared:
+    from idgr.corpus import demo
+    from idgr.corpus.events import from_rows
+    from idgr.corpus.metadata import Entry, describe_items
+    from idgr.corpus.preparation import PrepOptions, prepare
+
+    shop = demo.DemoOptions(options.items, options.users, seed=options.seed, distracting=options.distracting)
+    entries = [Entry("demo", place, row["item_id"], row) for place, row in enumerate(demo.metadata(shop), 1)]
+    events = from_rows("demo", demo.events(shop))
+    return prepare(events, lambda wanted: describe_items(entries, wanted), PrepOptions(k_core=0, keep_all_items=True))
+
+
+def _fused(options: FuseOptions) -> Prepared:
     from idgr.corpus.fusion import fuse
 
-    with data_folder(options.output, info) as write:
-        return write(fuse([Path(folder) for folder in options.data], max_users=options.max_users, seed=options.seed))
+    return fuse([Path(folder) for folder in options.data], max_users=options.max_users, seed=options.seed)

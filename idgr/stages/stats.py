@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from idgr.errors import UsageError, check_utf8
 from idgr.formats.claims import check_file
-from idgr.formats.jsonl import STDIN, STDOUT, write_jsonl
+from idgr.formats.jsonl import STDIN, STDOUT, dump_line
 from idgr.options import StageOptions, output_option
 from idgr.stages.options import DataFolders, run_info
 
@@ -50,7 +50,6 @@ def run(options: Options) -> list[DataFigures]:
     from idgr.corpus.density import data_figures, grouped
 
     rows = grouped([data_figures(Path(folder)) for folder in options.data])
-    info.check_unchanged()
-    write_jsonl(options.output, (row.row() for row in rows))
-    info.write(options.output)
+    with info.replace_file(options.output) as written:
+        written.writelines(dump_line(row.row()) for row in rows)
     return rows
