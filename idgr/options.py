@@ -42,6 +42,7 @@ class Option:
         panel: under which heading the help shows it.
         metavar: what stands for its value in the help.
         positional: whether it is an argument without a flag.
+        recorded: its name in `run.json`, where that is not its flag.
         at_least, at_most, above, below: bounds of a number.
     """
 
@@ -51,6 +52,7 @@ class Option:
     panel: str = COMMON
     metavar: str | None = None
     positional: bool = False
+    recorded: str | None = None
     at_least: float | None = None
     at_most: float | None = None
     above: float | None = None
@@ -85,6 +87,16 @@ def _plain(bound: float) -> str:
 
 Device = Annotated[str, Option("auto, cpu or cuda.", role=Role.RUN, panel=RUN)]
 Seed = Annotated[int, Option("Seed of all that is random.", panel=RUN, at_least=0)]
+
+
+def argument(help: str, metavar: str) -> Option:
+    """A path that is read, given without a flag."""
+    return Option(help, role=Role.INPUT, positional=True, metavar=metavar)
+
+
+def output_option(help: str, panel: str = COMMON) -> Option:
+    """The path that is written, `-o`."""
+    return Option(help, flags=("-o", "--output"), role=Role.OUTPUT, panel=panel)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +154,8 @@ class Field:
     @property
     def key(self) -> str:
         """Its name in `run.json`."""
+        if self.option.recorded is not None:
+            return self.option.recorded
         return self.name.replace("_", "-") if self.option.positional else self.flag.lstrip("-")
 
     @property

@@ -25,7 +25,7 @@ from torch import Tensor
 from idgr.bench.processes import Measurement, measure
 from idgr.decoding.trie import build_trie
 from idgr.engine.device import uses_bf16
-from idgr.engine.options import TrainingOptions
+from idgr.engine.options import Precision, TrainingOptions
 from idgr.engine.task import TrainingContext, TrainingTask
 from idgr.engine.trainer import run_epochs
 from idgr.errors import IdgrError
@@ -74,7 +74,7 @@ class Task:
     steps: int
     batch_size: int
     lr: float
-    precision: str
+    precision: Precision
     device: str
     seed: int
 
@@ -110,7 +110,7 @@ def bench_recommender(
     batch_size: int,
     lr: float,
     repeats: int,
-    precision: str,
+    precision: Precision,
     device: str,
     seed: int,
 ) -> Iterator[dict[str, Any]]:

@@ -5,6 +5,7 @@ A module is imported when its command is asked for, since importing all would ta
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -20,14 +21,20 @@ class Command:
     """A subcommand.
 
     Attributes:
-        stage: the module of the stage, with `run` and a class of options.
+        stage: the module of the stage, with its function and its class of options.
         options: the class of options.
         show: module and function of `idgr.cli.show`, given what the stage made and the options.
+        run: the function, where the module has several.
     """
 
     stage: str
     options: str = "Options"
     show: str | None = None
+    run: str = "run"
+
+    def load(self, name: str) -> Any:
+        """The class of options, or the function, of that name in the stage's module."""
+        return getattr(import_module(self.stage), name)
 
 
 @dataclass(frozen=True)
@@ -39,16 +46,21 @@ class Group:
     commands: dict[str, Command]
 
 
-@dataclass(frozen=True)
-class Legacy:  # TODO gone when all stages are there
-    module: str
-    name: str
-
-
 # In the order of the data's flow.
-COMMANDS: dict[str, Command | Group | Legacy] = {
-    "prep": Legacy("idgr.cli.prep", "app"),
-    "stats": Legacy("idgr.cli.stats", "stats"),
+COMMANDS: dict[str, Command | Group] = {
+    "prep": Group(
+        "Turn raw dumps into items, training sequences and held-out targets.",
+        "idgr prep amazon reviews_Beauty_5.json.gz --meta meta_Beauty.json.gz -o data/beauty/",
+        {
+            "jsonl": Command("idgr.stages.prep", "JsonlOptions", "data.prepared"),
+            "amazon": Command("idgr.stages.prep", "AmazonOptions", "data.prepared"),
+            "yelp": Command("idgr.stages.prep", "YelpOptions", "data.prepared"),
+            "movielens": Command("idgr.stages.prep", "MovielensOptions", "data.prepared"),
+            "demo": Command("idgr.stages.prep_made", "DemoOptions", "data.prepared", "run_demo"),
+            "fuse": Command("idgr.stages.prep_made", "FuseOptions", "data.prepared", "run_fuse"),
+        },
+    ),
+    "stats": Command("idgr.stages.stats", show="data.stats"),
     "init-gen": Command("idgr.stages.init_gen"),
     "gen-ids": Command("idgr.stages.gen_ids"),
     "train-rec": Command("idgr.stages.train_rec", show="training.forecast"),
@@ -62,12 +74,28 @@ COMMANDS: dict[str, Command | Group | Legacy] = {
     "eval": Command("idgr.stages.evaluate", show="metrics.evaluation"),
     "zeroshot": Command("idgr.stages.zeroshot", show="metrics.zeroshot"),
     "compare": Command("idgr.stages.compare", show="metrics.comparison"),
-    "audit": Legacy("idgr.cli.audit", "audit"),
-    "report": Legacy("idgr.cli.report", "report"),
-    "ids": Legacy("idgr.cli.ids", "app"),
-    "export": Legacy("idgr.cli.export", "export"),
-    "import": Legacy("idgr.cli.import_run", "import_run"),
-    "bench": Legacy("idgr.cli.bench", "app"),
+    "audit": Command("idgr.stages.audit", show="audit.checks"),
+    "report": Command("idgr.cli.report", "Options"),
+    "ids": Group(
+        "Look at IDs: what changed between two rounds, how pure prefixes are.",
+        "idgr ids diff runs/beauty/round-1/ids.jsonl runs/beauty/round-2/ids.jsonl --items data/beauty/items.jsonl",
+        {
+            "diff": Command("idgr.stages.ids_diff", show="ids.changes"),
+            "purity": Command("idgr.stages.ids_purity"),
+        },
+    ),
+    "export": Command("idgr.stages.export"),
+    "import": Command("idgr.stages.import_run"),
+    "bench": Group(
+        "Measure idgr beside other ways to do the same, in one run.",
+        "idgr bench prep --rows 200000",
+        {
+            "prep": Command("idgr.bench.commands", "PrepOptions", run="run_prep"),
+            "gen-ids": Command("idgr.bench.commands", "GenIdsOptions", run="run_gen_ids"),
+            "train": Command("idgr.bench.commands", "TrainOptions", run="run_train"),
+            "decode": Command("idgr.bench.commands", "DecodeOptions", run="run_decode"),
+        },
+    ),
 }
 
 
@@ -77,15 +105,6 @@ def find_command(name: str) -> Any:
     if found is None:
         return None
     group = typer.Typer(add_completion=False, no_args_is_help=isinstance(found, Group))
-    if isinstance(found, Legacy):
-        old = getattr(import_module(found.module), found.name)
-        if isinstance(old, typer.Typer):
-            group = old
-        else:
-            group.command(name)(old)
-        made = get_command(group)
-        made.name = name
-        return made
     if isinstance(found, Group):
         group.callback(help=f"{found.help}\n\nExample: {found.example}")(lambda: None)
         for inner, one in found.commands.items():
@@ -97,10 +116,17 @@ def find_command(name: str) -> Any:
     return command
 
 
+def find_stage(path: Sequence[str]) -> Command | None:
+    """What runs for the words of a subcommand, such as prep and demo; None where there is no such command."""
+    found = COMMANDS.get(path[0]) if path else None
+    if isinstance(found, Group):
+        return found.commands.get(path[1]) if len(path) == 2 else None
+    return found if len(path) == 1 else None
+
+
 def _function(command: Command) -> Any:
-    stage = import_module(command.stage)
     show = None
     if command.show is not None:
         module, _, function = command.show.partition(".")
         show = getattr(import_module(f"idgr.cli.show.{module}"), function)
-    return as_command(getattr(stage, command.options), stage.run, show)
+    return as_command(command.load(command.options), command.load(command.run), show)

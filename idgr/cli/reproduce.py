@@ -1,20 +1,16 @@
-"""A record (`run.json`) as the command line that a user would type to make the output again.
-
-Knows the commands' parameters, and where a record calls an input otherwise than the command line does.
-"""
+"""A record (`run.json`) as the command line that a user would type to make the output again."""
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from typer.main import get_command
-
-# Inputs whose roles in a record are not the names of parameters.
-_ROLES = {"gen-ids": {"candidates": "assign"}, "prep": {"events": "interactions"}}
+from idgr.cli.commands import Command, find_stage
+from idgr.formats.run_info import PARTS, with_dashes
+from idgr.options import Field, Forwarded, Role, option_fields
 
 
 def command_line(record: dict[str, Any], outputs: Sequence[Path]) -> list[str]:
@@ -27,68 +23,64 @@ def command_line(record: dict[str, Any], outputs: Sequence[Path]) -> list[str]:
     Returns:
         The words. What the record tells and the command line does not know stands at the end as a comment.
     """
-    from idgr.cli.main import app
-
     path = str(record.get("command", "")).split()
-    command: Any = get_command(app)
-    for name in path:
-        command = command.get_command(None, name) if hasattr(command, "get_command") else None
-        if command is None:
-            return [f"# made by a command that this version does not have: {shlex.quote(' '.join(path))}"]
-    values = _values(record, path, outputs)
+    stage = find_stage(path)
+    if stage is None:
+        return [f"# made by a command that this version does not have: {shlex.quote(' '.join(path))}"]
+    fields = {field.key: field for field in _fields(stage)}
+    values = _values(record, fields, outputs)
     words, options = ["idgr", *path], []
-    known = set()
-    for parameter in command.params:
-        names = {str(parameter.name).replace("_", "-"), *(name.lstrip("-") for name in parameter.opts)}
-        known |= names
-        value = next((values[name] for name in sorted(names) if values.get(name) is not None), None)
-        if value is None:
-            continue
-        if parameter.param_type_name == "argument":
-            words += [shlex.quote(str(one)) for one in _listed(value)]
+    for field in fields.values():
+        value = values.pop(field.key, None)
+        listed = value if isinstance(value, (list, tuple)) else [] if value is None else [value]
+        if field.option.positional:
+            words += [shlex.quote(str(one)) for one in listed]
         elif isinstance(value, bool):
-            shown = parameter.opts if value else parameter.secondary_opts
-            options += [max(shown, key=len)] if shown else []
+            on, _, off = field.flag.partition("/")
+            options += [shown for shown in (on if value else off,) if shown]
         else:
-            option = max(parameter.opts, key=len) if parameter.name != "output" else "-o"
-            options += [f"{option} {shlex.quote(str(one))}" for one in _listed(value)]
-    unknown = [f"{name}={value}" for name, value in values.items() if name not in known and value is not None]
+            flag = "-o" if field.name == "output" else field.flag
+            options += [f"{flag} {shlex.quote(str(one))}" for one in listed]
+    unknown = [f"{name}={value}" for name, value in values.items()]
     return [*words, *options, *([f"# also recorded: {' '.join(unknown)}"] if unknown else [])]
 
 
-def _values(record: dict[str, Any], path: Sequence[str], outputs: Sequence[Path]) -> dict[str, Any]:
-    """What the record tells, by the names of parameters, with dashes."""
-    options = record.get("options")
-    values = {name.replace("_", "-"): value for name, value in options.items()} if isinstance(options, dict) else {}
-    inputs = record.get("inputs")
-    roles: dict[str, str] = _ROLES.get(path[0], {}) if path else {}
-    read: dict[str, str] = {}
-    for role, entry in inputs.items() if isinstance(inputs, dict) else ():
-        if isinstance(entry, dict) and isinstance(entry.get("path"), str):
-            read[role] = entry["path"]
-    many: dict[str, list[str]] = {}
-    for role, place in read.items():
-        if numbered := re.fullmatch(r"(.+)[- ]\d+", role):
-            many.setdefault(roles.get(numbered[1], numbered[1]), []).append(place)
+def _fields(stage: Command) -> Iterator[Field]:
+    """Those of a stage's options, and of options that it hands on."""
+    for field in option_fields(stage.load(stage.options)):
+        if isinstance(field.option, Forwarded):
+            yield from field.option.fields().values()
         else:
-            values[roles.get(role, role).replace("_", "-")] = place
-    values |= many
-    if path in (["alternate"], ["zeroshot"]) and "items" in read:
+            yield field
+
+
+def _values(record: dict[str, Any], fields: dict[str, Field], outputs: Sequence[Path]) -> dict[str, Any]:
+    """What the record tells, by the keys of fields; inputs that are numbered together."""
+    values = _object(record, "options")
+    for role, entry in _object(record, "inputs").items():
+        place = entry.get("path") if isinstance(entry, dict) else None
+        if not isinstance(place, str):
+            continue
+        if numbered := re.fullmatch(r"(.+)[- ]\d+", role):
+            values.setdefault(numbered[1], []).append(place)
+        else:
+            values[role] = place
+    if "data" in fields and "items" in values and "data" not in values and "items" not in fields:
         # A prepared folder is given, of which the files were read.
-        values["data"] = str(Path(read["items"]).parent)
-        for name in ("items", "train", "valid", "test"):
-            values.pop(name, None)
-    if path == ["zeroshot"] and values.get("models") in ("gen-only", "rec-only"):
+        values["data"] = str(Path(values["items"]).parent)
+        values = {name: value for name, value in values.items() if name not in PARTS}
+    if values.get("models") in ("gen-only", "rec-only"):
         part = "rec" if values["models"] == "gen-only" else "gen"
-        values[f"base-{part}"] = values.get(part)  # the trained one was not read
-    if record.get("seed") is not None:
-        values["seed"] = record["seed"]
-    rows = [one for one in outputs if path == ["eval"] and one.suffix != ".json"]
-    places = [one for one in outputs if one not in rows]
-    values["output"] = str(places[0]) if places else None
-    values["per-user"] = str(rows[0]) if rows else None
+        values[f"base-{part}"] = values.get(part)  # of `zeroshot`: the trained one was not read
+    values["seed"] = record.get("seed")
+    # Only `eval` has two outputs: the metrics, and the rows.
+    written = [field.key for field in fields.values() if field.option.role is Role.OUTPUT]
+    places = [[one for one in outputs if len(written) < 2 or one.suffix == ".json"]]
+    places.append([one for one in outputs if one not in places[0]])
+    values |= {name: str(found[0]) for name, found in zip(written, places, strict=False) if found}
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _listed(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, (list, tuple)) else [value]
+def _object(record: dict[str, Any], name: str) -> dict[str, Any]:
+    found = record.get(name)
+    return with_dashes(found) if isinstance(found, dict) else {}

@@ -9,6 +9,7 @@ from idgr.options import RUN, TRAINING, Option, Role, StageOptions
 from idgr.options import Device as Device
 from idgr.options import Seed as Seed
 
+Precision = Literal["fp32", "bf16", "auto"]
 Overwrite = Annotated[
     bool, Option("Begin anew where the output or a checkpoint was made otherwise.", role=Role.RUN, panel=RUN)
 ]
@@ -55,7 +56,7 @@ class TrainingOptions(StageOptions):
         int, Option("Instances drawn for each epoch; 0 for all.", panel=TRAINING, at_least=0)
     ] = 0
     precision: Annotated[
-        Literal["fp32", "bf16", "auto"],
+        Precision,
         Option("fp32, bf16 (products of matrices only), or auto: what is quicker here.", panel=TRAINING),
     ] = "fp32"
     ema: Annotated[

@@ -7,14 +7,15 @@ from typing import Annotated, Any
 from idgr.errors import UsageError
 from idgr.formats.jsonl import STDIN, STDOUT
 from idgr.formats.run_info import RunInfo
-from idgr.options import Option, Role, StageOptions
+from idgr.options import Option, Role, StageOptions, argument
 
 OutputFile = Annotated[str, Option("File to write; - for standard output.", flags=("-o", "--output"), role=Role.OUTPUT)]
 K = Annotated[int, Option("Items for each user.", flags=("-k",), at_least=1)]
+DataFolders = Annotated[list[str], argument("Folders that `idgr prep` wrote.", "DATA…")]
 
 
 def run_info(command: str, options: StageOptions, **changed: Any) -> RunInfo:
-    """The record of a run, made before its inputs are read.
+    """The record of a run, made before its inputs are read. Of an input with several paths it has `NAME-1`, `NAME-2`.
 
     Args:
         changed: inputs by role that are told otherwise than the options have them; None to leave one out.
@@ -23,6 +24,10 @@ def run_info(command: str, options: StageOptions, **changed: Any) -> RunInfo:
         UsageError: an output would take the place of an input, or standard input is given twice.
     """
     inputs = options.by_role(Role.INPUT) | {name.replace("_", "-"): path for name, path in changed.items()}
+    for role, paths in [*inputs.items()]:
+        if isinstance(paths, list):
+            inputs |= {f"{role}-{number}": path for number, path in enumerate(paths, 1)}
+            del inputs[role]
     if sum(path == STDIN for path in inputs.values()) > 1:
         raise UsageError("standard input (-) given for several inputs", "give `-` once")
     return RunInfo(

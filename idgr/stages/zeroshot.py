@@ -14,7 +14,7 @@ from idgr.formats.records import read_ids
 from idgr.formats.run_info import read_run
 from idgr.options import Device, Option, Role, StageOptions
 from idgr.progress import log
-from idgr.stages import gen_ids, evaluate, recommend
+from idgr.stages import evaluate, gen_ids, recommend
 from idgr.stages.options import refuse_stream, run_info
 from idgr.stages.rankers import DEFAULT_BEAMS, Beams, Normalize
 

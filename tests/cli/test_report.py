@@ -147,7 +147,7 @@ def test_what_is_missing_is_said_and_not_drawn(made: Path, tmp_path: Path) -> No
         "No results to divide",
         "No IDs of `idgr gen-ids`",
         "Not asked for (`--no-audit`)",
-        "idgr prep demo -o",
+        "idgr prep demo --items 20 --users 20 -o",
     ):
         assert told in text
     assert "![" not in text

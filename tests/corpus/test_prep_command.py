@@ -295,7 +295,7 @@ LATE_SPLIT = ["--split", "temporal", "--valid-from", "2020-01-01", "--test-from"
 @pytest.mark.parametrize(
     ("options", "what"),
     [
-        (["-", "--meta", "-", "-o", "out"], "cannot both be standard input"),
+        (["-", "--meta", "-", "-o", "out"], "standard input (-) given for several inputs"),
         (["e", "--meta", "m", "-o", "-"], "prep writes a folder"),
         (["e", "--meta", "m", "-o", "out", "--split", "temporal"], "belong together"),
         (["e", "--meta", "m", "-o", "out", "--valid-from", "2019-01-01"], "belong together"),
@@ -319,7 +319,7 @@ LATE_SPLIT = ["--split", "temporal", "--valid-from", "2020-01-01", "--test-from"
         (["e", "--meta", "m", "-o", "out", "--from", "noon"], "--from 'noon' is not a date"),
         (["e", "--meta", "m", "-o", "out", "--fields", " ,"], "--fields names no key"),
         (["e", "--meta", "m", "-o", "out", "--repeats", "last"], "Invalid value"),
-        (["e", "--meta", "m", "-o", "out", "--k-core", "-1"], "Invalid value"),
+        (["e", "--meta", "m", "-o", "out", "--k-core", "-1"], "--k-core -1; give a number of at least 0"),
         (["e", "-o", "out"], "Missing option"),
     ],
 )

@@ -1,0 +1,309 @@
+"""The commands `idgr bench …`: their options, and which measurement they ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from idgr.engine.options import Device, Precision
+from idgr.errors import IdgrError, UsageError
+from idgr.formats.claims import check_file
+from idgr.formats.jsonl import STDIN, STDOUT, read_jsonl, write_jsonl
+from idgr.options import MODEL, RUN, Option, Role, StageOptions, argument, output_option
+
+if TYPE_CHECKING:
+    from idgr.bench.decode import DecodeBench
+    from idgr.formats.records import ItemId
+
+Records = list[dict[str, Any]]
+Seed = Annotated[int, Option("Seed of all that is random or made up.", panel=RUN, at_least=0)]
+Tokenizer = Annotated[str | None, Option("Tokenizer of random weights; else one of the texts or IDs.", panel=MODEL)]
+Shape = Annotated[str, Option("Preset of random weights: small is T5-small's.", panel=MODEL)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchOptions(StageOptions):
+    """Options of every measurement."""
+
+    repeats: Annotated[int, Option("Times that each contender runs.", panel=RUN, at_least=1)] = 3
+    seed: Seed = 0
+    output: Annotated[str, output_option("JSON Lines, one per contender; - is standard output.", RUN)] = STDOUT
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelBenchOptions(BenchOptions):
+    """Options of every measurement of a model."""
+
+    tokenizer: Tokenizer = None
+    device: Device = "auto"
+
+    @property
+    def common(self) -> dict[str, Any]:
+        """What every measurement of a model is told."""
+        names = ("shape", "tokenizer", "repeats", "device", "seed")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepOptions(BenchOptions):
+    """Time the reading of a review dump beside pandas, or measure the memory of a whole prep.
+
+    Example: idgr bench prep --rows 200000 --repeats 5
+    """
+
+    reviews: Annotated[str | None, argument("A gzipped Amazon review dump; made up if not given.", "[REVIEWS]")] = None
+    rows: Annotated[int, Option("Rows of the dump that is made up.", at_least=1)] = 200_000
+    memory_events: Annotated[
+        int | None, Option("Instead, prepare so many made-up events and tell the peak memory.", at_least=1000)
+    ] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.reviews == STDIN:
+            raise UsageError("bench reads its input several times, so not from standard input", "give a file")
+        if self.reviews is not None and self.memory_events is not None:
+            raise UsageError("--memory-events makes its own dump", "give either it or a dump")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenIdsOptions(ModelBenchOptions):
+    """Time Algorithm 1 in batches beside Algorithm 1 item by item, on the same weights and items.
+
+    Example: idgr bench gen-ids data/beauty/items.jsonl --items 200 --tokenizer t5-small
+    """
+
+    catalogue: Annotated[str | None, argument("items.jsonl or raw metadata; else the demo's.", "[ITEMS]")] = None
+    limit: Annotated[int, Option("Take so many items, the first.", flags=("--items",), at_least=2)] = 200
+    model: Annotated[str | None, Option("A generator's folder; random weights if not given.", role=Role.INPUT)] = None
+    batch_size: Annotated[int, Option("Items that idgr searches at once.", at_least=1)] = 64
+    shape: Shape = "small"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.model is not None and self.tokenizer is not None:
+            raise UsageError("--tokenizer given with --model, which has its own", "leave one of them out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions(ModelBenchOptions):
+    """Time train-rec beside transformers' Seq2SeqTrainer, or the generator's share of train-gen beside a plain one.
+
+    Example: idgr bench train data/beauty/ --ids ids.jsonl --batches 100
+    """
+
+    data: Annotated[str, argument("A folder of `idgr prep`: its texts and histories.", "DATA")]
+    part: Annotated[Literal["recommender", "generator"], Option("Which training is measured.")] = "recommender"
+    ids: Annotated[str | None, Option("For the recommender: ids.jsonl, else keyphrases.", role=Role.INPUT)] = None
+    batches: Annotated[int, Option("Batches that each contender goes through.", at_least=5)] = 40
+    batch_size: Annotated[int | None, Option("Instances a batch; 64, or 12 for the generator.", at_least=1)] = None
+    lr: Annotated[float, Option("For the recommender: the highest learning rate.", above=0)] = 1e-3
+    precision: Annotated[Precision, Option("For the recommender.")] = "fp32"
+    shape: Shape = "nano"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeOptions(ModelBenchOptions):
+    """Time constrained beam search beside transformers, on the same weights, IDs and users.
+
+    Example: idgr bench decode --ids ids.jsonl --histories data/beauty/test.jsonl --shape small --users 32
+    """
+
+    ids: Annotated[str | None, Option("ids.jsonl; else keyphrases of the demo's items.", role=Role.INPUT)] = None
+    histories: Annotated[str | None, Option("test.jsonl or sequences; made up if not given.", role=Role.INPUT)] = None
+    users: Annotated[int, Option("Users who are answered, drawn from the histories.", at_least=1)] = 32
+    arch: Annotated[Literal["t5", "causal"], Option("T5, or a causal Llama.", panel=MODEL)] = "t5"
+    rec: Annotated[
+        str | None, Option("A recommender's folder; random weights if not given.", role=Role.INPUT, panel=MODEL)
+    ] = None
+    shape: Annotated[
+        str | None,
+        Option("Preset of random weights: nano (nano-causal) or small, T5-small's.", panel=MODEL),
+    ] = None
+    k: Annotated[int, Option("Items that are asked for.", flags=("-k",), at_least=1)] = 20
+    beams: Annotated[int, Option("Prefixes that are followed.", at_least=1)] = 20
+    normalize: Annotated[Literal["full", "trie"], Option("For --items and --against.")] = "full"
+    batch_size: Annotated[int, Option("Users that idgr answers at once.", at_least=1)] = 16
+    items: Annotated[
+        list[int] | None, Option("Instead, idgr on catalogues of so many made-up IDs; may be repeated.", at_least=2)
+    ] = None
+    latency: Annotated[bool, Option("Users one by one: p50, p95 and p99.")] = False
+    against: Annotated[Literal["exact"] | None, Option("Instead, what beams lose against the exact best items.")] = None
+    dtype: Annotated[Literal["fp32", "bf16"], Option("Precision of the weights.", panel=MODEL)] = "fp32"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rec is not None and self.tokenizer is not None:
+            raise UsageError("--tokenizer given with --rec, which has its own", "leave one of them out")
+        if sum([bool(self.items), self.latency, self.against is not None]) > 1:
+            raise UsageError("--items, --latency and --against are different measurements", "give one of them")
+        if self.histories is not None and self.ids is None:
+            raise UsageError("--histories needs the --ids of their items", "give ids.jsonl")
+
+
+def run_prep(options: PrepOptions) -> Records:
+    """Measure the reading of a dump, or a whole prep; return the records that were written.
+
+    Raises:
+        IdgrError: pandas is not installed, or the dump is broken.
+    """
+    check_file(options.output)
+    from importlib.util import find_spec
+
+    from idgr.bench.prep import bench_memory, bench_reading
+
+    if options.memory_events is not None:
+        return _written(options, [bench_memory(options.memory_events, seed=options.seed)])
+    if find_spec("pandas") is None:
+        raise IdgrError("pandas, which idgr is compared with, is not installed", "pip install 'idgr[bench]'")
+    found = bench_reading(options.reviews, rows=options.rows, repeats=options.repeats, seed=options.seed)
+    return _written(options, found)
+
+
+def run_gen_ids(options: GenIdsOptions) -> Records:
+    """Measure the generation of IDs; return the records that were written.
+
+    Raises:
+        IdgrError: the items or the model are broken.
+    """
+    from idgr.models.backbone import PRESETS
+
+    _check_shape(options.shape, PRESETS)
+    check_file(options.output)
+    from idgr.bench.gen_ids import bench_gen_ids, demo_items
+    from idgr.corpus.catalogue import read_catalogue
+    from idgr.ids.options import GenerationOptions
+
+    if options.catalogue is None:
+        items = demo_items(options.limit, options.seed)
+    else:
+        items = read_catalogue(options.catalogue, need_text="take another file, or leave such items out")
+    found = bench_gen_ids(
+        items[: options.limit],
+        model=options.model,
+        options=GenerationOptions(batch_size=options.batch_size),
+        **options.common,
+    )
+    return _written(options, found)
+
+
+def run_train(options: TrainOptions) -> Records:
+    """Measure a training; return the records that were written.
+
+    Raises:
+        IdgrError: the data are broken, or an item has no ID.
+    """
+    from idgr.bench.train_generator import bench_generator
+    from idgr.bench.train_recommender import bench_recommender
+    from idgr.formats.records import read_items, read_sequences
+    from idgr.models.backbone import PRESETS
+
+    _check_shape(options.shape, PRESETS)
+    check_file(options.output)
+    catalogue = read_items(Path(options.data) / "items.jsonl")
+    number = {item.item_id: place for place, item in enumerate(catalogue)}
+    rows = read_sequences(Path(options.data) / "train.jsonl", number)
+    sequences = [[number[item] for item in row.items] for row in rows]
+    if options.part == "generator":
+        size = options.batch_size or 12
+        found = bench_generator(catalogue, sequences, n_batches=options.batches, batch_size=size, **options.common)
+        return _written(options, found)
+    found = bench_recommender(
+        _ids([item.item_id for item in catalogue], [item.text for item in catalogue], options.ids),
+        sequences,
+        steps=options.batches,
+        batch_size=options.batch_size or 64,
+        lr=options.lr,
+        precision=options.precision,
+        **options.common,
+    )
+    return _written(options, found)
+
+
+def run_decode(options: DecodeOptions) -> Records:
+    """Measure the search; return the records that were written.
+
+    Raises:
+        IdgrError: an input or the model is broken, or no targets are there for `against`.
+    """
+    from idgr.bench.decode import bench_against_exact, bench_against_peer, bench_catalogues
+
+    bench = _decode_bench(options)
+    if options.items:
+        return _written(options, bench_catalogues(bench, options.items))
+    if options.against is not None:
+        return _written(options, bench_against_exact(bench))
+    return _written(options, bench_against_peer(bench, one_by_one=options.latency))
+
+
+def _decode_bench(options: DecodeOptions) -> DecodeBench:
+    from idgr.models.backbone import CAUSAL_PRESETS, PRESETS
+
+    shapes = list(CAUSAL_PRESETS if options.arch == "causal" else PRESETS)
+    shape = options.shape or shapes[0]
+    _check_shape(shape, shapes, f" with --arch {options.arch}")
+    check_file(options.output)
+    from idgr.bench.decode import DecodeBench
+    from idgr.bench.decode_inputs import demo_ids, readable_ids
+    from idgr.decoding.beam import SearchOptions
+    from idgr.formats.records import read_ids
+
+    known = read_ids(options.ids) if options.ids is not None else demo_ids(options.seed)
+    texts, shown, targets = readable_ids(known, _histories(options, known), options.tokenizer, options.rec)
+    return DecodeBench(
+        ids=texts,
+        histories=shown,
+        targets=targets,
+        arch=options.arch,
+        rec=options.rec,
+        options=SearchOptions(options.k, options.beams, 0.0, options.normalize),
+        batch_size=options.batch_size,
+        dtype=options.dtype,
+        **options.common | {"shape": shape},
+    )
+
+
+def _histories(options: DecodeOptions, known: list[ItemId]) -> Iterable[tuple[list[str], str | None]]:
+    from idgr.bench.decode_inputs import draw, made_up_histories
+
+    if options.histories is None:
+        return made_up_histories([record.item_id for record in known], options.users, options.seed)
+    return draw(list(read_jsonl(options.histories, _history)), options.users, options.seed)
+
+
+def _history(row: dict[str, Any]) -> tuple[list[str], str | None]:
+    """A line of test.jsonl, or a sequence whose newest item is held out."""
+    from idgr.formats.records import Query, key_list
+
+    if "items" in row:
+        items = key_list(row, "items")
+        return items[:-1], items[-1]
+    query = Query.parse(row)
+    return query.history, query.target
+
+
+def _ids(keys: list[str], texts: list[str], path: str | None) -> list[str]:
+    """The IDs of a file; keyphrases of the texts without one."""
+    if path is None:
+        from idgr.ids.keyphrase import keyphrase_ids
+
+        return keyphrase_ids(texts)
+    from idgr.formats.records import read_ids
+
+    given = {record.item_id: record.id for record in read_ids(path)}
+    for key in keys:
+        if key not in given:
+            raise IdgrError(f"has no ID of item {key!r}", "give the IDs of this catalogue", where=path)
+    return [given[key] for key in keys]
+
+
+def _check_shape(shape: str, shapes: Iterable[str], told: str = "") -> None:
+    if shape not in shapes:
+        raise UsageError(f"--shape {shape}{told}", f"choose {' or '.join(shapes)}")
+
+
+def _written(options: BenchOptions, found: Iterable[dict[str, Any]]) -> Records:
+    records = list(found)
+    write_jsonl(options.output, records)
+    return records

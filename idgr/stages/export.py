@@ -1,0 +1,93 @@
+"""`idgr export`: a prepared data set in the files of other programs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from idgr.errors import UsageError
+from idgr.formats.jsonl import STDOUT, replace_folder
+from idgr.options import Option, Role, StageOptions, argument, output_option
+from idgr.progress import log
+from idgr.stages.options import run_info
+
+if TYPE_CHECKING:
+    from idgr.formats.exchange.prepared import PreparedData
+
+MAX_HISTORY = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(StageOptions):
+    """Write the split for RecBole or cornac, or truth and recommendations for trec_eval; held-out items in own files.
+
+    RecBole and cornac score what they recommend, so their folders hold the test targets too: recbole in
+    NAME.test.inter, cornac in test.usit. Nothing else holds them. Keys with white space are written as in a URL.
+
+    Example: idgr export data/beauty/ --to recbole -o exported/beauty/
+
+    Example: idgr export data/beauty/ --to trec --recs recs.jsonl -o trec/
+    """
+
+    data: Annotated[str, argument("A folder that `idgr prep` wrote.", "DATA")]
+    to: Annotated[Literal["recbole", "cornac", "trec"], Option("Whose files to write.")]
+    output: Annotated[str, output_option("The folder to write.")]
+    recs: Annotated[
+        str | None, Option("recs.jsonl, to be written as run.trec (trec only); - is standard input.", role=Role.INPUT)
+    ] = None
+    max_history: Annotated[
+        int | None,
+        Option(f"Newest items of a history that are written (recbole only; default: {MAX_HISTORY}).", at_least=1),
+    ] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.output == STDOUT:
+            raise UsageError("export writes a folder, not standard output", "give the name of a folder to -o")
+        for flag, value, peer in (("--recs", self.recs, "trec"), ("--max-history", self.max_history, "recbole")):
+            if value is not None and self.to != peer:
+                raise UsageError(f"{flag} does not go with --to {self.to}", f"leave it out, or give --to {peer}")
+
+
+def run(options: Options) -> None:
+    """Write a data set for another program.
+
+    Raises:
+        IdgrError: the folder is no prepared data set, or the recommendations are not of its users and items.
+    """
+    from idgr.formats.exchange.prepared import read_prepared
+
+    info = run_info("export", options)
+    # run.json has the length as it was used, and nothing where it means nothing.
+    info.options = {"to": options.to}
+    if options.to == "recbole":
+        info.options["max-history"] = options.max_history or MAX_HISTORY
+    output = options.output
+    with replace_folder(output, info.command, info.inputs.values()) as folder:
+        prepared = read_prepared(options.data)
+        _write(prepared, options, folder)
+        info.write(output, folder)
+    log(
+        f"export: {len(prepared.items):,} items, {len(prepared.train):,} training sequences, "
+        f"{len(prepared.valid):,} and {len(prepared.test):,} held-out targets in {output}"
+    )
+
+
+def _write(prepared: PreparedData, options: Options, folder: Path) -> None:
+    if options.to == "recbole":
+        from idgr.formats.exchange.recbole import write_recbole
+
+        write_recbole(folder, Path(options.output).resolve().name, prepared, options.max_history or MAX_HISTORY)
+    elif options.to == "cornac":
+        from idgr.formats.exchange.cornac import write_cornac
+
+        write_cornac(folder, prepared)
+    else:
+        from idgr.formats.exchange.trec import write_trec
+        from idgr.formats.records import read_recommendations
+
+        known = {item.item_id for item in prepared.items}
+        users = {target.user_id for target in (*prepared.valid, *prepared.test)}
+        recs = None if options.recs is None else read_recommendations(options.recs, known, users)
+        write_trec(folder, prepared, recs)

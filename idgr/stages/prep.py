@@ -1,0 +1,236 @@
+"""`idgr prep jsonl`, `amazon`, `yelp` and `movielens`: raw dumps to the records that all other stages read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from idgr.errors import IdgrError, UsageError
+from idgr.formats.jsonl import STDOUT, replace_folder
+from idgr.formats.run_info import RunInfo, differences, hash_output, read_run
+from idgr.options import RUN, Option, Role, StageOptions, argument, output_option
+from idgr.progress import log
+from idgr.stages.options import run_info
+
+if TYPE_CHECKING:
+    from idgr.corpus.preparation import Prepared
+
+EVENTS, SPLIT = "Choice of events", "Split"  # panels of the help
+
+Date = str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSetOptions(StageOptions):
+    """Options of every command that writes a data set."""
+
+    output: Annotated[str, output_option("The folder to write.")]
+    # It is a field of run.json by itself, not one of its options.
+    seed: Annotated[int, Option("Seed of all that is random.", role=Role.RUN, panel=RUN, at_least=0)] = 0
+    overwrite: Annotated[
+        bool, Option("Replace a data set made of other inputs or options.", role=Role.RUN, panel=RUN)
+    ] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.output == STDOUT:
+            raise UsageError("prep writes a folder, not standard output", "give the name of a folder to -o")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceOptions(DataSetOptions):
+    """Options of every source: `source` names its module in `idgr.corpus.sources`, and its command."""
+
+    source: ClassVar[str]
+
+    events: Annotated[str, argument("Who took what when; - is standard input.", "EVENTS")]
+    meta: Annotated[str, Option("Metadata of the items; - is standard input.", role=Role.INPUT)]
+    k_core: Annotated[
+        int | None,
+        Option(
+            "Events that each user and item keeps at least; 0 is off (default: 5 for events, off for sequences).",
+            at_least=0,
+        ),
+    ] = None
+    min_rating: Annotated[float | None, Option("Leave out what is rated lower.", panel=EVENTS)] = None
+    begin: Annotated[
+        Date, Option("Leave out events before this date (UTC).", flags=("--from",), metavar="DATE", panel=EVENTS)
+    ] = None
+    end: Annotated[
+        Date, Option("Leave out events on and after this date (UTC).", flags=("--to",), metavar="DATE", panel=EVENTS)
+    ] = None
+    repeats: Annotated[
+        Literal["keep", "first"], Option("A user's events on one item: all, or only the first.", panel=EVENTS)
+    ] = "keep"
+    ties: Annotated[
+        Literal["file", "shuffle"] | None,
+        Option("Order of equal times (default: the file's; random where that is one of items).", panel=EVENTS),
+    ] = None
+    split: Annotated[
+        Literal["leave-one-out", "temporal"],
+        Option("Hold out each user's last two items, or what comes after dates.", panel=SPLIT),
+    ] = "leave-one-out"
+    valid_from: Annotated[Date, Option("Where training ends (temporal, UTC).", metavar="DATE", panel=SPLIT)] = None
+    test_from: Annotated[Date, Option("Where validation ends (temporal, UTC).", metavar="DATE", panel=SPLIT)] = None
+    max_users: Annotated[int | None, Option("Keep so many users, chosen at random.", panel=EVENTS, at_least=1)] = None
+    fields: Annotated[str | None, Option("Metadata keys that make the text, in this order.", metavar="A,B,C")] = None
+    missing_text: Annotated[
+        Literal["error", "drop", "key"], Option("Items without text: stop, leave them out, or take their key.")
+    ] = "error"
+    keep_all_items: Annotated[bool, Option("Keep items that no event names.")] = False
+    allow_sorted: Annotated[bool, Option("Go on where items are in order of their keys.")] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        given = {self.split == "temporal", self.valid_from is not None, self.test_from is not None}
+        if len(given) > 1:
+            raise UsageError("--split temporal, --valid-from and --test-from belong together", "give all three or none")
+        begin, end, valid_from, test_from = self.dates.values()
+        for first, last, told in (
+            (begin, end, "--from is not before --to"),
+            (valid_from, test_from, "--valid-from is not before --test-from"),
+        ):
+            if first is not None and last is not None and first >= last:
+                raise UsageError(told, "give the earlier date first")
+        if self.field_names == []:
+            raise UsageError("--fields names no key", "give names such as title,brand")
+
+    @property
+    def dates(self) -> dict[str, int | None]:
+        """In microseconds since 1970, by field."""
+        flags = {"begin": "--from", "end": "--to", "valid_from": "--valid-from", "test_from": "--test-from"}
+        return {name: _date(flag, getattr(self, name)) for name, flag in flags.items()}
+
+    @property
+    def field_names(self) -> list[str] | None:
+        if self.fields is None:
+            return None
+        return [field.strip() for field in self.fields.split(",") if field.strip()]
+
+
+class JsonlOptions(SourceOptions):
+    """Prepare events or sequences in JSON Lines.
+
+    Example: idgr prep jsonl sequences.jsonl.gz --meta meta.jsonl.gz -o data/beauty/
+    """
+
+    source = "jsonl"
+
+
+class AmazonOptions(SourceOptions):
+    """Prepare Amazon's reviews and metadata of 2014, 2018 or 2023.
+
+    Example: idgr prep amazon reviews_Beauty_5.json.gz --meta meta_Beauty.json.gz -o data/beauty/
+    """
+
+    source = "amazon"
+
+
+class YelpOptions(SourceOptions):
+    """Prepare Yelp's reviews and businesses.
+
+    Example: idgr prep yelp yelp_academic_dataset_review.json --meta yelp_academic_dataset_business.json
+    --from 2019-01-01 --to 2020-01-01 -o data/yelp/
+    """
+
+    source = "yelp"
+
+
+class MovielensOptions(SourceOptions):
+    """Prepare MovieLens ratings and movies (.dat or .csv).
+
+    Example: idgr prep movielens ml-1m/ratings.dat --meta ml-1m/movies.dat --min-rating 4 -o data/ml-1m/
+    """
+
+    source = "movielens"
+
+
+def run(options: SourceOptions) -> dict[str, Any] | None:
+    """Prepare a dump.
+
+    Returns:
+        The statistics of the data set, as in its stats.json; None where it was finished before.
+
+    Raises:
+        IdgrError: the dump is broken; nothing is left of it; or the output was made otherwise.
+    """
+    return write_data_set(f"prep {options.source}", options, lambda: _prepared(options))
+
+
+def write_data_set(command: str, options: DataSetOptions, make: Callable[[], Prepared]) -> dict[str, Any] | None:
+    """Write a data set with its record, unless that is done already; `make` is called when nothing stands against it.
+
+    Returns:
+        Its statistics; None where it was finished before.
+    """
+    output, info = options.output, run_info(command, options)
+    if not options.overwrite and _is_finished(output, info):
+        return None
+    from idgr.corpus.preparation import write_prepared
+
+    with replace_folder(output, command, info.inputs.values()) as folder:
+        prepared = make()
+        write_prepared(folder, prepared)
+        info.write(output, folder)
+    log(f"wrote {output}")
+    return prepared.stats
+
+
+def _prepared(options: SourceOptions) -> Prepared:
+    from importlib import import_module
+
+    from idgr.corpus.metadata import describe_items
+    from idgr.corpus.preparation import PrepOptions, prepare
+
+    source = import_module(f"idgr.corpus.sources.{options.source}")
+    events = source.read_events(options.events, min_rating=options.min_rating)
+    log(f"read {len(events):,} events of {len(events.users):,} users on {len(events.items):,} items")
+    names = options.field_names
+    how = {field.name: getattr(options, field.name) for field in fields(PrepOptions)} | options.dates
+    return prepare(
+        events,
+        lambda wanted: describe_items(
+            source.read_entries(options.meta),
+            wanted,
+            names or source.FIELDS,
+            duplicates=source.DUPLICATE_ENTRIES,
+            chosen=names is not None,
+        ),
+        PrepOptions(**how),
+        log,
+    )
+
+
+def _date(flag: str, text: str | None) -> int | None:
+    if text is None:
+        return None
+    from idgr.corpus.times import parse_date
+
+    try:
+        return parse_date(text)
+    except ValueError:
+        raise UsageError(f"{flag} {text!r} is not a date", "write it like 2019-01-31 or 2019-01-31T12:00") from None
+
+
+def _is_finished(output: str, run: RunInfo) -> bool:
+    """Whether a whole data set is there that was made with these options from these inputs.
+
+    Raises:
+        IdgrError: what is there was made otherwise.
+    """
+    record = read_run(output) if Path(output).is_dir() else {}
+    if not record:
+        return False
+    found = [differences(record, run.provenance())]
+    if record.get("command") == run.command and record.get("seed") != run.seed:
+        found.append(f"made with --seed {record.get('seed')}, not {run.seed}")
+    if told := ", ".join(filter(None, found)):
+        todo = "give the same, another folder to -o, or --overwrite to replace it"
+        raise IdgrError(f"is there and was {told}", todo, where=output)
+    if hash_output(output) == record.get("outputs"):
+        log(f"{run.command}: {output} is finished, with these options and inputs; nothing to do")
+        return True
+    log(f"{run.command}: {output} is not as its run.json says, and is made again")
+    return False
