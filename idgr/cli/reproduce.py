@@ -10,7 +10,7 @@ from typing import Any
 
 from idgr.cli.commands import Command, find_stage
 from idgr.formats.run_info import PARTS, with_dashes
-from idgr.options import Field, Forwarded, Role, option_fields
+from idgr.options import Field, Forwarded, option_fields
 
 
 def command_line(record: dict[str, Any], outputs: Sequence[Path]) -> list[str]:
@@ -73,11 +73,9 @@ def _values(record: dict[str, Any], fields: dict[str, Field], outputs: Sequence[
         part = "rec" if values["models"] == "gen-only" else "gen"
         values[f"base-{part}"] = values.get(part)  # of `zeroshot`: the trained one was not read
     values["seed"] = record.get("seed")
-    # Only `eval` has two outputs: the metrics, and the rows.
-    written = [field.key for field in fields.values() if field.option.role is Role.OUTPUT]
-    places = [[one for one in outputs if len(written) < 2 or one.suffix == ".json"]]
-    places.append([one for one in outputs if one not in places[0]])
-    values |= {name: str(found[0]) for name, found in zip(written, places, strict=False) if found}
+    rows = [one for one in outputs if "per-user" in fields and one.suffix != ".json"]  # of `eval`
+    places = [one for one in outputs if one not in rows]
+    values |= {"output": str(places[0]) if places else None, "per-user": str(rows[0]) if rows else None}
     return {name: value for name, value in values.items() if value is not None}
 
 

@@ -241,14 +241,13 @@ def _check_inputs(options: Options) -> RunInfo:
     for name, path in files.items():
         if not Path(path).is_file():
             raise IdgrError(f"has no {name}.jsonl", "give a folder that `idgr prep` wrote", where=options.data)
-    check_t5(options.gen, "alternate")
-    if options.rec not in PRESETS:
-        check_t5(options.rec, "alternate")
-        tokenizers = load_tokenizer(options.gen), load_tokenizer(options.rec)
-        check_one_vocabulary(*tokenizers, options.gen, options.rec)
     rec = None if options.rec in PRESETS else options.rec
     info = run_info("alternate", options, **files, data=None, rec=rec)
     refuse_held_out(info.inputs)
+    check_t5(options.gen, "alternate")
+    if rec is not None:
+        check_t5(rec, "alternate")
+        check_one_vocabulary(load_tokenizer(options.gen), load_tokenizer(rec), options.gen, rec)
     return info
 
 

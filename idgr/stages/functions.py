@@ -11,8 +11,11 @@ from idgr.options import option_fields
 
 # By the name in `idgr`: the stage's module, its options and the function that runs it.
 FUNCTIONS = {
-    "prepare": ("prep", "SourceOptions", "run"),
-    "make_demo": ("prep", "DemoOptions", "run_demo"),
+    "prepare_jsonl": ("prep", "JsonlOptions", "run"),
+    "prepare_amazon": ("prep", "AmazonOptions", "run"),
+    "prepare_yelp": ("prep", "YelpOptions", "run"),
+    "prepare_movielens": ("prep", "MovielensOptions", "run"),
+    "make_demo": ("prep_made", "DemoOptions", "run_demo"),
     "train_first_generator": ("init_gen", "Options", "run"),
     "generate_ids": ("gen_ids", "Options", "run"),
     "train_recommender": ("train_rec", "Options", "run"),

@@ -318,7 +318,7 @@ LATE_SPLIT = ["--split", "temporal", "--valid-from", "2020-01-01", "--test-from"
         (["e", "--meta", "m", "-o", "out", "--from", "2019-01-01", "--to", "2019-01-01"], "--from is not before --to"),
         (["e", "--meta", "m", "-o", "out", "--from", "noon"], "--from 'noon' is not a date"),
         (["e", "--meta", "m", "-o", "out", "--fields", " ,"], "--fields names no key"),
-        (["e", "--meta", "m", "-o", "out", "--repeats", "last"], "Invalid value"),
+        (["e", "--meta", "m", "-o", "out", "--repeats", "last"], "--repeats last; choose keep or first"),
         (["e", "--meta", "m", "-o", "out", "--k-core", "-1"], "--k-core -1; give a number of at least 0"),
         (["e", "-o", "out"], "Missing option"),
     ],

@@ -311,7 +311,7 @@ def test_refuses_a_run_that_was_made_otherwise(
     data: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = results(finished)
-    assert "--rec.lr 0.001, not 0.5" in refusal(capsys, arguments(data, finished, "--rec.lr", "0.5"), 1)
+    assert "was made without --rec.lr 0.5" in refusal(capsys, arguments(data, finished, "--rec.lr", "0.5"), 1)
     assert "--rounds 2, not 1" in refusal(capsys, arguments(data, finished, "--rounds", "1"), 1)
     assert "--overwrite" in refusal(capsys, arguments(data, finished, "--seed", "3"), 1)
     other = tmp_path / "data"

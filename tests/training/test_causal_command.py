@@ -18,7 +18,7 @@ from .conftest import TEXTUAL_IDS
 from .test_stage import forked, log_of, stop_after
 
 FILES = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
-FILES |= {"log.jsonl", "run.json", "seen_tokens.json"}
+FILES |= {"log.jsonl", "run.json", "seen_tokens.json", "ids.jsonl"}
 
 
 @pytest.fixture

@@ -177,7 +177,7 @@ def test_a_dry_run_writes_nothing(data: Path, capfd: pytest.CaptureFixture[str])
         (["--width", "0"], "--width 0; give"),
         (["--max-history", "0"], "--max-history 0; give"),
         (["--heads", "3"], "--heads 3 does not divide --width 8; give"),
-        (["--dropout", "1"], "--dropout 1.0; give"),
+        (["--dropout", "1"], "--dropout 1; give"),
         (["--valid-users", "-1"], "--valid-users -1; give"),
         (["--epochs", "0"], "--epochs 0; give"),
         (["-o", "-"], "-o - cannot hold a model folder; give"),

@@ -147,7 +147,7 @@ def test_a_dry_run_writes_nothing(data: Path, capfd: pytest.CaptureFixture[str])
     [
         (["--units", "0"], "--units 0; give"),
         (["--max-history", "0"], "--max-history 0; give"),
-        (["--dropout", "1"], "--dropout 1.0; give"),
+        (["--dropout", "1"], "--dropout 1; give"),
         (["-o", "-"], "-o - cannot hold a model folder; give"),
     ],
 )

@@ -14,6 +14,7 @@ from idgr.evaluation.audit.data import read_numbered
 from idgr.evaluation.audit.id_texts import Numbered, any_id, id_text_checks, token_check
 from idgr.evaluation.audit.provenance import Findings, Output
 from idgr.evaluation.audit.scheme_ids import order_check, scheme_check, scheme_of
+from idgr.formats.rec_folder import CONFIG
 from idgr.formats.records import Item, ids_fingerprint, read_items
 from idgr.formats.run_info import sha256_file
 from idgr.ids.keyphrase import keyphrase_ids
@@ -40,6 +41,8 @@ def ids_checks(findings: Findings) -> list[Check]:
     made = {output.path for output in findings.of("gen-ids") if output.option("shard") is None}
     for path in sorted(made | set(findings.root.rglob("ids.jsonl"))):
         if any(part.startswith(".") for part in path.relative_to(findings.root).parts):
+            continue
+        if path.with_name(CONFIG).is_file():  # a recommender's copy of the IDs that it was trained on
             continue
         digest = findings.digest(path)
         if digest in seen:
