@@ -85,21 +85,22 @@ def test_other_held_out_items_change_nothing(
 def test_training_that_reads_held_out_items_is_found(
     data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train_rec = mutation.train_rec
+    train_rec = mutation.train_rec.run
 
-    def leaky(train: str, *arguments: Any, **options: Any) -> None:
+    def leaky(options: Any) -> object:
         """Appends each user's test item to the training sequence."""
+        train = options.train
         rows = [json.loads(line) for line in Path(train).read_text().splitlines()]
         held = [json.loads(line) for line in Path(train).with_name("test.jsonl").read_text().splitlines()]
         target = {row["user_id"]: row["target"] for row in held}
-        known = {record.item_id for record in read_ids(arguments[0])}
+        known = {record.item_id for record in read_ids(options.ids)}
         for row in rows:
             row["items"] += [item for item in [target[row["user_id"]]] if item in known]
         leaked = Path(train).with_name("leaked.jsonl")
         write_jsonl(leaked, rows)
-        train_rec(str(leaked), *arguments, **options)
+        return train_rec(replace(options, train=str(leaked)))
 
-    monkeypatch.setattr(mutation, "train_rec", leaky)
+    monkeypatch.setattr(mutation.train_rec, "run", leaky)
     found = mutate(data, capsys, 1)
     assert {name for name, (verdict, _) in found.items() if verdict == "FAIL"} == {
         "training does not depend on held-out items",

@@ -95,7 +95,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["no-such-command"], "No such command"),
         (["eval"], "Missing argument"),
         (["eval", "recs.jsonl", "--no-such-option"], "No such option"),
-        (["eval", "recs.jsonl", "--truth", "t.jsonl", "-k", "0"], "-k 0; give a number of at least 1"),
+        (["eval", "recs.jsonl", "--truth", "t.jsonl", "-k", "x"], "Invalid value"),
     ],
 )
 def test_a_wrong_command_line_is_one_line_and_exit_code_2(

@@ -279,7 +279,7 @@ def test_a_wrong_line_of_a_run_is_named(line: str, hint: str, tmp_path: Path) ->
         (["--to", "cornac", "-o", "-"], 2, "not standard output"),
         (["--to", "cornac", "--recs", "r", "-o", "out"], 2, "--recs does not go with --to cornac"),
         (["--to", "trec", "--max-history", "3", "-o", "out"], 2, "--max-history does not go with --to trec"),
-        (["--to", "excel", "-o", "out"], 2, "'excel'"),
+        (["--to", "excel", "-o", "out"], 2, "--to excel; choose recbole or cornac or trec"),
         (["--to", "recbole", "-o", "out"], 1, "test.jsonl: user 'v' has a target and no history"),
     ],
 )

@@ -89,7 +89,7 @@ def test_what_a_record_and_a_run_differ_in_is_told_in_words(tmp_path: Path) -> N
     assert differences(now, now) == ""
     older = {**now, "options": {"lr": 0.1, "model": "nano"}}  # from before there was --ema
     assert differences(older, now) == ""
-    assert differences(older, {**now, "options": {**now["options"], "ema": 0.9}}) == "made with --ema None, not 0.9"
+    assert differences(older, {**now, "options": {**now["options"], "ema": 0.9}}) == "made without --ema 0.9"
     other = RunInfo("train-rec", {"lr": 0.2, "ema": 0.0, "model": "nano"}, {"train": path, "valid": path}).provenance()
     assert differences(now, other) == "made with --lr 0.1, not 0.2, made without --valid"
     path.write_text("two\n")
