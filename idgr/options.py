@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import field as dataclass_field
 from enum import Enum
 from math import isfinite
 from types import NoneType, UnionType
@@ -89,14 +90,19 @@ Device = Annotated[str, Option("auto, cpu or cuda.", role=Role.RUN, panel=RUN)]
 Seed = Annotated[int, Option("Seed of all that is random.", panel=RUN, at_least=0)]
 
 
-def argument(help: str, metavar: str) -> Option:
+def option(help: str, default: Any = MISSING, panel: str = COMMON, **about: Any) -> Any:
+    """A field of a stage's options; `about` are further attributes of its `Option`. Required without a default."""
+    return dataclass_field(default=default, metadata={"option": Option(help, panel=panel, **about)})
+
+
+def argument(help: str, metavar: str, default: Any = MISSING) -> Any:
     """A path that is read, given without a flag."""
-    return Option(help, role=Role.INPUT, positional=True, metavar=metavar)
+    return option(help, default, role=Role.INPUT, positional=True, metavar=metavar)
 
 
-def output_option(help: str, panel: str = COMMON) -> Option:
+def output_option(help: str, default: Any = MISSING, panel: str = COMMON) -> Any:
     """The path that is written, `-o`."""
-    return Option(help, flags=("-o", "--output"), role=Role.OUTPUT, panel=panel)
+    return option(help, default, panel, flags=("-o", "--output"), role=Role.OUTPUT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,15 +177,15 @@ class Field:
 
 @dataclass(frozen=True, kw_only=True)
 class StageOptions:
-    """Options of a stage. Each field is annotated with an `Option`, or takes over the one of the class above.
+    """Options of a stage. Each field is made by `option`, annotated with an `Option`, or only gives another default.
 
     Raises:
         UsageError: a value is out of its bounds, or none of its choices.
     """
 
     def __post_init__(self) -> None:
-        for field in option_fields(type(self)):
-            _check(field, getattr(self, field.name))
+        for one in option_fields(type(self)):
+            _check(one, getattr(self, one.name))
 
     def by_role(self, role: Role) -> dict[str, Any]:
         """Key in `run.json` and value of each option of a role, in the order of the fields."""
@@ -210,15 +216,19 @@ def _fields(of: type[StageOptions]) -> Iterator[Field]:
     for depth, (above, _) in enumerate(hints):
         for name in vars(above).get("__annotations__", ()):
             own.setdefault(name, depth)
-    for field in sorted(fields(of), key=lambda field: own[field.name]):
-        kind = hints[0][1][field.name]
-        annotated = [of_class[field.name] for _, of_class in hints if field.name in of_class]
-        option = next(
-            (one for hint in annotated for one in getattr(hint, "__metadata__", ()) if isinstance(one, Option)), None
-        )
+    for one in sorted(fields(of), key=lambda one: own[one.name]):
+        kind = hints[0][1][one.name]
+        kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+        known = (_option_of(above, one.name, hint[one.name]) for above, hint in hints if one.name in hint)
+        option = next((found for found in known if found is not None), None)
         if option is not None:
-            kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
-            yield Field(field.name, kind, field.default, option)
+            yield Field(one.name, kind, one.default, option)
+
+
+def _option_of(of: type, name: str, hint: Any) -> Option | None:
+    """What a class itself, or one above it, says of a field; None where it only gives another default."""
+    told = getattr(of, "__dataclass_fields__", {})[name].metadata.get("option")
+    return told or next((one for one in getattr(hint, "__metadata__", ()) if isinstance(one, Option)), None)
 
 
 def _check(field: Field, value: Any) -> None:

@@ -11,7 +11,7 @@ from idgr.engine.options import Device, Precision
 from idgr.errors import IdgrError, UsageError
 from idgr.formats.claims import check_file
 from idgr.formats.jsonl import STDIN, STDOUT, read_jsonl, write_jsonl
-from idgr.options import MODEL, RUN, Option, Role, StageOptions, argument, output_option
+from idgr.options import MODEL, RUN, Option, Role, StageOptions, argument, option, output_option
 
 if TYPE_CHECKING:
     from idgr.bench.decode import DecodeBench
@@ -27,9 +27,9 @@ Shape = Annotated[str, Option("Preset of random weights: small is T5-small's.", 
 class BenchOptions(StageOptions):
     """Options of every measurement."""
 
-    repeats: Annotated[int, Option("Times that each contender runs.", panel=RUN, at_least=1)] = 3
+    repeats: int = option("Times that each contender runs.", 3, RUN, at_least=1)
     seed: Seed = 0
-    output: Annotated[str, output_option("JSON Lines, one per contender; - is standard output.", RUN)] = STDOUT
+    output: str = output_option("JSON Lines, one per contender; - is standard output.", STDOUT, RUN)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +53,11 @@ class PrepOptions(BenchOptions):
     Example: idgr bench prep --rows 200000 --repeats 5
     """
 
-    reviews: Annotated[str | None, argument("A gzipped Amazon review dump; made up if not given.", "[REVIEWS]")] = None
-    rows: Annotated[int, Option("Rows of the dump that is made up.", at_least=1)] = 200_000
-    memory_events: Annotated[
-        int | None, Option("Instead, prepare so many made-up events and tell the peak memory.", at_least=1000)
-    ] = None
+    reviews: str | None = argument("A gzipped Amazon review dump; made up if not given.", "[REVIEWS]", None)
+    rows: int = option("Rows of the dump that is made up.", 200000, at_least=1)
+    memory_events: int | None = option(
+        "Instead, prepare so many made-up events and tell the peak memory.", None, at_least=1000
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -74,10 +74,10 @@ class GenIdsOptions(ModelBenchOptions):
     Example: idgr bench gen-ids data/beauty/items.jsonl --items 200 --tokenizer t5-small
     """
 
-    catalogue: Annotated[str | None, argument("items.jsonl or raw metadata; else the demo's.", "[ITEMS]")] = None
-    limit: Annotated[int, Option("Take so many items, the first.", flags=("--items",), at_least=2)] = 200
-    model: Annotated[str | None, Option("A generator's folder; random weights if not given.", role=Role.INPUT)] = None
-    batch_size: Annotated[int, Option("Items that idgr searches at once.", at_least=1)] = 64
+    catalogue: str | None = argument("items.jsonl or raw metadata; else the demo's.", "[ITEMS]", None)
+    limit: int = option("Take so many items, the first.", 200, flags=("--items",), at_least=2)
+    model: str | None = option("A generator's folder; random weights if not given.", None, role=Role.INPUT)
+    batch_size: int = option("Items that idgr searches at once.", 64, at_least=1)
     shape: Shape = "small"
 
     def __post_init__(self) -> None:
@@ -93,13 +93,13 @@ class TrainOptions(ModelBenchOptions):
     Example: idgr bench train data/beauty/ --ids ids.jsonl --batches 100
     """
 
-    data: Annotated[str, argument("A folder of `idgr prep`: its texts and histories.", "DATA")]
-    part: Annotated[Literal["recommender", "generator"], Option("Which training is measured.")] = "recommender"
-    ids: Annotated[str | None, Option("For the recommender: ids.jsonl, else keyphrases.", role=Role.INPUT)] = None
-    batches: Annotated[int, Option("Batches that each contender goes through.", at_least=5)] = 40
-    batch_size: Annotated[int | None, Option("Instances a batch; 64, or 12 for the generator.", at_least=1)] = None
-    lr: Annotated[float, Option("For the recommender: the highest learning rate.", above=0)] = 1e-3
-    precision: Annotated[Precision, Option("For the recommender.")] = "fp32"
+    data: str = argument("A folder of `idgr prep`: its texts and histories.", "DATA")
+    part: Literal["recommender", "generator"] = option("Which training is measured.", "recommender")
+    ids: str | None = option("For the recommender: ids.jsonl, else keyphrases.", None, role=Role.INPUT)
+    batches: int = option("Batches that each contender goes through.", 40, at_least=5)
+    batch_size: int | None = option("Instances a batch; 64, or 12 for the generator.", None, at_least=1)
+    lr: float = option("For the recommender: the highest learning rate.", 0.001, above=0)
+    precision: Precision = option("For the recommender.", "fp32")
     shape: Shape = "nano"
 
 
@@ -110,27 +110,22 @@ class DecodeOptions(ModelBenchOptions):
     Example: idgr bench decode --ids ids.jsonl --histories data/beauty/test.jsonl --shape small --users 32
     """
 
-    ids: Annotated[str | None, Option("ids.jsonl; else keyphrases of the demo's items.", role=Role.INPUT)] = None
-    histories: Annotated[str | None, Option("test.jsonl or sequences; made up if not given.", role=Role.INPUT)] = None
-    users: Annotated[int, Option("Users who are answered, drawn from the histories.", at_least=1)] = 32
-    arch: Annotated[Literal["t5", "causal"], Option("T5, or a causal Llama.", panel=MODEL)] = "t5"
-    rec: Annotated[
-        str | None, Option("A recommender's folder; random weights if not given.", role=Role.INPUT, panel=MODEL)
-    ] = None
-    shape: Annotated[
-        str | None,
-        Option("Preset of random weights: nano (nano-causal) or small, T5-small's.", panel=MODEL),
-    ] = None
-    k: Annotated[int, Option("Items that are asked for.", flags=("-k",), at_least=1)] = 20
-    beams: Annotated[int, Option("Prefixes that are followed.", at_least=1)] = 20
-    normalize: Annotated[Literal["full", "trie"], Option("For --items and --against.")] = "full"
-    batch_size: Annotated[int, Option("Users that idgr answers at once.", at_least=1)] = 16
-    items: Annotated[
-        list[int] | None, Option("Instead, idgr on catalogues of so many made-up IDs; may be repeated.", at_least=2)
-    ] = None
-    latency: Annotated[bool, Option("Users one by one: p50, p95 and p99.")] = False
-    against: Annotated[Literal["exact"] | None, Option("Instead, what beams lose against the exact best items.")] = None
-    dtype: Annotated[Literal["fp32", "bf16"], Option("Precision of the weights.", panel=MODEL)] = "fp32"
+    ids: str | None = option("ids.jsonl; else keyphrases of the demo's items.", None, role=Role.INPUT)
+    histories: str | None = option("test.jsonl or sequences; made up if not given.", None, role=Role.INPUT)
+    users: int = option("Users who are answered, drawn from the histories.", 32, at_least=1)
+    arch: Literal["t5", "causal"] = option("T5, or a causal Llama.", "t5", MODEL)
+    rec: str | None = option("A recommender's folder; random weights if not given.", None, MODEL, role=Role.INPUT)
+    shape: str | None = option("Preset of random weights: nano (nano-causal) or small, T5-small's.", None, MODEL)
+    k: int = option("Items that are asked for.", 20, flags=("-k",), at_least=1)
+    beams: int = option("Prefixes that are followed.", 20, at_least=1)
+    normalize: Literal["full", "trie"] = option("For --items and --against.", "full")
+    batch_size: int = option("Users that idgr answers at once.", 16, at_least=1)
+    items: list[int] | None = option(
+        "Instead, idgr on catalogues of so many made-up IDs; may be repeated.", None, at_least=2
+    )
+    latency: bool = option("Users one by one: p50, p95 and p99.", False)
+    against: Literal["exact"] | None = option("Instead, what beams lose against the exact best items.", None)
+    dtype: Literal["fp32", "bf16"] = option("Precision of the weights.", "fp32", MODEL)
 
     def __post_init__(self) -> None:
         super().__post_init__()

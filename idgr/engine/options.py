@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from idgr.options import RUN, TRAINING, Option, Role, StageOptions
+from idgr.options import RUN, TRAINING, Option, Role, StageOptions, option
 from idgr.options import Device as Device
 from idgr.options import Seed as Seed
 
@@ -34,41 +34,28 @@ class TrainingOptions(StageOptions):
         compile: rounding may differ.
     """
 
-    epochs: Annotated[int, Option("Passes over the training instances.", panel=TRAINING, at_least=1)] = 10
-    lr: Annotated[float, Option("Highest learning rate.", panel=TRAINING, above=0)] = 1e-3
-    batch_size: Annotated[int, Option("Instances a batch.", panel=TRAINING, at_least=1)] = 64
-    max_tokens_per_batch: Annotated[
-        int, Option("Padded tokens a batch at most, about; 0 for no bound.", panel=TRAINING, at_least=0)
-    ] = 0
-    accumulate: Annotated[int, Option("Batches a step.", panel=TRAINING, at_least=1)] = 1
-    schedule: Annotated[
-        Literal["linear", "cosine", "constant"], Option("Learning rate after the warm-up.", panel=TRAINING)
-    ] = "linear"
-    warmup: Annotated[
-        float, Option("Share of the steps in which the rate rises.", panel=TRAINING, at_least=0, below=1)
-    ] = 0.05
-    weight_decay: Annotated[float, Option("AdamW's weight decay.", panel=TRAINING, at_least=0)] = 0.01
-    clip: Annotated[float, Option("Largest norm of a gradient.", panel=TRAINING, above=0)] = 1.0
-    dropout: Annotated[
-        float | None, Option("Dropout; the model's own if not given.", panel=TRAINING, at_least=0, below=1)
-    ] = None
-    epoch_instances: Annotated[
-        int, Option("Instances drawn for each epoch; 0 for all.", panel=TRAINING, at_least=0)
-    ] = 0
-    precision: Annotated[
-        Precision,
-        Option("fp32, bf16 (products of matrices only), or auto: what is quicker here.", panel=TRAINING),
-    ] = "fp32"
-    ema: Annotated[
-        float,
-        Option(
-            "Share of the weights' running mean, which is kept, that a step leaves; 0 for off.",
-            panel=TRAINING,
-            at_least=0,
-            below=1,
-        ),
-    ] = 0.0
-    compile: Annotated[bool, Option("Compile the model with torch.compile.", panel=TRAINING)] = False
+    epochs: int = option("Passes over the training instances.", 10, TRAINING, at_least=1)
+    lr: float = option("Highest learning rate.", 0.001, TRAINING, above=0)
+    batch_size: int = option("Instances a batch.", 64, TRAINING, at_least=1)
+    max_tokens_per_batch: int = option("Padded tokens a batch at most, about; 0 for no bound.", 0, TRAINING, at_least=0)
+    accumulate: int = option("Batches a step.", 1, TRAINING, at_least=1)
+    schedule: Literal["linear", "cosine", "constant"] = option("Learning rate after the warm-up.", "linear", TRAINING)
+    warmup: float = option("Share of the steps in which the rate rises.", 0.05, TRAINING, at_least=0, below=1)
+    weight_decay: float = option("AdamW's weight decay.", 0.01, TRAINING, at_least=0)
+    clip: float = option("Largest norm of a gradient.", 1.0, TRAINING, above=0)
+    dropout: float | None = option("Dropout; the model's own if not given.", None, TRAINING, at_least=0, below=1)
+    epoch_instances: int = option("Instances drawn for each epoch; 0 for all.", 0, TRAINING, at_least=0)
+    precision: Precision = option(
+        "fp32, bf16 (products of matrices only), or auto: what is quicker here.", "fp32", TRAINING
+    )
+    ema: float = option(
+        "Share of the weights' running mean, which is kept, that a step leaves; 0 for off.",
+        0.0,
+        TRAINING,
+        at_least=0,
+        below=1,
+    )
+    compile: bool = option("Compile the model with torch.compile.", False, TRAINING)
     seed: Seed = 0
 
 
@@ -77,17 +64,10 @@ class TrainingRunOptions(StageOptions):
     """How a training runs, which does not shape its result."""
 
     device: Device = "auto"
-    checkpoint_minutes: Annotated[
-        float,
-        Option(
-            "Time between checkpoints; 0 for only at Ctrl-C, SIGTERM or SIGUSR1.",
-            role=Role.RUN,
-            panel=RUN,
-            at_least=0,
-        ),
-    ] = 10.0
-    track: Annotated[
-        Literal["tensorboard", "trackio", "wandb"] | None,
-        Option("Show the training there, beside log.jsonl; needs the extra `track` of idgr.", role=Role.RUN, panel=RUN),
-    ] = None
+    checkpoint_minutes: float = option(
+        "Time between checkpoints; 0 for only at Ctrl-C, SIGTERM or SIGUSR1.", 10.0, RUN, role=Role.RUN, at_least=0
+    )
+    track: Literal["tensorboard", "trackio", "wandb"] | None = option(
+        "Show the training there, beside log.jsonl; needs the extra `track` of idgr.", None, RUN, role=Role.RUN
+    )
     overwrite: Overwrite = False

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
 
-from idgr.options import TRAINING, Option, StageOptions
+from idgr.options import TRAINING, StageOptions, option
 
 DEFAULT_LR, PAPER_LR = 3e-4, 1e-8
 
@@ -18,13 +17,7 @@ class IdLearningOptions(StageOptions):
         anchor: of KL(starting generator || generator) per ID position, added to the loss.
     """
 
-    temperature: Annotated[
-        float, Option("Temperature of the softmax at each ID position.", panel=TRAINING, above=0)
-    ] = 1.0
-    straight_through: Annotated[
-        bool, Option("Show the hard IDs, with the gradient of the soft ones.", panel=TRAINING)
-    ] = False
-    anchor: Annotated[
-        float, Option("Weight of staying close to the starting generator.", panel=TRAINING, at_least=0)
-    ] = 0.0
-    max_text_tokens: Annotated[int, Option("Texts are cut behind so many tokens.", at_least=1)] = 256
+    temperature: float = option("Temperature of the softmax at each ID position.", 1.0, TRAINING, above=0)
+    straight_through: bool = option("Show the hard IDs, with the gradient of the soft ones.", False, TRAINING)
+    anchor: float = option("Weight of staying close to the starting generator.", 0.0, TRAINING, at_least=0)
+    max_text_tokens: int = option("Texts are cut behind so many tokens.", 256, at_least=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from idgr.options import TRAINING, Option, StageOptions
+from idgr.options import TRAINING, Option, StageOptions, option
 
 VALID_K = 10
 
@@ -20,7 +20,7 @@ class ValidationOptions(StageOptions):
     """How a recommender is validated, and how long it may go without a better epoch."""
 
     valid_users: ValidUsers = 2000
-    valid_beams: Annotated[int, Option("Beams of the search on validation.", panel=TRAINING, at_least=VALID_K)] = 20
+    valid_beams: int = option("Beams of the search on validation.", 20, TRAINING, at_least=VALID_K)
     patience: Patience = 0
 
 
@@ -33,10 +33,7 @@ class RecommenderOptions(ValidationOptions):
         reorder: of a causal model: how far items of a training sequence are moved (`idgr.recommender.sequences`).
     """
 
-    objective: Annotated[
-        Literal["full", "trie"],
-        Option("Softmax over the valid children (trie, the default) or all tokens (full).", panel=TRAINING),
-    ] = "full"
-    reorder: Annotated[
-        float, Option("causal: places by which an item is moved, anew each epoch.", panel=TRAINING, at_least=0)
-    ] = 0.0
+    objective: Literal["full", "trie"] = option(
+        "Softmax over the valid children (trie, the default) or all tokens (full).", "full", TRAINING
+    )
+    reorder: float = option("causal: places by which an item is moved, anew each epoch.", 0.0, TRAINING, at_least=0)

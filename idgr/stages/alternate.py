@@ -19,7 +19,7 @@ from idgr.formats.replacing import remove
 from idgr.formats.run_info import RUN_FILE, RunInfo, differences, read_run
 from idgr.generator.options import PAPER_LR
 from idgr.ids.schemes.options import SchemeOptions
-from idgr.options import RUN, TRAINING, UNSET, Forwarded, Option, Role, StageOptions, option_fields
+from idgr.options import RUN, TRAINING, UNSET, Forwarded, Role, StageOptions, option, option_fields
 from idgr.progress import log
 from idgr.recommender.defaults import defaults
 from idgr.recommender.options import ValidationOptions
@@ -51,53 +51,38 @@ class Options(ValidationOptions):
     Example: idgr alternate data/beauty/ --gen gen/ --rec nano --rounds 3 -o runs/beauty/
     """
 
-    data: Annotated[str, Option("A folder that `idgr prep` wrote.", role=Role.INPUT, positional=True, metavar="DATA")]
-    gen: Annotated[str, Option("The ID generator to begin from.", role=Role.INPUT)]
-    output: Annotated[
-        str,
-        Option("Folder for the run, taken up where it stopped.", flags=("--output", "-o"), role=Role.OUTPUT),
-    ]
-    rec: Annotated[str, Option("The recommender to begin from: a preset, a folder or a hub model.")] = "nano"
-    rounds: Annotated[
-        int,
-        Option(
-            "Rounds of generator, new IDs, recommender; with rec-first, round 1 trains the recommender alone "
-            "(a single round of id-only: both).",
-            at_least=1,
-        ),
-    ] = 3
-    mode: Annotated[Literal["alternate", "rec-only", "id-only"], Option("Both in turns, or one of them alone.")] = (
-        "alternate"
+    data: str = option("A folder that `idgr prep` wrote.", role=Role.INPUT, positional=True, metavar="DATA")
+    gen: str = option("The ID generator to begin from.", role=Role.INPUT)
+    output: str = option("Folder for the run, taken up where it stopped.", flags=("--output", "-o"), role=Role.OUTPUT)
+    rec: str = option("The recommender to begin from: a preset, a folder or a hub model.", "nano")
+    rounds: int = option(
+        "Rounds of generator, new IDs, recommender; with rec-first, round 1 trains the recommender alone.",
+        3,
+        at_least=1,
     )
-    order: Annotated[
-        Literal["gen-first", "rec-first"] | None,
-        Option("Which one the first round trains first (default: rec-first for a preset, else gen-first)."),
-    ] = None
-    paper: Annotated[
-        bool, Option("Take the paper's settings where you give none, not those that did best here.", role=Role.RUN)
-    ] = False
-    objective: Annotated[
-        Literal["full", "trie"], Option("The recommender's: trie, the default, or full.", panel=TRAINING)
-    ] = UNSET
-    templates: Annotated[
-        str | None, Option("Prompt templates; else idgr's ten.", role=Role.INPUT, panel=train_rec.PROMPTS)
-    ] = None
-    max_history: Annotated[int, Option("Newest history items that are shown.", panel=train_rec.PROMPTS, at_least=1)] = (
-        20
+    mode: Literal["alternate", "rec-only", "id-only"] = option("Both in turns, or one of them alone.", "alternate")
+    order: Literal["gen-first", "rec-first"] | None = option(
+        "Which one the first round trains first (default: rec-first for a preset, else gen-first).", None
     )
-    max_prompt_tokens: Annotated[int, Option("Length of a prompt.", panel=train_rec.PROMPTS, at_least=1)] = 512
-    user_ids: Annotated[
-        Literal["none", "history"], Option("history: prompts begin with the user's ID.", panel=train_rec.PROMPTS)
-    ] = "none"
-    history: Annotated[
-        Literal["shown", "none"], Option("none: the user's ID stands for the history.", panel=train_rec.PROMPTS)
-    ] = "shown"
-    max_text_tokens: Annotated[int, Option("Texts are cut behind so many.", panel=TRAINING, at_least=2)] = 256
-    precision: Annotated[Literal["fp32", "bf16", "auto"], Option("Of both trainings.", panel=TRAINING)] = "fp32"
+    paper: bool = option(
+        "Take the paper's settings where you give none, not those that did best here.", False, role=Role.RUN
+    )
+    objective: Literal["full", "trie"] = option("The recommender's: trie, the default, or full.", UNSET, TRAINING)
+    templates: str | None = option("Prompt templates; else idgr's ten.", None, train_rec.PROMPTS, role=Role.INPUT)
+    max_history: int = option("Newest history items that are shown.", 20, train_rec.PROMPTS, at_least=1)
+    max_prompt_tokens: int = option("Length of a prompt.", 512, train_rec.PROMPTS, at_least=1)
+    user_ids: Literal["none", "history"] = option(
+        "history: prompts begin with the user's ID.", "none", train_rec.PROMPTS
+    )
+    history: Literal["shown", "none"] = option(
+        "none: the user's ID stands for the history.", "shown", train_rec.PROMPTS
+    )
+    max_text_tokens: int = option("Texts are cut behind so many.", 256, TRAINING, at_least=2)
+    precision: Literal["fp32", "bf16", "auto"] = option("Of both trainings.", "fp32", TRAINING)
     device: Device = "auto"
     seed: Seed = 0
-    dry_run: Annotated[bool, Option("Print the single commands and do nothing.", role=Role.RUN, panel=RUN)] = False
-    overwrite: Annotated[bool, Option("Begin anew in place of going on.", role=Role.RUN, panel=RUN)] = False
+    dry_run: bool = option("Print the single commands and do nothing.", False, RUN, role=Role.RUN)
+    overwrite: bool = option("Begin anew in place of going on.", False, RUN, role=Role.RUN)
     gen_options: Annotated[
         Mapping[str, Any],
         Forwarded(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 from idgr.errors import IdgrError, UsageError, check_utf8
 from idgr.formats.claims import check_file
 from idgr.formats.jsonl import STDIN, STDOUT, write_json
-from idgr.options import Option, Role, StageOptions, argument, output_option
+from idgr.options import Role, StageOptions, argument, option, output_option
 from idgr.stages.options import run_info
 
 if TYPE_CHECKING:
@@ -23,13 +23,11 @@ class Options(StageOptions):
     Example: idgr audit runs/beauty/ --data data/beauty/ -o audit.json
     """
 
-    path: Annotated[str, argument("A folder of prep, alternate or single stages, or the published files.", "DATA|RUN")]
-    data: Annotated[
-        str | None, Option("The prepared folder of a run (default: the one its stages read).", role=Role.INPUT)
-    ] = None
-    mutate: Annotated[bool, Option("Also train twice, with other held-out items, and compare every byte.")] = False
-    seed: Annotated[int, Option("Of the items put in by --mutate.", role=Role.RUN, at_least=0)] = 0
-    output: Annotated[str | None, output_option("The checks as JSON; - is standard output.")] = None
+    path: str = argument("A folder of prep, alternate or single stages, or the published files.", "DATA|RUN")
+    data: str | None = option("The prepared folder of a run (default: the one its stages read).", None, role=Role.INPUT)
+    mutate: bool = option("Also train twice, with other held-out items, and compare every byte.", False)
+    seed: int = option("Of the items put in by --mutate.", 0, role=Role.RUN, at_least=0)
+    output: str | None = output_option("The checks as JSON; - is standard output.", None)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from idgr.errors import UsageError
-from idgr.options import Option, Role, StageOptions
+from idgr.options import Role, StageOptions, option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,39 +25,27 @@ _WEIGHTS = ("reconstruction", "preference", "contrast_semantic", "contrast_behav
 class AuxiliaryOptions(StageOptions):
     """Options of `train-rec` for it."""
 
-    items: Annotated[
-        str | None,
-        Option(
-            "items.jsonl, for what reads texts: --user-ids, tasks, --contrast-semantic.", role=Role.INPUT, panel=PANEL
-        ),
-    ] = None
-    reconstruction: Annotated[
-        float,
-        Option("Instances of an item's text to its ID, or back, for each sequence.", panel=PANEL, at_least=0),
-    ] = 0.0
-    preference: Annotated[
-        float,
-        Option("Instances of a history's telling words to its IDs, or back, likewise.", panel=PANEL, at_least=0),
-    ] = 0.0
-    contrast_semantic: Annotated[
-        float, Option("Weight of drawing a history's end to its last item's text.", panel=PANEL, at_least=0)
-    ] = 0.0
-    contrast_behavior: Annotated[
-        float,
-        Option("Weight of drawing it to that item's vector of --item-vectors.", panel=PANEL, at_least=0),
-    ] = 0.0
-    text_vectors: Annotated[
-        str,
-        Option(
-            "For --contrast-semantic: tfidf, or the folder of a model that reads texts.", role=Role.INPUT, panel=PANEL
-        ),
-    ] = _TFIDF
-    item_vectors: Annotated[
-        str | None,
-        Option(
-            "For --contrast-behavior: folder of a SASRec or two-tower of train.jsonl.", role=Role.INPUT, panel=PANEL
-        ),
-    ] = None
+    items: str | None = option(
+        "items.jsonl, for what reads texts: --user-ids, tasks, --contrast-semantic.", None, PANEL, role=Role.INPUT
+    )
+    reconstruction: float = option(
+        "Instances of an item's text to its ID, or back, for each sequence.", 0.0, PANEL, at_least=0
+    )
+    preference: float = option(
+        "Instances of a history's telling words to its IDs, or back, likewise.", 0.0, PANEL, at_least=0
+    )
+    contrast_semantic: float = option(
+        "Weight of drawing a history's end to its last item's text.", 0.0, PANEL, at_least=0
+    )
+    contrast_behavior: float = option(
+        "Weight of drawing it to that item's vector of --item-vectors.", 0.0, PANEL, at_least=0
+    )
+    text_vectors: str = option(
+        "For --contrast-semantic: tfidf, or the folder of a model that reads texts.", _TFIDF, PANEL, role=Role.INPUT
+    )
+    item_vectors: str | None = option(
+        "For --contrast-behavior: folder of a SASRec or two-tower of train.jsonl.", None, PANEL, role=Role.INPUT
+    )
 
     @property
     def has_tasks(self) -> bool:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from idgr.errors import UsageError, check_utf8
 from idgr.formats.claims import check_file
 from idgr.formats.jsonl import STDOUT, write_json
-from idgr.options import Option, Role, Seed, StageOptions
+from idgr.options import Role, Seed, StageOptions, option
 from idgr.progress import log
 from idgr.stages.options import OutputFile, run_info
 
@@ -22,25 +22,22 @@ class Options(StageOptions):
     Example: idgr compare runs/sasrec/users.jsonl runs/idgr/users.jsonl -o significance.json
     """
 
-    results: Annotated[
-        list[str],
-        Option("Two or more files of `idgr eval --per-user`.", role=Role.INPUT, positional=True, metavar="USERS…"),
-    ]
-    reference: Annotated[str | None, Option("The file that the others are held against (default: the first).")] = None
-    metrics: Annotated[
-        list[str] | None,
-        Option("A column of the files; may be repeated (default: HR and NDCG at 5, 10).", flags=("--metric", "-m")),
-    ] = None
-    correction: Annotated[
-        Literal["holm", "bonferroni", "none"],
-        Option("For many comparisons: over all systems and metrics, for each kind of test."),
-    ] = "holm"
-    resamples: Annotated[int, Option("Of randomisation test and bootstrap, each.", at_least=99, at_most=10**9)] = 9_999
-    level: Annotated[float, Option("Confidence of the difference's interval.", at_least=0.5, at_most=0.9999)] = 0.95
-    interval: Annotated[
-        Literal["percentile", "basic", "BCa"], Option("Kind of bootstrap interval; BCa is slow for many users.")
-    ] = "percentile"
-    common: Annotated[bool, Option("Test on the users that all files hold, instead of refusing others.")] = False
+    results: list[str] = option(
+        "Two or more files of `idgr eval --per-user`.", role=Role.INPUT, positional=True, metavar="USERS…"
+    )
+    reference: str | None = option("The file that the others are held against (default: the first).", None)
+    metrics: list[str] | None = option(
+        "A column of the files; may be repeated (default: HR and NDCG at 5, 10).", None, flags=("--metric", "-m")
+    )
+    correction: Literal["holm", "bonferroni", "none"] = option(
+        "For many comparisons: over all systems and metrics, for each kind of test.", "holm"
+    )
+    resamples: int = option("Of randomisation test and bootstrap, each.", 9999, at_least=99, at_most=10**9)
+    level: float = option("Confidence of the difference's interval.", 0.95, at_least=0.5, at_most=0.9999)
+    interval: Literal["percentile", "basic", "BCa"] = option(
+        "Kind of bootstrap interval; BCa is slow for many users.", "percentile"
+    )
+    common: bool = option("Test on the users that all files hold, instead of refusing others.", False)
     output: OutputFile = STDOUT
     seed: Seed = 0
 

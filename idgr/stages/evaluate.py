@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from idgr.errors import UsageError
 from idgr.formats.claims import check_file
 from idgr.formats.held_out import refuse_held_out
 from idgr.formats.jsonl import STDIN, STDOUT, read_jsonl, write_json, write_jsonl
 from idgr.formats.records import key, read_queries, read_sequences
-from idgr.options import Option, Role, StageOptions
+from idgr.options import Role, StageOptions, option
 from idgr.progress import log
 from idgr.stages.options import OutputFile, run_info
 
@@ -30,23 +30,18 @@ class Options(StageOptions):
     Example: idgr eval recs.jsonl --truth data/beauty/test.jsonl --train data/beauty/train.jsonl -o metrics.json
     """
 
-    recs: Annotated[
-        str, Option("Recommendations, recs.jsonl, or - for standard input.", role=Role.INPUT, positional=True)
-    ]
-    truth: Annotated[str, Option("valid.jsonl or test.jsonl: histories with targets.", role=Role.INPUT)]
-    train: Annotated[str | None, Option("train.jsonl, for the baselines and segments.", role=Role.INPUT)] = None
+    recs: str = option("Recommendations, recs.jsonl, or - for standard input.", role=Role.INPUT, positional=True)
+    truth: str = option("valid.jsonl or test.jsonl: histories with targets.", role=Role.INPUT)
+    train: str | None = option("train.jsonl, for the baselines and segments.", None, role=Role.INPUT)
     output: OutputFile = STDOUT
-    cutoffs: Annotated[
-        list[int] | None, Option("Cutoff; may be repeated (default: 5 and 10).", flags=("-k",), at_least=1)
-    ] = None
-    items: Annotated[
-        str | None,
-        Option("The catalogue: JSONL with item_id (default: items.jsonl beside the truth).", role=Role.INPUT),
-    ] = None
-    per_user: Annotated[str | None, Option("Write a row a user here.", role=Role.OUTPUT)] = None
-    segments: Annotated[bool, Option("Score by history length, target popularity, new items.")] = False
-    keep_history: Annotated[bool, Option("Let baselines recommend items of the history.")] = False
-    no_baselines: Annotated[bool, Option("Leave out popularity and Markov; --train is not needed.")] = False
+    cutoffs: list[int] | None = option("Cutoff; may be repeated (default: 5 and 10).", None, flags=("-k",), at_least=1)
+    items: str | None = option(
+        "The catalogue: JSONL with item_id (default: items.jsonl beside the truth).", None, role=Role.INPUT
+    )
+    per_user: str | None = option("Write a row a user here.", None, role=Role.OUTPUT)
+    segments: bool = option("Score by history length, target popularity, new items.", False)
+    keep_history: bool = option("Let baselines recommend items of the history.", False)
+    no_baselines: bool = option("Leave out popularity and Markov; --train is not needed.", False)
 
     def __post_init__(self) -> None:
         super().__post_init__()

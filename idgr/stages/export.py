@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
 from idgr.errors import UsageError
 from idgr.formats.jsonl import STDOUT, replace_folder
-from idgr.options import Option, Role, StageOptions, argument, output_option
+from idgr.options import Role, StageOptions, argument, option, output_option
 from idgr.progress import log
 from idgr.stages.options import run_info
 
@@ -30,16 +30,15 @@ class Options(StageOptions):
     Example: idgr export data/beauty/ --to trec --recs recs.jsonl -o trec/
     """
 
-    data: Annotated[str, argument("A folder that `idgr prep` wrote.", "DATA")]
-    to: Annotated[Literal["recbole", "cornac", "trec"], Option("Whose files to write.")]
-    output: Annotated[str, output_option("The folder to write.")]
-    recs: Annotated[
-        str | None, Option("recs.jsonl, to be written as run.trec (trec only); - is standard input.", role=Role.INPUT)
-    ] = None
-    max_history: Annotated[
-        int | None,
-        Option(f"Newest items of a history that are written (recbole only; default: {MAX_HISTORY}).", at_least=1),
-    ] = None
+    data: str = argument("A folder that `idgr prep` wrote.", "DATA")
+    to: Literal["recbole", "cornac", "trec"] = option("Whose files to write.")
+    output: str = output_option("The folder to write.")
+    recs: str | None = option(
+        "recs.jsonl, to be written as run.trec (trec only); - is standard input.", None, role=Role.INPUT
+    )
+    max_history: int | None = option(
+        f"Newest items of a history that are written (recbole only; default: {MAX_HISTORY}).", None, at_least=1
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

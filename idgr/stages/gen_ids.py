@@ -16,7 +16,7 @@ from idgr.formats.run_info import RunInfo, hash_input
 from idgr.ids.options import GenerationOptions
 from idgr.ids.schemes.options import OF_SEQUENCES, OF_TEXT, OF_USE, TEXTUAL, TFIDF, Scheme, SchemeOption, SchemeOptions
 from idgr.ids.shards import candidate_rows, parse_shard, read_candidates
-from idgr.options import COMMON, RUN, Option, Role, option_fields
+from idgr.options import COMMON, RUN, Option, Role, option, option_fields
 from idgr.progress import Progress, log
 from idgr.stages.options import run_info
 
@@ -42,18 +42,10 @@ class Options(GenerationOptions, SchemeOptions):
     Example: idgr gen-ids data/beauty/items.jsonl --scheme collaborative --train data/beauty/train.jsonl -o ids.jsonl
     """
 
-    items: Annotated[
-        str,
-        Option(
-            "items.jsonl, or any JSON Lines with item_id.",
-            role=Role.INPUT,
-            positional=True,
-            metavar="ITEMS",
-        ),
-    ]
-    output: Annotated[
-        str, Option("ids.jsonl; with --shard, the candidates.", flags=("-o", "--output"), role=Role.OUTPUT)
-    ] = STDOUT
+    items: str = option(
+        "items.jsonl, or any JSON Lines with item_id.", role=Role.INPUT, positional=True, metavar="ITEMS"
+    )
+    output: str = option("ids.jsonl; with --shard, the candidates.", STDOUT, flags=("-o", "--output"), role=Role.OUTPUT)
     scheme: Scheme = TEXTUAL
     model: Annotated[
         str,
@@ -63,10 +55,9 @@ class Options(GenerationOptions, SchemeOptions):
             panel=COMMON,
         ),
     ] = HUB_GENERATOR
-    rec_tokenizer: Annotated[
-        str | None,
-        Option("Tokenizer that shall read the IDs; the generator's if not given.", role=Role.INPUT),
-    ] = None
+    rec_tokenizer: str | None = option(
+        "Tokenizer that shall read the IDs; the generator's if not given.", None, role=Role.INPUT
+    )
     train: Annotated[
         str | None,
         SchemeOption(

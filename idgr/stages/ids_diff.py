@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 from idgr.formats.claims import check_file
 from idgr.formats.jsonl import STDOUT, dump_line
-from idgr.options import Option, Role, StageOptions, argument, output_option
+from idgr.options import Role, StageOptions, argument, option, output_option
 from idgr.stages.options import run_info
 
 
@@ -18,11 +18,11 @@ class Options(StageOptions):
     Example: idgr ids diff runs/beauty/round-1/ids.jsonl runs/beauty/round-2/ids.jsonl --items data/beauty/items.jsonl
     """
 
-    before: Annotated[str, argument("The earlier ids.jsonl.", "BEFORE")]
-    after: Annotated[str, argument("The later ids.jsonl.", "AFTER")]
-    items: Annotated[str, Option("items.jsonl, for the texts beside the IDs.", role=Role.INPUT)]
-    output: Annotated[str, output_option("A line per item that differs.")] = STDOUT
-    show: Annotated[int, Option("Rows of the table on standard error.", role=Role.RUN, at_least=0)] = 20
+    before: str = argument("The earlier ids.jsonl.", "BEFORE")
+    after: str = argument("The later ids.jsonl.", "AFTER")
+    items: str = option("items.jsonl, for the texts beside the IDs.", role=Role.INPUT)
+    output: str = output_option("A line per item that differs.", STDOUT)
+    show: int = option("Rows of the table on standard error.", 20, role=Role.RUN, at_least=0)
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 from idgr.errors import IdgrError
 from idgr.formats.claims import check_file
 from idgr.formats.jsonl import STDOUT, dump_line
-from idgr.options import Option, Role, StageOptions, argument, output_option
+from idgr.options import Role, StageOptions, argument, option, output_option
 from idgr.progress import log
 from idgr.stages.options import run_info
 
@@ -23,13 +23,13 @@ class Options(StageOptions):
     Example: idgr ids purity ids.jsonl --items data/beauty/items.jsonl --category-depth 2
     """
 
-    ids: Annotated[str, argument("ids.jsonl.", "IDS")]
-    items: Annotated[str, Option("items.jsonl, which lists categories.", role=Role.INPUT)]
-    category_field: Annotated[str, Option("The field that lists categories, widest first.")] = "categories"
-    category_depth: Annotated[int, Option("So many of them tell categories apart.", at_least=1)] = 2
-    draws: Annotated[int, Option("Random assignments to compare with.", at_least=1)] = 5
-    seed: Annotated[int, Option("Seed of the random assignments.", role=Role.RUN, at_least=0)] = 0
-    output: Annotated[str, output_option("A line per level, from no words on.")] = STDOUT
+    ids: str = argument("ids.jsonl.", "IDS")
+    items: str = option("items.jsonl, which lists categories.", role=Role.INPUT)
+    category_field: str = option("The field that lists categories, widest first.", "categories")
+    category_depth: int = option("So many of them tell categories apart.", 2, at_least=1)
+    draws: int = option("Random assignments to compare with.", 5, at_least=1)
+    seed: int = option("Seed of the random assignments.", 0, role=Role.RUN, at_least=0)
+    output: str = output_option("A line per level, from no words on.", STDOUT)
 
 
 def run(options: Options) -> list[Purity]:

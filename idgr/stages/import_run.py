@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
 
 from idgr.formats.claims import check_file
 from idgr.formats.jsonl import STDOUT, dump_line
-from idgr.options import Option, Role, StageOptions, argument, output_option
+from idgr.options import Role, StageOptions, argument, option, output_option
 from idgr.stages.options import run_info
 
 
@@ -18,11 +17,9 @@ class Options(StageOptions):
     Example: idgr import run.trec --users data/beauty/test.jsonl -o recs.jsonl
     """
 
-    run: Annotated[str, argument("A TREC run, or - for standard input.", "RUN")]
-    output: Annotated[str, output_option("Where to write recs.jsonl.")] = STDOUT
-    users: Annotated[
-        str | None, Option("test.jsonl: its users without a line in RUN get an empty list.", role=Role.INPUT)
-    ] = None
+    run: str = argument("A TREC run, or - for standard input.", "RUN")
+    output: str = output_option("Where to write recs.jsonl.", STDOUT)
+    users: str | None = option("test.jsonl: its users without a line in RUN get an empty list.", None, role=Role.INPUT)
 
 
 def run(options: Options) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from idgr.corpus.catalogue import read_catalogue
 from idgr.errors import IdgrError
 from idgr.formats.held_out import refuse_held_out
 from idgr.formats.jsonl import read_jsonl
 from idgr.formats.records import Item, key
-from idgr.options import MODEL, TRAINING, UNSET, Option, Role
+from idgr.options import MODEL, TRAINING, UNSET, Role, option
 from idgr.progress import log
 from idgr.stages.options import refuse_stream, run_info
 from idgr.stages.training import TrainingStage, run_training
@@ -33,41 +33,22 @@ class Options(TrainingStage):
     Example: idgr init-gen data/beauty/items.jsonl --pairs initial_ids.jsonl.gz -o gen/
     """
 
-    items: Annotated[
-        str,
-        Option(
-            "items.jsonl of `idgr prep`, or raw metadata with item_id.",
-            role=Role.INPUT,
-            positional=True,
-            metavar="ITEMS",
-        ),
-    ]
-    pairs: Annotated[
-        str | None,
-        Option("Pairs to learn from: item_id (or text) and id a line; else keyphrases.", role=Role.INPUT),
-    ] = None
-    model: Annotated[str, Option("Preset (nano, small), model folder, or name of a hub model.")] = "nano"
-    tokenizer: Annotated[
-        str | None, Option("Folder whose tokenizer a preset shares.", role=Role.INPUT, panel=MODEL)
-    ] = None
-    vocab_size: Annotated[
-        int | None, Option("Bound of the vocabulary that a preset learns.", panel=MODEL, at_least=1)
-    ] = None
-    max_text_tokens: Annotated[int, Option("Tokens of a text that are read.", at_least=2)] = 256
-    held_out: Annotated[
-        float, Option("Share of pairs that only measures the loss.", panel=TRAINING, at_least=0, below=1)
-    ] = 0.05
-    epochs: Annotated[
-        int,
-        Option("Passes over the pairs: 5, or as many as make --min-steps.", panel=TRAINING, at_least=1),
-    ] = UNSET
+    items: str = option(
+        "items.jsonl of `idgr prep`, or raw metadata with item_id.", role=Role.INPUT, positional=True, metavar="ITEMS"
+    )
+    pairs: str | None = option(
+        "Pairs to learn from: item_id (or text) and id a line; else keyphrases.", None, role=Role.INPUT
+    )
+    model: str = option("Preset (nano, small), model folder, or name of a hub model.", "nano")
+    tokenizer: str | None = option("Folder whose tokenizer a preset shares.", None, MODEL, role=Role.INPUT)
+    vocab_size: int | None = option("Bound of the vocabulary that a preset learns.", None, MODEL, at_least=1)
+    max_text_tokens: int = option("Tokens of a text that are read.", 256, at_least=2)
+    held_out: float = option("Share of pairs that only measures the loss.", 0.05, TRAINING, at_least=0, below=1)
+    epochs: int = option("Passes over the pairs: 5, or as many as make --min-steps.", UNSET, TRAINING, at_least=1)
     # A preset that took 1,000 steps on 3,308 items ended at a loss of 5.2, repeated a word in 90 % of its IDs and made
     # 21 % of their words up; after 4,000 steps these were 1.4, 35 % and 8 %.
-    min_steps: Annotated[int, Option("Steps at least, where --epochs is not given.", panel=TRAINING, at_least=1)] = 4000
-    max_loss: Annotated[
-        float,
-        Option("Warn where the last epoch's loss is above this, in nats a token.", panel=TRAINING, above=0),
-    ] = 3.0
+    min_steps: int = option("Steps at least, where --epochs is not given.", 4000, TRAINING, at_least=1)
+    max_loss: float = option("Warn where the last epoch's loss is above this, in nats a token.", 3.0, TRAINING, above=0)
     batch_size: int = 16
 
 

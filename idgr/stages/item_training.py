@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from idgr.formats.held_out import refuse_held_out
-from idgr.options import COMMON, MODEL, TRAINING, Option, Role
+from idgr.options import COMMON, MODEL, TRAINING, Option, Role, option
 from idgr.recommender.options import Patience, ValidUsers
 from idgr.stages.options import refuse_stream, run_info
 from idgr.stages.training import (
@@ -36,11 +36,10 @@ MaxHistory = Annotated[int, Option("Newest history items that are read.", panel=
 class ItemTraining(SequenceTraining):
     """Options of both."""
 
-    items: Annotated[
-        str | None,
-        Option("items.jsonl, the items it shall know; else those of TRAIN only.", role=Role.INPUT, panel=COMMON),
-    ] = None
-    dropout: Annotated[float, Option("Dropout.", panel=TRAINING, at_least=0, below=1)] = 0.5
+    items: str | None = option(
+        "items.jsonl, the items it shall know; else those of TRAIN only.", None, COMMON, role=Role.INPUT
+    )
+    dropout: float = option("Dropout.", 0.5, TRAINING, at_least=0, below=1)
     valid_users: ValidUsers = 2000
     patience: Patience = 0
 

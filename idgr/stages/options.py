@@ -7,11 +7,13 @@ from typing import Annotated, Any
 from idgr.errors import UsageError
 from idgr.formats.jsonl import STDIN, STDOUT
 from idgr.formats.run_info import RunInfo
-from idgr.options import Option, Role, StageOptions, argument
+from idgr.options import Option, Role, StageOptions
 
 OutputFile = Annotated[str, Option("File to write; - for standard output.", flags=("-o", "--output"), role=Role.OUTPUT)]
 K = Annotated[int, Option("Items for each user.", flags=("-k",), at_least=1)]
-DataFolders = Annotated[list[str], argument("Folders that `idgr prep` wrote.", "DATA…")]
+DataFolders = Annotated[
+    list[str], Option("Folders that `idgr prep` wrote.", role=Role.INPUT, positional=True, metavar="DATA…")
+]
 
 
 def run_info(command: str, options: StageOptions, **changed: Any) -> RunInfo:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from idgr.errors import IdgrError, UsageError
 from idgr.formats.jsonl import STDOUT, replace_folder
 from idgr.formats.run_info import RunInfo, differences, hash_output, read_run
-from idgr.options import RUN, Option, Role, StageOptions, argument, output_option
+from idgr.options import RUN, Role, StageOptions, argument, option, output_option
 from idgr.progress import log
 from idgr.stages.options import run_info
 
@@ -26,12 +26,10 @@ Date = str | None
 class DataSetOptions(StageOptions):
     """Options of every command that writes a data set."""
 
-    output: Annotated[str, output_option("The folder to write.")]
+    output: str = output_option("The folder to write.")
     # It is a field of run.json by itself, not one of its options.
-    seed: Annotated[int, Option("Seed of all that is random.", role=Role.RUN, panel=RUN, at_least=0)] = 0
-    overwrite: Annotated[
-        bool, Option("Replace a data set made of other inputs or options.", role=Role.RUN, panel=RUN)
-    ] = False
+    seed: int = option("Seed of all that is random.", 0, RUN, role=Role.RUN, at_least=0)
+    overwrite: bool = option("Replace a data set made of other inputs or options.", False, RUN, role=Role.RUN)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -45,42 +43,32 @@ class SourceOptions(DataSetOptions):
 
     source: ClassVar[str]
 
-    events: Annotated[str, argument("Who took what when; - is standard input.", "EVENTS")]
-    meta: Annotated[str, Option("Metadata of the items; - is standard input.", role=Role.INPUT)]
-    k_core: Annotated[
-        int | None,
-        Option(
-            "Events that each user and item keeps at least; 0 is off (default: 5 for events, off for sequences).",
-            at_least=0,
-        ),
-    ] = None
-    min_rating: Annotated[float | None, Option("Leave out what is rated lower.", panel=EVENTS)] = None
-    begin: Annotated[
-        Date, Option("Leave out events before this date (UTC).", flags=("--from",), metavar="DATE", panel=EVENTS)
-    ] = None
-    end: Annotated[
-        Date, Option("Leave out events on and after this date (UTC).", flags=("--to",), metavar="DATE", panel=EVENTS)
-    ] = None
-    repeats: Annotated[
-        Literal["keep", "first"], Option("A user's events on one item: all, or only the first.", panel=EVENTS)
-    ] = "keep"
-    ties: Annotated[
-        Literal["file", "shuffle"] | None,
-        Option("Order of equal times (default: the file's; random where that is one of items).", panel=EVENTS),
-    ] = None
-    split: Annotated[
-        Literal["leave-one-out", "temporal"],
-        Option("Hold out each user's last two items, or what comes after dates.", panel=SPLIT),
-    ] = "leave-one-out"
-    valid_from: Annotated[Date, Option("Where training ends (temporal, UTC).", metavar="DATE", panel=SPLIT)] = None
-    test_from: Annotated[Date, Option("Where validation ends (temporal, UTC).", metavar="DATE", panel=SPLIT)] = None
-    max_users: Annotated[int | None, Option("Keep so many users, chosen at random.", panel=EVENTS, at_least=1)] = None
-    fields: Annotated[str | None, Option("Metadata keys that make the text, in this order.", metavar="A,B,C")] = None
-    missing_text: Annotated[
-        Literal["error", "drop", "key"], Option("Items without text: stop, leave them out, or take their key.")
-    ] = "error"
-    keep_all_items: Annotated[bool, Option("Keep items that no event names.")] = False
-    allow_sorted: Annotated[bool, Option("Go on where items are in order of their keys.")] = False
+    events: str = argument("Who took what when; - is standard input.", "EVENTS")
+    meta: str = option("Metadata of the items; - is standard input.", role=Role.INPUT)
+    k_core: int | None = option(
+        "Events that each user and item keeps at least; 0 is off (default: 5 for events, off for sequences).",
+        None,
+        at_least=0,
+    )
+    min_rating: float | None = option("Leave out what is rated lower.", None, EVENTS)
+    begin: Date = option("Leave out events before this date (UTC).", None, EVENTS, flags=("--from",), metavar="DATE")
+    end: Date = option("Leave out events on and after this date (UTC).", None, EVENTS, flags=("--to",), metavar="DATE")
+    repeats: Literal["keep", "first"] = option("A user's events on one item: all, or only the first.", "keep", EVENTS)
+    ties: Literal["file", "shuffle"] | None = option(
+        "Order of equal times (default: the file's; random where that is one of items).", None, EVENTS
+    )
+    split: Literal["leave-one-out", "temporal"] = option(
+        "Hold out each user's last two items, or what comes after dates.", "leave-one-out", SPLIT
+    )
+    valid_from: Date = option("Where training ends (temporal, UTC).", None, SPLIT, metavar="DATE")
+    test_from: Date = option("Where validation ends (temporal, UTC).", None, SPLIT, metavar="DATE")
+    max_users: int | None = option("Keep so many users, chosen at random.", None, EVENTS, at_least=1)
+    fields: str | None = option("Metadata keys that make the text, in this order.", None, metavar="A,B,C")
+    missing_text: Literal["error", "drop", "key"] = option(
+        "Items without text: stop, leave them out, or take their key.", "error"
+    )
+    keep_all_items: bool = option("Keep items that no event names.", False)
+    allow_sorted: bool = option("Go on where items are in order of their keys.", False)
 
     def __post_init__(self) -> None:
         super().__post_init__()

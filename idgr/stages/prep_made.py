@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from idgr.errors import UsageError, check_utf8
-from idgr.options import Option
+from idgr.options import option
 from idgr.stages.options import DataFolders
 from idgr.stages.prep import DataSetOptions, write_data_set
 
@@ -22,9 +22,9 @@ class DemoOptions(DataSetOptions):
     Example: idgr prep demo --items 1200 --users 3500 --seed 0 -o data/demo/
     """
 
-    items: Annotated[int, Option("Items in the catalogue.", at_least=20)] = 1_200
-    users: Annotated[int, Option("Users.", at_least=1)] = 3_500
-    distracting: Annotated[bool, Option("Begin texts with words that say nothing.")] = False
+    items: int = option("Items in the catalogue.", 1200, at_least=20)
+    users: int = option("Users.", 3500, at_least=1)
+    distracting: bool = option("Begin texts with words that say nothing.", False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +35,9 @@ class FuseOptions(DataSetOptions):
     """
 
     data: DataFolders
-    max_users: Annotated[
-        int | None, Option("Of each set keep so many users, chosen at random, and their items.", at_least=1)
-    ] = None
+    max_users: int | None = option(
+        "Of each set keep so many users, chosen at random, and their items.", None, at_least=1
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -21,7 +21,7 @@ from idgr.formats.rec_folder import (
     read_recommender_facts,
 )
 from idgr.formats.records import ItemId, Query, Recommendation, read_ids, read_sequences
-from idgr.options import MODEL, RUN, SEARCH, Device, Option, Role, StageOptions, option_fields
+from idgr.options import MODEL, RUN, SEARCH, Device, Option, Role, StageOptions, option, option_fields
 from idgr.progress import log
 from idgr.stages.options import K
 
@@ -55,19 +55,17 @@ Normalize = Annotated[
 class RankerOptions(StageOptions):
     """What ranks, and how."""
 
-    rec: Annotated[
-        str | None, Option("Recommender, SASRec or two-tower: a folder that was trained.", role=Role.INPUT)
-    ] = None
+    rec: str | None = option("Recommender, SASRec or two-tower: a folder that was trained.", None, role=Role.INPUT)
     ids: Annotated[str | None, Textual("The IDs it was trained on (default: REC/ids.jsonl).", role=Role.INPUT)] = None
     k: K = 10
-    allow: Annotated[str | None, Option("Only the items of this file, one key a line.", role=Role.INPUT)] = None
-    keep_history: Annotated[bool, Option("Items of the history may be recommended again.")] = False
+    allow: str | None = option("Only the items of this file, one key a line.", None, role=Role.INPUT)
+    keep_history: bool = option("Items of the history may be recommended again.", False)
     adapter: Annotated[str | None, Textual("Adapter trained for this --rec.", role=Role.INPUT, panel=MODEL)] = None
     template: Annotated[int, Textual("Which of the recommender's templates, from 0.", panel=MODEL, at_least=0)] = 0
     gen: Annotated[str | None, Textual("ID generator, if trained with user IDs.", role=Role.INPUT, panel=MODEL)] = None
     items: Annotated[str | None, Textual("items.jsonl, for the same.", role=Role.INPUT, panel=MODEL)] = None
     force: Annotated[bool, Textual("Take IDs that the recommender was not trained on.", panel=MODEL)] = False
-    precision: Annotated[Literal["fp32", "bf16"], Option("Of the model's weights.", panel=MODEL)] = "fp32"
+    precision: Literal["fp32", "bf16"] = option("Of the model's weights.", "fp32", MODEL)
     search: Annotated[Literal["beam", "exact"], Textual("Beams, or the proven best items.", panel=SEARCH)] = "beam"
     beams: Beams = DEFAULT_BEAMS
     normalize: Normalize = None
@@ -81,14 +79,13 @@ class RankerOptions(StageOptions):
         ),
     ] = 0.0
     trie: Annotated[str | None, Textual("Keep the IDs' prefix tree here.", role=Role.OUTPUT, panel=SEARCH)] = None
-    baseline: Annotated[
-        Literal["popularity", "markov"] | None,
-        Option("Instead of a recommender, one of these; needs --train.", panel=BASELINE),
-    ] = None
-    train: Annotated[str | None, Option("train.jsonl, for --baseline.", role=Role.INPUT, panel=BASELINE)] = None
-    batch_size: Annotated[
-        int, Option("Histories at a time; with 1 each line is answered at once.", panel=RUN, at_least=1, at_most=10**6)
-    ] = 32
+    baseline: Literal["popularity", "markov"] | None = option(
+        "Instead of a recommender, one of these; needs --train.", None, BASELINE
+    )
+    train: str | None = option("train.jsonl, for --baseline.", None, BASELINE, role=Role.INPUT)
+    batch_size: int = option(
+        "Histories at a time; with 1 each line is answered at once.", 32, RUN, at_least=1, at_most=10**6
+    )
     device: Device = "auto"
 
 

@@ -15,7 +15,7 @@ from idgr.formats.jsonl import STDIN, STDOUT, Lines, dump_line, is_stream, read_
 from idgr.formats.records import Query
 from idgr.formats.run_info import RunInfo
 from idgr.ids.shards import Shard, parse_shard
-from idgr.options import Option, Role
+from idgr.options import Role, option
 from idgr.progress import Progress, log
 from idgr.stages.options import OutputFile, run_info
 from idgr.stages.rankers import Ranker, RankerOptions, Textual, complete, load_ranker
@@ -31,21 +31,17 @@ class Options(RankerOptions):
     Example: idgr recommend data/beauty/test.jsonl --rec rec/ --ids ids.jsonl -k 10 -o recs.jsonl
     """
 
-    histories: Annotated[
-        str,
-        Option(
-            "test.jsonl, train.jsonl, or any user_id and history a line; - for stdin.", role=Role.INPUT, positional=True
-        ),
-    ]
+    histories: str = option(
+        "test.jsonl, train.jsonl, or any user_id and history a line; - for stdin.", role=Role.INPUT, positional=True
+    )
     rec: str | None = None
     ids: str | None = None
     output: OutputFile = STDOUT
-    unknown: Annotated[
-        Literal["drop", "error"],
-        Option("An item of a history that is not in the catalogue: leave it out and count it, or stop."),
-    ] = "drop"
+    unknown: Literal["drop", "error"] = option(
+        "An item of a history that is not in the catalogue: leave it out and count it, or stop.", "drop"
+    )
     prompts: Annotated[str | None, Textual("Write what the model was shown here.", role=Role.OUTPUT)] = None
-    shard: Annotated[str | None, Option("Only every Nth history, from the Ith.", metavar="I/N")] = None
+    shard: str | None = option("Only every Nth history, from the Ith.", None, metavar="I/N")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 from idgr.errors import UsageError, check_utf8
 from idgr.formats.claims import check_folder
 from idgr.formats.jsonl import STDIN, replace_folder
-from idgr.options import Option, Role, StageOptions, argument, output_option
+from idgr.options import Role, StageOptions, argument, option, output_option
 from idgr.progress import log
 from idgr.stages.options import refuse_stream, run_info
 
@@ -27,12 +27,12 @@ class Options(StageOptions):
     Example: idgr report runs/beauty/ -o report/
     """
 
-    runs: Annotated[list[str], argument("Folders with outputs of idgr, at any depth, and their records.", "RUN…")]
-    output: Annotated[str, output_option("Folder for the page and its plots.")]
-    data: Annotated[
-        str | None, Option("The prepared folder of the runs (default: the one they were made of).", role=Role.INPUT)
-    ] = None
-    no_audit: Annotated[bool, Option("Leave out the audit's verdict.")] = False
+    runs: list[str] = argument("Folders with outputs of idgr, at any depth, and their records.", "RUN…")
+    output: str = output_option("Folder for the page and its plots.")
+    data: str | None = option(
+        "The prepared folder of the runs (default: the one they were made of).", None, role=Role.INPUT
+    )
+    no_audit: bool = option("Leave out the audit's verdict.", False)
 
     def __post_init__(self) -> None:
         super().__post_init__()

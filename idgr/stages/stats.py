@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 from idgr.errors import UsageError, check_utf8
 from idgr.formats.claims import check_file
@@ -26,7 +26,7 @@ class Options(StageOptions):
     """
 
     data: DataFolders
-    output: Annotated[str, output_option("A line per data set, sparsest first.")] = STDOUT
+    output: str = output_option("A line per data set, sparsest first.", STDOUT)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from idgr.errors import IdgrError
 from idgr.formats.held_out import refuse_held_out
-from idgr.options import MODEL, TRAINING, Option, Role
+from idgr.options import MODEL, TRAINING, Role, option
 from idgr.recommender.options import RecommenderOptions, ValidationOptions
 from idgr.stages.options import refuse_stream, run_info
 from idgr.stages.recommender_training import Prepared, forecast_recommender, read_inputs
@@ -30,12 +30,12 @@ class Options(SequenceTraining, ValidationOptions):
     Example: idgr train-adapter train.jsonl --rec rec/ --ids ids.jsonl --valid valid.jsonl --rank 8 -o adapter/
     """
 
-    rec: Annotated[str, Option("The recommender, a folder of `idgr train-rec --arch causal`.", role=Role.INPUT)]
-    ids: Annotated[str, Option("The ids.jsonl that it was trained on.", role=Role.INPUT)]
-    output: Annotated[str, Option("Folder for the adapter.", flags=("--output", "-o"), role=Role.OUTPUT)]
-    rank: Annotated[int, Option("Rank of the updates of each projection.", panel=MODEL, at_least=1)] = 8
+    rec: str = option("The recommender, a folder of `idgr train-rec --arch causal`.", role=Role.INPUT)
+    ids: str = option("The ids.jsonl that it was trained on.", role=Role.INPUT)
+    output: str = option("Folder for the adapter.", flags=("--output", "-o"), role=Role.OUTPUT)
+    rank: int = option("Rank of the updates of each projection.", 8, MODEL, at_least=1)
     epochs: int = 5
-    batch_size: Annotated[int, Option("Sequences a batch.", panel=TRAINING, at_least=1)] = 64
+    batch_size: int = option("Sequences a batch.", 64, TRAINING, at_least=1)
 
 
 def run(options: Options) -> dict[str, Any] | None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from idgr.errors import IdgrError, UsageError
 from idgr.formats.held_out import refuse_held_out
 from idgr.formats.rec_folder import RecommenderFacts, check_ids_known, read_recommender_facts
 from idgr.formats.records import ItemId, read_ids, read_items, read_sequences
 from idgr.generator.options import DEFAULT_LR, PAPER_LR, IdLearningOptions
-from idgr.options import TRAINING, UNSET, Option, Role
+from idgr.options import TRAINING, UNSET, Role, option
 from idgr.stages.options import refuse_stream, run_info
 from idgr.stages.training import Train, TrainingStage, run_training
 
@@ -31,28 +31,24 @@ class Options(IdLearningOptions, TrainingStage):
     """
 
     train: Train
-    items: Annotated[str, Option("The items' texts, items.jsonl of `idgr prep`.", role=Role.INPUT)]
-    ids: Annotated[str, Option("The current IDs, ids.jsonl of `idgr gen-ids`.", role=Role.INPUT)]
-    rec: Annotated[str, Option("The recommender trained on these IDs; it stays as it is.", role=Role.INPUT)]
-    gen: Annotated[str, Option("The ID generator to begin from.", role=Role.INPUT)]
-    objective: Annotated[
-        Literal["full", "trie"] | None, Option("full or trie; as the recommender was trained, if not given.")
-    ] = None
-    templates: Annotated[
-        str | None,
-        Option("Prompt templates; else those the recommender was trained with.", role=Role.INPUT),
-    ] = None
-    max_history: Annotated[int | None, Option("Newest history items shown; else as in its training.", at_least=1)] = (
-        None
+    items: str = option("The items' texts, items.jsonl of `idgr prep`.", role=Role.INPUT)
+    ids: str = option("The current IDs, ids.jsonl of `idgr gen-ids`.", role=Role.INPUT)
+    rec: str = option("The recommender trained on these IDs; it stays as it is.", role=Role.INPUT)
+    gen: str = option("The ID generator to begin from.", role=Role.INPUT)
+    objective: Literal["full", "trie"] | None = option(
+        "full or trie; as the recommender was trained, if not given.", None
     )
-    max_prompt_tokens: Annotated[int | None, Option("Length of a prompt; else as in its training.")] = None
-    force: Annotated[bool, Option("Take a recommender that was trained on other IDs, or on none.")] = False
+    templates: str | None = option(
+        "Prompt templates; else those the recommender was trained with.", None, role=Role.INPUT
+    )
+    max_history: int | None = option("Newest history items shown; else as in its training.", None, at_least=1)
+    max_prompt_tokens: int | None = option("Length of a prompt; else as in its training.", None)
+    force: bool = option("Take a recommender that was trained on other IDs, or on none.", False)
     epochs: int = 1
     lr: float = UNSET
-    paper: Annotated[
-        bool,
-        Option(f"The paper's learning rate, {PAPER_LR:g}, in place of {DEFAULT_LR:g}.", role=Role.RUN, panel=TRAINING),
-    ] = False
+    paper: bool = option(
+        f"The paper's learning rate, {PAPER_LR:g}, in place of {DEFAULT_LR:g}.", False, TRAINING, role=Role.RUN
+    )
     batch_size: int = 12
 
     def __post_init__(self) -> None:

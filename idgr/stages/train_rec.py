@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from idgr.errors import UsageError
 from idgr.formats.held_out import refuse_held_out
-from idgr.options import MODEL, TRAINING, UNSET, Option, Role
+from idgr.options import MODEL, TRAINING, UNSET, Role, option
 from idgr.recommender.defaults import defaults
 from idgr.recommender.options import RecommenderOptions
 from idgr.stages.auxiliary import AuxiliaryOptions, auxiliary_tasks, check_auxiliary, contrast
@@ -36,63 +36,40 @@ class Options(SequenceTraining, RecommenderOptions, AuxiliaryOptions):
     """
 
     ids: Ids
-    arch: Annotated[
-        Literal["t5", "causal"],
-        Option("t5, or causal, a Llama that reads all prefixes at once; as --model is, else t5."),
-    ] = UNSET
-    model: Annotated[str, Option("Preset (nano, small; nano-causal), model folder, or name of a hub model.")] = UNSET
-    tokenizer: Annotated[
-        str | None, Option("Folder whose tokenizer a preset shares, such as GEN/.", role=Role.INPUT)
-    ] = None
-    paper: Annotated[
-        bool, Option("Take the paper's settings where you give none, not those that did best here.", role=Role.RUN)
-    ] = False
-    vocab_size: Annotated[
-        int | None, Option("Bound of the vocabulary that a preset learns.", panel=MODEL, at_least=1)
-    ] = None
-    word_tokens: Annotated[
-        bool, Option("Every word of the IDs becomes one token, such as the index word aar.", panel=MODEL)
-    ] = False
-    lora: Annotated[
-        int | None,
-        Option(
-            "Train low-rank updates of this rank and the rows of new tokens only; needs --arch causal and the extra "
-            "`lora` of idgr.",
-            panel=MODEL,
-            at_least=1,
-        ),
-    ] = None
-    templates: Annotated[
-        str | None,
-        Option("Prompt templates, one a line, with {history}; else idgr's ten.", role=Role.INPUT, panel=PROMPTS),
-    ] = None
-    max_history: Annotated[
-        int, Option("Newest history items that are shown: 20; causal 50.", panel=PROMPTS, at_least=1)
-    ] = UNSET
-    max_prompt_tokens: Annotated[int, Option("Length of a prompt; the oldest items go.", panel=PROMPTS, at_least=1)] = (
-        512
+    arch: Literal["t5", "causal"] = option(
+        "t5, or causal, a Llama that reads all prefixes at once; as --model is, else t5.", UNSET
     )
-    user_ids: Annotated[
-        Literal["none", "history"],
-        Option("Whether prompts begin with the user's ID, made of the history shown.", panel=PROMPTS),
-    ] = "none"
-    history: Annotated[
-        Literal["shown", "none"], Option("none: the user's ID stands for the history.", panel=PROMPTS)
-    ] = "shown"
-    gen: Annotated[str | None, Option("For --user-ids: the ID generator.", role=Role.INPUT, panel=PROMPTS)] = None
+    model: str = option("Preset (nano, small; nano-causal), model folder, or name of a hub model.", UNSET)
+    tokenizer: str | None = option("Folder whose tokenizer a preset shares, such as GEN/.", None, role=Role.INPUT)
+    paper: bool = option(
+        "Take the paper's settings where you give none, not those that did best here.", False, role=Role.RUN
+    )
+    vocab_size: int | None = option("Bound of the vocabulary that a preset learns.", None, MODEL, at_least=1)
+    word_tokens: bool = option("Every word of the IDs becomes one token, such as the index word aar.", False, MODEL)
+    lora: int | None = option(
+        "Train low-rank updates of this rank and the rows of new tokens only; needs the extra `lora`.",
+        None,
+        MODEL,
+        at_least=1,
+    )
+    templates: str | None = option(
+        "Prompt templates, one a line, with {history}; else idgr's ten.", None, PROMPTS, role=Role.INPUT
+    )
+    max_history: int = option("Newest history items that are shown: 20; causal 50.", UNSET, PROMPTS, at_least=1)
+    max_prompt_tokens: int = option("Length of a prompt; the oldest items go.", 512, PROMPTS, at_least=1)
+    user_ids: Literal["none", "history"] = option(
+        "Whether prompts begin with the user's ID, made of the history shown.", "none", PROMPTS
+    )
+    history: Literal["shown", "none"] = option("none: the user's ID stands for the history.", "shown", PROMPTS)
+    gen: str | None = option("For --user-ids: the ID generator.", None, PROMPTS, role=Role.INPUT)
     objective: Literal["full", "trie"] = UNSET
-    epochs: Annotated[int, Option("Passes over the training instances: 10; causal 8.", panel=TRAINING, at_least=1)] = (
-        UNSET
+    epochs: int = option("Passes over the training instances: 10; causal 8.", UNSET, TRAINING, at_least=1)
+    lr: float = option("Highest learning rate: 1e-3; causal 2e-3.", UNSET, TRAINING, above=0)
+    batch_size: int = option("Instances a batch; with --arch causal, sequences.", 64, TRAINING, at_least=1)
+    weight_decay: float = option("AdamW's weight decay: .01; causal .05.", UNSET, TRAINING, at_least=0)
+    dropout: float | None = option(
+        "Dropout; if not given, the model's own, with a causal one .2.", None, TRAINING, at_least=0, below=1
     )
-    lr: Annotated[float, Option("Highest learning rate: 1e-3; causal 2e-3.", panel=TRAINING, above=0)] = UNSET
-    batch_size: Annotated[
-        int, Option("Instances a batch; with --arch causal, sequences.", panel=TRAINING, at_least=1)
-    ] = 64
-    weight_decay: Annotated[float, Option("AdamW's weight decay: .01; causal .05.", panel=TRAINING, at_least=0)] = UNSET
-    dropout: Annotated[
-        float | None,
-        Option("Dropout; if not given, the model's own, with a causal one .2.", panel=TRAINING, at_least=0, below=1),
-    ] = None
 
     def __post_init__(self) -> None:
         arch = _arch(self.model) if self.arch is UNSET else self.arch

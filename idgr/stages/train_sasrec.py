@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from idgr.errors import UsageError
-from idgr.options import MODEL, TRAINING, Option
+from idgr.options import MODEL, TRAINING, option
 from idgr.stages.item_training import ItemTraining, MaxHistory, Width, run_item_training
 
 if TYPE_CHECKING:
@@ -22,11 +22,11 @@ class Options(ItemTraining):
     """
 
     width: Width = 64
-    layers: Annotated[int, Option("Layers of the Transformer.", panel=MODEL, at_least=1)] = 2
-    heads: Annotated[int, Option("Attention heads; they divide the width.", panel=MODEL, at_least=1)] = 2
+    layers: int = option("Layers of the Transformer.", 2, MODEL, at_least=1)
+    heads: int = option("Attention heads; they divide the width.", 2, MODEL, at_least=1)
     max_history: MaxHistory = 50
     epochs: int = 60
-    batch_size: Annotated[int, Option("Sequences a batch at most.", panel=TRAINING, at_least=1)] = 1024
+    batch_size: int = option("Sequences a batch at most.", 1024, TRAINING, at_least=1)
     max_tokens_per_batch: int = 1024
 
     def __post_init__(self) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from idgr.options import MODEL, TRAINING, Option
+from idgr.options import MODEL, TRAINING, option
 from idgr.stages.item_training import ItemTraining, MaxHistory, Width, run_item_training
 
 if TYPE_CHECKING:
@@ -21,11 +21,11 @@ class Options(ItemTraining):
     """
 
     width: Width = 64
-    units: Annotated[int, Option("Units of the attention.", panel=MODEL, at_least=1)] = 8
+    units: int = option("Units of the attention.", 8, MODEL, at_least=1)
     max_history: MaxHistory = 20
     dropout: float = 0.3
     epochs: int = 20
-    batch_size: Annotated[int, Option("Prefixes a batch at most.", panel=TRAINING, at_least=1)] = 256
+    batch_size: int = option("Prefixes a batch at most.", 256, TRAINING, at_least=1)
     max_tokens_per_batch: int = 2048
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from idgr.errors import UsageError, check_utf8
 from idgr.formats.held_out import refuse_held_out
@@ -12,7 +12,7 @@ from idgr.formats.jsonl import replace_folder, write_json
 from idgr.formats.rec_folder import read_seen_tokens
 from idgr.formats.records import read_ids
 from idgr.formats.run_info import read_run
-from idgr.options import Device, Option, Role, StageOptions
+from idgr.options import Device, Role, StageOptions, option
 from idgr.progress import log
 from idgr.stages import evaluate, gen_ids, recommend
 from idgr.stages.options import refuse_stream, run_info
@@ -26,37 +26,29 @@ class Options(StageOptions):
     Example: idgr zeroshot data/yelp/ --gen foundation/gen/ --rec foundation/rec/ -o out/yelp/
     """
 
-    data: Annotated[
-        str,
-        Option("A folder that `idgr prep` wrote, of the new platform.", role=Role.INPUT, positional=True),
-    ]
-    gen: Annotated[str, Option("The ID generator.", role=Role.INPUT)]
-    rec: Annotated[str, Option("The recommender, trained elsewhere.", role=Role.INPUT)]
-    output: Annotated[
-        str, Option("Folder for IDs, recommendations and metrics.", flags=("--output", "-o"), role=Role.OUTPUT)
-    ]
-    models: Annotated[
-        Literal["both", "gen-only", "rec-only"],
-        Option("Which of the two are the trained ones; the other one is its base."),
-    ] = "both"
-    base_gen: Annotated[str | None, Option("For rec-only: the untrained generator.", role=Role.INPUT)] = None
-    base_rec: Annotated[str | None, Option("For gen-only: the untrained recommender.", role=Role.INPUT)] = None
+    data: str = option("A folder that `idgr prep` wrote, of the new platform.", role=Role.INPUT, positional=True)
+    gen: str = option("The ID generator.", role=Role.INPUT)
+    rec: str = option("The recommender, trained elsewhere.", role=Role.INPUT)
+    output: str = option("Folder for IDs, recommendations and metrics.", flags=("--output", "-o"), role=Role.OUTPUT)
+    models: Literal["both", "gen-only", "rec-only"] = option(
+        "Which of the two are the trained ones; the other one is its base.", "both"
+    )
+    base_gen: str | None = option("For rec-only: the untrained generator.", None, role=Role.INPUT)
+    base_rec: str | None = option("For gen-only: the untrained recommender.", None, role=Role.INPUT)
     beams: Beams = DEFAULT_BEAMS
     normalize: Normalize = None
-    max_text_tokens: Annotated[int, Option("Tokens of an item's text that the generator reads.", at_least=2)] = 256
-    empty_text: Annotated[Literal["error", "key"], Option("An item without text: stop, or make its ID of its key.")] = (
-        "error"
-    )
+    max_text_tokens: int = option("Tokens of an item's text that the generator reads.", 256, at_least=2)
+    empty_text: Literal["error", "key"] = option("An item without text: stop, or make its ID of its key.", "error")
     device: Device = "auto"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for choice, option, base in (
+        for choice, flag, base in (
             ("rec-only", "--base-gen", self.base_gen),
             ("gen-only", "--base-rec", self.base_rec),
         ):
             if (self.models == choice) != (base is not None):
-                raise UsageError(f"{option} belongs to --models {choice}", "give both of them or neither")
+                raise UsageError(f"{flag} belongs to --models {choice}", "give both of them or neither")
 
 
 def run(options: Options) -> dict[str, Any]:

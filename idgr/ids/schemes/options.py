@@ -10,7 +10,7 @@ from typing import Annotated, Literal, get_args
 
 from idgr.errors import UsageError
 from idgr.ids.schemes.code_words import LEVELS
-from idgr.options import UNSET, Option, Role, StageOptions
+from idgr.options import UNSET, Option, Role, StageOptions, option
 
 Trees = Literal["semantic-tree", "behavior-tree", "dual"]
 Scheme = Literal["textual", "shared", "sequential", "collaborative", "category", "title", "random", "semantic", Trees]
@@ -47,15 +47,10 @@ class SchemeOption(Option):
 class SchemeOptions(StageOptions):
     """The options of all schemes but the textual; each scheme reads its own."""
 
-    scheme: Annotated[
-        Scheme,
-        Option(
-            "What IDs are made of; textual is Algorithm 1 or, by --model, the keyphrase rule; shared too is of words."
-        ),
-    ]
-    seed: Annotated[
-        int, Option("Seed of what is random in a scheme; nothing is in category, title and textual.", at_least=0)
-    ] = 0
+    scheme: Scheme = option(
+        "What IDs are made of; textual is Algorithm 1 or, by --model, the keyphrase rule; shared too is of words."
+    )
+    seed: int = option("Seed of what is random in a scheme; nothing is in category, title and textual.", 0, at_least=0)
     words: Annotated[
         int, SchemeOption("Words of an ID, all of the item's own text.", schemes=("shared",), at_least=1)
     ] = 3
