@@ -1,7 +1,4 @@
-"""Faults that the user can mend, told in one line: where, what, and what to do.
-
-Knows nothing of the command line; `idgr.cli.main` prints these and chooses the exit code.
-"""
+"""Faults that the user can mend, told in one line: where, what, and what to do."""
 
 from __future__ import annotations
 

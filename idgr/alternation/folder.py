@@ -1,7 +1,4 @@
-"""What lies in the folder of an alternate training, told from what someone else has put there.
-
-Knows the names that `idgr.alternation.rounds` gives; what is in an output, its own record lists.
-"""
+"""What lies in the folder of an alternate training, told from what someone else has put there."""
 
 from __future__ import annotations
 

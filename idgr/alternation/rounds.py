@@ -2,7 +2,7 @@
 
 A run is a list of phases, each a command with its arguments and one output; it is finished once that output is there,
 whole and made from the inputs as they are now. So a run that was cut off goes on where it stopped, and gives what the
-single commands would. Knows which phase follows which; what a command does, it leaves to whoever performs it.
+single commands would.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""How fast users are answered, beside `transformers`, on the same weights, IDs and users in one run.
-
-Knows who takes part and what is compared; how each decodes is told by `idgr.bench.decode_contenders`.
-"""
+"""How fast users are answered, beside `transformers`, on the same weights, IDs and users in one run."""
 
 from __future__ import annotations
 

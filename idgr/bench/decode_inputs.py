@@ -1,7 +1,4 @@
-"""What `bench decode` is about: IDs and histories, given or made up.
-
-Knows no model but its tokenizer.
-"""
+"""What `bench decode` is about: IDs and histories, given or made up."""
 
 from __future__ import annotations
 

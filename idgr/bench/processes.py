@@ -1,7 +1,4 @@
-"""A contender in a fresh process: how long it took and how much memory that process ever held.
-
-Knows nothing of what is measured.
-"""
+"""A contender in a fresh process: how long it took and how much memory that process ever held."""
 
 from __future__ import annotations
 

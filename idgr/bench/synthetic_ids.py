@@ -1,7 +1,4 @@
-"""Any number of made-up IDs in the shape of given ones: lengths, tokens and what follows what.
-
-Knows token sequences only.
-"""
+"""Any number of made-up IDs in the shape of given ones: lengths, tokens and what follows what."""
 
 from __future__ import annotations
 

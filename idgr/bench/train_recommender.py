@@ -3,8 +3,6 @@
 Both see prompts and targets that were tokenized beforehand or are joined from token lists, and minimise the
 cross-entropy of the target's tokens (IDGenRec, Eq. 6) with AdamW, clipping, warm-up and a linear schedule. The peer
 pads what its sampler draws, at random or, as a contender of its own, grouped by length.
-
-Knows nothing of files but the model's folder.
 """
 
 from __future__ import annotations

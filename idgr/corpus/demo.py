@@ -3,10 +3,8 @@
 An item is a kind of thing (such as a tent) in a line (a brand's range in one style), and its text names all three. A
 shopper has two projects under way, each in a department, and works through its kinds of thing in order, mostly within
 one line; lines in the shopper's favourite style are likelier, and so are popular ones. So the next purchase follows
-from words in the history, while pairs of items say little: projects interleave. Some items arrive late, and
-only their words tell whom they suit.
-
-Knows nothing of files or splits: it gives raw metadata and raw events, as a shop's dump would hold them.
+from words in the history, while pairs of items say little: projects interleave. Some items arrive late, and only their
+words tell whom they suit.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Who took what when, in columns: the form in which interactions pass through `prep`.
 
-Reads JSON Lines of any platform whose keys a `Layout` names. Knows nothing of metadata, filtering or splitting.
-Legend: E events, U users, I items.
+Reads JSON Lines of any platform whose keys a `Layout` names. Legend: E events, U users, I items.
 """
 
 from __future__ import annotations

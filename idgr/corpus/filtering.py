@@ -1,6 +1,6 @@
 """Which events stay: k-core, dates, items.
 
-Legend: E events. Knows codes of users and items, and times; works by linear passes over columns.
+Legend: E events.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Several prepared data sets as one, for training on all of them: keys are prefixed by their set's name.
-
-Knows the files that `prep` writes; not how they were made.
-"""
+"""Several prepared data sets as one, for training on all of them: keys are prefixed by their set's name."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """One line of plain text from a string of a dump: without markup, style sheets, scripts and characters unseen.
 
-Knows strings; not what they describe. What looks like a comparison (`1.5v < 2v`, `x<y>`) is text.
+What looks like a comparison (`1.5v < 2v`, `x<y>`) is text.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Metadata records to the plain text of the items that are wanted.
-
-Knows `Entry`, which every source makes of its own dump; not the dumps.
-"""
+"""Metadata records to the plain text of the items that are wanted."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Events put in order of time: each user's sequence, oldest first.
 
-Legend: E events, U users, I items. Knows columns only.
+Legend: E events, U users, I items.
 """
 
 from __future__ import annotations

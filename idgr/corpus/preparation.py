@@ -1,7 +1,4 @@
-"""From events and texts to a data set that stages can read: filter, order, split, describe, write.
-
-Knows the order of these steps and what is refused; not the sources, nor the options on the command line.
-"""
+"""From events and texts to a data set that stages can read: filter, order, split, describe, write."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The plain text of an item: its metadata record in one line, `key: value; key: value`.
-
-Knows records as mappings of any keys; not where they come from, nor how the text is cut (that is done in tokens).
-"""
+"""The plain text of an item: its metadata record in one line, `key: value; key: value`."""
 
 from __future__ import annotations
 

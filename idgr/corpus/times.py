@@ -1,6 +1,6 @@
 """When something happened: numbers whose size tells their unit, or ISO dates, in microseconds since 1970 (UTC).
 
-Legend: E events. Knows values; which record holds them, the readers know.
+Legend: E events.
 """
 
 from __future__ import annotations

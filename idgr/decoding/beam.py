@@ -5,7 +5,7 @@ Legend: B users, K beams, C children of a node, D width of the model, I items, E
 The beams of a user are at one depth of the tree at a time. Its rules are those of `transformers` 5 (`generate` with
 `num_beams`, `prefix_allowed_tokens_fn`, `do_sample=False` and `early_stopping="never"`): of the best 2 K continuations,
 those that end an ID and are among the best K finish, and the best K of the others go on. Nothing that could still enter
-the result is ever stopped. Knows nothing of item keys, prompts' text or files.
+the result is ever stopped.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ class CausalNetwork:
             key = apply_rotary(key, rotary)
             kept.append((key, value))
             if layer is llama.layers[-1]:
-                break  # nobody asks what the prompt's own tokens would have said
+                break  # the outputs at the prompt's own tokens are not needed
             mixed = F.scaled_dot_product_attention(apply_rotary(query, rotary), key, value, is_causal=True)
             hidden = hidden + F.linear(mixed.transpose(1, 2).reshape(B * S, -1), *layer.out)
             hidden = hidden + feed_forward(llama, layer, hidden)

@@ -5,7 +5,7 @@ have been evaluated), S prompt tokens, H heads, K width of a head, D width of th
 
 What a prompt gives, its keys and values, is held once a user, never once a prefix. Every token that a search evaluates
 takes a slot of its user's cache, and a search says for each query which slots are its ancestors, so that beams can be
-reordered without moving keys or values. Knows nothing of trees or scores, nor of what an architecture does with a pass.
+reordered without moving keys or values.
 """
 
 from __future__ import annotations

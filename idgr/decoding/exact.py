@@ -4,7 +4,7 @@ Legend: K nodes expanded at a time, F open nodes, C slots of the decoder's memor
 
 Log-probabilities only fall along a path, so a node's score bounds that of every item below it. The search ends when no
 open node's bound reaches the worst of the k items found; no other item can then score higher. It is the oracle against
-which beams are judged. Knows nothing of item keys, prompts' text or files.
+which beams are judged.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How to search a tree and what to return. Knows numbers and names; imports nothing that takes time."""
+"""How to search a tree and what to return."""
 
 from __future__ import annotations
 

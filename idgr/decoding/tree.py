@@ -3,7 +3,7 @@
 Legend: B users, P nodes of a user, E excluded items of a user, I items, M nodes of the crown.
 
 Answers what `idgr.decoding.trie.Trie` answers, for tensors of nodes and without asking the host, and which nodes lead
-to items that may be returned. Knows nothing of models and scores.
+to items that may be returned.
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ with several items below them and, for each item, its head: the first node that 
 first from the root, 0, so the children of a node are neighbours, sorted by token. Behind a head no choice is left; that
 tail of an item is a run of nodes, numbered from M on by rank and depth. Two thirds of all nodes lie in tails, and a
 tail's node needs no more than its token.
-Knows token sequences only; the text of an ID and the search over the tree live elsewhere.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 A folder `.NAME.checkpoint` beside the output NAME holds the newest checkpoint and the one before. Each is a folder of
 safetensors files, `state.json`, and `checkpoint.json` with the hash of each of the others. Nothing is ever unpickled.
-Knows named tensors and a state of plain values; what they mean, the loop knows.
 """
 
 from __future__ import annotations

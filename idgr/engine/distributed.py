@@ -1,7 +1,7 @@
 """Several processes that train one model: who has which share, and how shares come together.
 
 Started by `torchrun` or `accelerate launch`; accelerate connects them (gloo on CPUs, NCCL on GPUs). All hold the same
-weights and take the same steps; only the first writes. Knows tensors and lists, not what is trained.
+weights and take the same steps; only the first writes.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def init_process_group(device: str) -> tuple[ProcessGroup, torch.device]:
 
 
 def destroy_process_group(processes: ProcessGroup) -> None:
-    """Take leave of the other processes when all is done."""
+    """Wait for the other processes, and end the process group."""
     if processes.size > 1:
         from accelerate import PartialState
 

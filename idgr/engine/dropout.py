@@ -1,7 +1,6 @@
 """Dropout for training on a CPU: eight random bytes a draw in place of a random float per element.
 
-PyTorch draws Bernoulli numbers one by one there, which costs a small T5 a quarter to a third of each step. Knows
-how a T5 and models of items hold their dropout, and that a Llama has none of its own; what is trained, it does not.
+PyTorch draws Bernoulli numbers one by one there, which costs a small T5 a quarter to a third of each step.
 """
 
 from __future__ import annotations

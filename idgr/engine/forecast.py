@@ -1,6 +1,6 @@
 """What a training would take, from a few real steps of it: instances, tokens, steps, time, memory of the GPU.
 
-Writes nothing, and leaves the model's weights changed. Knows the loop's batches and steps, not what is trained.
+Writes nothing, and leaves the model's weights changed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""A training stage around its loop: run once, taken up where it stopped, written by one process, logged.
-
-Knows outputs, their `run.json` and checkpoints; what is trained, the commands know.
-"""
+"""A training stage around its loop: run once, taken up where it stopped, written by one process, logged."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Which instances make a batch, which batches a step, and how fast a step goes.
 
-Everything here follows from the options, the epoch and the instances' costs alone, so that a training that is taken
-up again, or spread over several processes, goes the same way. Knows no model.
+Everything here follows from the options, the epoch and the instances' costs alone, so that a training that is taken up
+again, or spread over several processes, goes the same way.
 """
 
 from __future__ import annotations

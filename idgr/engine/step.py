@@ -1,7 +1,4 @@
-"""A training's tensors and one step of it: the gradient of some batches, split where memory or processes ask for it.
-
-Knows how a step is taken and when it has gone wrong; epochs, measuring and checkpoints are `idgr.engine.trainer`'s.
-"""
+"""A training's tensors and one step of it: the gradient of some batches, split where memory or processes ask for it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What a training is of, and where it runs: what the callers of the loop tell it.
-
-Knows nothing of steps and epochs; `idgr.engine.trainer` does.
-"""
+"""What a training is of, and where it runs: what the callers of the loop tell it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Where a training can be watched beside its `log.jsonl`: TensorBoard, trackio, Weights & Biases, through accelerate.
-
-Knows records as numbers by name; nothing of what they mean.
-"""
+"""Trackers that show a training beside `log.jsonl`: TensorBoard, Trackio or Weights & Biases."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The one training loop: epochs of batches, AdamW, a running mean of the weights, checkpoints, several processes.
 
-Knows how to lower a loss, and how to go on where it was stopped. What an instance is, how it becomes tensors and what
-is measured after an epoch, its callers say. Everything random depends on the seed, the epoch and the batch alone, so a
-training that was stopped anywhere ends, on the CPU, with the same bytes as one that was not.
+What an instance is, how it becomes tensors and what is measured after an epoch, its callers say. Everything random
+depends on the seed, the epoch and the batch alone, so a training that was stopped anywhere ends, on the CPU, with the
+same bytes as one that was not.
 """
 
 from __future__ import annotations

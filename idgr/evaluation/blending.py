@@ -4,7 +4,7 @@ An item that only one list holds has, for the other, the score of that list's la
 Log-probabilities over one catalogue, such as those of `recommend` with the softmax over valid children and of a SASRec,
 can be summed as they are; scores of different kinds are better blended by place.
 
-Legend: B users, N candidates of all users, those of a user side by side. Knows nothing of models or files.
+Legend: B users, N candidates of all users, those of a user side by side.
 """
 
 from __future__ import annotations

@@ -1,7 +1,5 @@
 """Results user by user, brought into one order, and each held against a reference.
 
-Knows the per-user files of `idgr eval`; the statistics are in `idgr.evaluation.significance`.
-
 Shape letters: U users, M metrics.
 """
 

@@ -1,7 +1,6 @@
 """What ranked lists are worth: hit rate, NDCG, reciprocal rank, coverage, Gini, short lists.
 
-Each user has one held-out item, the target, so the ideal DCG is 1 and NDCG is the target's discount. Knows nothing of
-files, models or how the lists were made.
+Each user has one held-out item, the target, so the ideal DCG is 1 and NDCG is the target's discount.
 
 Shape letters: B users, I items of the catalogue.
 """

@@ -1,7 +1,6 @@
 """Recommendations held against the truth and beside the baselines: what stands in `metrics.json`.
 
-Knows nothing of models. All items are ranked and each user has one target (leave-one-out or the like); there are no
-sampled negatives.
+All items are ranked and each user has one target (leave-one-out or the like); there are no sampled negatives.
 """
 
 from __future__ import annotations

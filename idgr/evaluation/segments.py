@@ -1,7 +1,5 @@
 """Users by what is asked about them: how long the history is, how popular the target, whether training knew it.
 
-Knows nothing of what was recommended.
-
 Shape letters: B users.
 """
 

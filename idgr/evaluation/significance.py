@@ -1,6 +1,6 @@
 """Whether two results differ by more than chance: paired tests over users, and bootstrap intervals.
 
-The statistics are scipy's. Knows arrays of one number a user; nothing of files, metrics or models.
+The statistics are scipy's.
 
 Shape letters: U users.
 """

@@ -1,7 +1,4 @@
-"""What an adapter's folder tells of its training: which recommender it was trained on.
-
-Knows hashes and the facts in `run.json`; tensors it does not.
-"""
+"""What an adapter's folder tells of its training: which recommender it was trained on."""
 
 from __future__ import annotations
 

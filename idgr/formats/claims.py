@@ -1,7 +1,6 @@
 """What an output may take the place of, looked at before the work. Nothing is made or changed here.
 
 A folder is replaced whole, so all that lies in it must be of the same command: its `run.json` lists what that wrote.
-Knows names and records; how something is replaced, `idgr.formats.replacing` tells.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """What a file is, told by its first bytes, and by the first line of a text that should be JSON Lines.
 
-A file of another kind than a reader takes is named for what it is, with the command that makes it readable. Knows
-bytes and names of files; how files are opened and read it does not.
+A file of another kind than a reader takes is named for what it is, with the command that makes it readable.
 """
 
 from __future__ import annotations

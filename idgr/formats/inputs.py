@@ -1,7 +1,4 @@
-"""What a run reads: hashes of files and folders, and whether an input stayed what it was while it was read.
-
-Knows bytes; how a record holds the hashes, `idgr.formats.run_info` tells.
-"""
+"""What a run reads: hashes of files and folders, and whether an input stayed what it was while it was read."""
 
 from __future__ import annotations
 

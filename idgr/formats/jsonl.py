@@ -1,8 +1,4 @@
-"""JSON Lines in and out: streams, gzip, standard input and output, errors with `path:line`.
-
-Knows bytes and lines; what a record means is told by `idgr.formats.records`, and how an output takes its name by
-`idgr.formats.replacing`, whose two functions, and the names of streams, are at hand here.
-"""
+"""JSON Lines in and out: streams, gzip, standard input and output, errors with `path:line`."""
 
 from __future__ import annotations
 

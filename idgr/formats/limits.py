@@ -1,7 +1,7 @@
 """How much an input may hold: bounds on one line and on what a gzip file unpacks to.
 
 A few kilobytes of gzip can unpack to gigabytes, in one line or in many. The bounds are far above honest data, and
-environment variables raise them. Knows bytes; what the lines mean it does not.
+environment variables raise them.
 """
 
 from __future__ import annotations

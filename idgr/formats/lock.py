@@ -2,7 +2,7 @@
 
 The lock is the kernel's, on a hidden file beside the output, so it ends with its process however that ends; a file that
 a killed process left holds nobody up. The file goes away with the lock, which the `filelock` package does not do on
-Unix. Knows names of outputs, not what is written.
+Unix.
 """
 
 from __future__ import annotations

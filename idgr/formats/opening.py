@@ -1,7 +1,6 @@
 """Opens an input: a file, a gzip file whatever its name, or standard input; refuses what no command reads.
 
-What a file is its first bytes tell (`idgr.formats.file_kinds`), in one place for all commands. Knows bytes; what lines
-and records are it does not.
+What a file is its first bytes tell (`idgr.formats.file_kinds`), in one place for all commands.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What a recommender's folder tells of its training: how it was asked, and which tokens it has seen in IDs.
-
-Knows the facts in `run.json` and numbers of tokens; weights and tokenizers it does not.
-"""
+"""What a recommender's folder tells of its training: how it was asked, and which tokens it has seen in IDs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Outputs that take their name only when they are whole: one file, or one folder.
 
-Knows bytes and names. One writer at a time (`idgr.formats.lock`); what lies under the name must be replaceable
-(`idgr.formats.claims`), and a kill at any moment leaves the earlier output or the new one (`idgr.formats.swap`).
+One writer at a time (`idgr.formats.lock`); what lies under the name must be replaceable (`idgr.formats.claims`), and a
+kill at any moment leaves the earlier output or the new one (`idgr.formats.swap`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""`run.json`: the record of how an output was made, beside every output.
-
-Knows nothing of what a stage does; a stage hands over its options and the paths that it read and wrote.
-"""
+"""`run.json`: the record of how an output was made, beside every output."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Outputs that are streams: standard output, descriptors by their names under /dev, devices and named pipes.
 
-Knows bytes and descriptors. A reader that goes away is told apart from every other fault here, and nowhere else.
+A reader that goes away is told apart from every other fault here, and nowhere else.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""A folder or file takes the name of another in one step, and is on the disk before it does.
-
-Knows names and the system's calls; what may be replaced, `idgr.formats.claims` tells.
-"""
+"""A folder or file takes the name of another in one step, and is on the disk before it does."""
 
 from __future__ import annotations
 

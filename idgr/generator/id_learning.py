@@ -2,8 +2,8 @@
 
 For every training instance the recommender reads the history with soft IDs (`idgr.generator.soft_ids`) and is asked for
 the target's ID; its loss gives the generator, and it alone, a gradient. A batch's distinct items pass through the
-generator once, however many of its histories hold them; so neighbouring instances of a user, which share most of
-their history, go into one batch. Knows items as numbers; of files and the command line it knows nothing.
+generator once, however many of its histories hold them; so neighbouring instances of a user, which share most of their
+history, go into one batch.
 
 Legend: B instances, S prompt tokens, U distinct items of a batch, L text tokens, T ID tokens, N ID positions of the
 distinct items end to end, V vocabulary, D width.

@@ -1,7 +1,4 @@
-"""The warm start of an ID generator: from an item's plain text to its ID, by teacher forcing on given pairs.
-
-Knows texts and IDs as text; where the pairs come from and where the model goes, its callers say.
-"""
+"""The warm start of an ID generator: from an item's plain text to its ID, by teacher forcing on given pairs."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """Algorithm 1: every item gets the first of its candidates that no item before it has taken.
 
-The candidates of an attempt do not depend on the IDs taken, only the choice does. So candidates are asked for in
-bulk, for all items that would need them as far as is known, until the choice is exactly that of going item by item.
-Knows texts and numbers of attempts; how candidates are made lives elsewhere.
+The candidates of an attempt do not depend on the IDs taken, only the choice does. So candidates are asked for in bulk,
+for all items that would need them as far as is known, until the choice is exactly that of going item by item.
 """
 
 from __future__ import annotations

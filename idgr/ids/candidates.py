@@ -1,8 +1,7 @@
 """Candidate token sequences for many sources: batches for speed, and the same result whatever the batches.
 
-Matrix products of differently shaped batches differ in their last bits, which could turn a close decision of a
-search. So a search that was close is repeated in double precision, where the bits that differ do not matter.
-Knows token sequences and a model; texts, IDs and the choice among candidates live elsewhere.
+Matrix products of differently shaped batches differ in their last bits, which could turn a close decision of a search.
+So a search that was close is repeated in double precision, where the bits that differ do not matter.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What became of the IDs between two rounds: which items have another ID now, and which came or went.
-
-Knows records of IDs; files and tables are the command's.
-"""
+"""What became of the IDs between two rounds: which items have another ID now, and which came or went."""
 
 from __future__ import annotations
 

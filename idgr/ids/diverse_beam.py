@@ -1,12 +1,11 @@
 """Diverse beam search (Vijayakumar et al. 2016) with Hamming diversity between groups, for a batch of sources.
 
-Returns what `generate(num_beams=, num_beam_groups=, diversity_penalty=, min_length=, max_length=)` of transformers
-4.46 returned, by group. Each result has a margin: the smallest difference in score that decided anything in its
-search. A caller that wants the same result from every batch repeats narrow searches in double precision.
-Knows tokens only; texts, IDs and the choice of penalties and lengths live elsewhere.
+Returns what `generate(num_beams=, num_beam_groups=, diversity_penalty=, min_length=, max_length=)` of transformers 4.46
+returned, by group. Each result has a margin: the smallest difference in score that decided anything in its search. A
+caller that wants the same result from every batch repeats narrow searches in double precision.
 
-Legend: B sources, G groups, M beams of a group, K = G·M beams, R different rows among the B·K, C candidate tokens of
-a beam, J = 2·M + 1 ranked continuations of a group, L tokens at most, V vocabulary.
+Legend: B sources, G groups, M beams of a group, K = G·M beams, R different rows among the B·K, C candidate tokens of a
+beam, J = 2·M + 1 ranked continuations of a group, L tokens at most, V vocabulary.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """From the texts of a catalogue to an ID for each item, with a generator and Algorithm 1.
 
-Puts together candidates, spelling and assignment. Knows no files.
+Puts together candidates, spelling and assignment.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """IDs by a rule, with no model: the words of an item's text that tell it from the other items, in the text's order.
 
-A telling word is rare enough to discriminate and common enough to be a word: inverse document frequency, less for
-words that no other item has, for numbers and codes, for function words of English, and for words far behind.
-Names of fields are no words.
-Knows texts only.
+A telling word is rare enough to discriminate and common enough to be a word: inverse document frequency, less for words
+that no other item has, for numbers and codes, for function words of English, and for words far behind. Names of fields
+are no words.
 """
 
 from __future__ import annotations

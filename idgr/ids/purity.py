@@ -3,8 +3,6 @@
 The clusters of a level are the items whose IDs have the same first words. Their purity is the entropy of the categories
 within them, beside that of clusters of the same sizes to which the items are assigned at random: without it, small
 clusters would look pure whatever the IDs say.
-
-Knows IDs and categories as texts and values.
 """
 
 from __future__ import annotations

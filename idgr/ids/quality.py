@@ -1,7 +1,7 @@
 """Whether generated IDs say something of their items: repeated words, words from elsewhere, further attempts.
 
 A generator that has learnt nothing, or has unlearnt it, writes IDs such as `polymaker polymaker polymaker`, of words
-that no text has, and needs many attempts until they differ. Knows IDs and texts; not who made them.
+that no text has, and needs many attempts until they differ.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The attempts of Algorithm 1: which diversity penalty and which lengths each one searches with.
-
-Knows numbers only.
-"""
+"""The attempts of Algorithm 1: which diversity penalty and which lengths each one searches with."""
 
 from __future__ import annotations
 

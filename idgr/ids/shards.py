@@ -1,7 +1,7 @@
 """First candidates in files: what `gen-ids --shard` writes and `gen-ids --assign` reads.
 
 Each line holds a mark of what its candidates depend on, so that shards of another generator, of other options or of
-another text are refused. Knows nothing of how candidates are made.
+another text are refused.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What an ID may look like: letters and digits in words, which a tokenizer can write and read back.
-
-Knows texts and tokenizers; where the text of an ID comes from lives elsewhere.
-"""
+"""What an ID may look like: letters and digits in words, which a tokenizer can write and read back."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """Textual IDs of users (IDGenRec, section 2.3): what the ID generator makes of the texts of a history.
 
 A user's ID is made of exactly the items that are shown, at training as at test, so it cannot tell what comes after
-them. Many users may have one ID, and it may be that of an item: it stands in prompts only. Knows histories as item
-numbers; prompts it does not know.
+them. Many users may have one ID, and it may be that of an item: it stands in prompts only.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Cross-entropy over all items of a catalogue, with its gradient, some rows at a time.
 
-The scores of all rows never lie in memory together: each chunk's are made into its loss and gradients at once. Knows
-tensors only.
+The scores of all rows never lie in memory together: each chunk's are made into its loss and gradients at once.
 
 Shape letters: N rows, I items, D width, C rows of a chunk.
 """

@@ -1,7 +1,5 @@
 """A SASRec or a two-tower asked for the best items after each history, by its scores of the whole catalogue.
 
-Knows items as numbers; keys, files and the command line it does not know.
-
 Shape letters: B histories, I items.
 """
 

@@ -1,7 +1,6 @@
 """SASRec's training: a user's sequence in one pass, every prefix predicting the next item among all items.
 
-The loss is the full cross-entropy, not one against sampled items. Knows items as numbers; files and the command line it
-does not know.
+The loss is the full cross-entropy, not one against sampled items.
 
 Shape letters: B sequences, L places, N places with a target, D width.
 """

@@ -1,7 +1,6 @@
 """Training of the models that know items as numbers: what SASRec's and the two-tower's have in common.
 
-Validation ranks all items, those of the history left out, and the weights of the best epoch are kept. Knows items as
-numbers; what an instance is and how it costs, files and the command line it does not know.
+Validation ranks all items, those of the history left out, and the weights of the best epoch are kept.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """The two-tower's training: each prefix of a sequence against the other targets of its batch.
 
-The loss is a softmax over the batch's targets, corrected for how often an item is one (Yi et al. 2019): an item that
-is often a target is often a negative, and would be held down for it. Its share of all targets is counted beforehand,
-where Yi et al. estimate it from a stream. Prefixes of similar length share a batch, which the shares do not know of;
-nor do they know of the processes that share a batch, each of which sees the targets of its own part alone. Knows items
-as numbers; files and the command line it does not know.
+The loss is a softmax over the batch's targets, corrected for how often an item is one (Yi et al. 2019): an item that is
+often a target is often a negative, and would be held down for it. Its share of all targets is counted beforehand, where
+Yi et al. estimate it from a stream. Prefixes of similar length share a batch, which the shares do not know of; nor do
+they know of the processes that share a batch, each of which sees the targets of its own part alone.
 
 Shape letters: N instances, B histories of a batch, C different targets of a batch, I items.
 """

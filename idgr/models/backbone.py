@@ -1,7 +1,4 @@
-"""Backbones, T5 or a causal Llama: new ones from a preset, saved ones from a folder or the hub.
-
-Knows nothing of what a backbone is used for.
-"""
+"""Backbones, T5 or a causal Llama: new ones from a preset, saved ones from a folder or the hub."""
 
 from __future__ import annotations
 

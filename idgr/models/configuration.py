@@ -1,7 +1,7 @@
 """The configurations of T5 and Llama models: what idgr computes as transformers does, and what it refuses.
 
 A configuration is held against the shapes of the weights before a model is built, so that no number in it can ask for
-more than what is there. Knows configurations and shapes; tensors, tokenizers and folders it does not.
+more than what is there.
 """
 
 from __future__ import annotations

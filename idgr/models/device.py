@@ -19,5 +19,5 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError):
-        raise UsageError(f"--device {name} is not to be had here", "choose auto or cpu") from None
+        raise UsageError(f"--device {name} is not available", "choose auto or cpu") from None
     return device

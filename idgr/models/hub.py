@@ -1,6 +1,5 @@
 """Where saved models come from: a local folder, the cache of the Hugging Face hub, or the hub itself.
 
-Knows how to find files and how to say in one line that they cannot be had; what is in them it does not know.
 Nothing is ever unpickled, and no code of a model's own is run.
 """
 

@@ -1,7 +1,4 @@
-"""The folder of a model that knows items as numbers: `config.json`, `model.safetensors`, `items.json`.
-
-Knows how the three hold together; what kind of model it is, and what its weights do, it does not.
-"""
+"""The folder of a model that knows items as numbers: `config.json`, `model.safetensors`, `items.json`."""
 
 from __future__ import annotations
 

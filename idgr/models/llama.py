@@ -5,8 +5,6 @@ turns into distances. Where the model's configuration tells `item_slots`, as tha
 so many places, whatever the length of its ID, so that a distance tells both how many items lie between two tokens and
 how far apart they stand in their IDs; else places are counted through.
 
-Knows nothing of searches, items or text.
-
 Legend: B sequences, S tokens, N tokens of all sequences, D width, H heads, E width of a head, V vocabulary.
 """
 

@@ -3,8 +3,6 @@
 The projections of attention and feed-forward layers are updated, W + 2 B A; B begins as zeros. Rows of the embeddings
 and of the head can learn beside them: peft's own wrapper for that hides the changed rows from whoever asks for
 `.weight`, as idgr's losses and searches do, so the rows are a parametrization of the weight here.
-
-Knows models and folders; what they are trained for, it does not.
 """
 
 from __future__ import annotations

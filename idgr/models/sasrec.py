@@ -1,7 +1,6 @@
 """SASRec (Kang and McAuley 2018): a causal Transformer over items, and its folder on disk.
 
-Its output at each place of a history scores all items by products with their embeddings. Knows items as numbers, and
-as keys only in its folder; how it is trained and ranked with, it does not know.
+Its output at each place of a history scores all items by products with their embeddings.
 
 Shape letters: B histories, L places, D width, I items.
 """

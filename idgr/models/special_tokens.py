@@ -1,7 +1,4 @@
-"""The tokens that a model and its tokenizer must agree on: EOS, padding, the decoder's start.
-
-Knows configurations and tokenizers; weights it does not.
-"""
+"""The tokens that a model and its tokenizer must agree on: EOS, padding, the decoder's start."""
 
 from __future__ import annotations
 

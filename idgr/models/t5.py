@@ -1,8 +1,8 @@
 """T5's forward pass over a model's own weights, in pieces that a search can put together.
 
 The encoder runs once per source; cross-attention keys and values are made once per source, whatever the number of
-beams; self-attention keys and values are kept from step to step. All of it runs in one precision, double if asked,
-with nothing cast to single on the way. Knows nothing of searches, items or text.
+beams; self-attention keys and values are kept from step to step. All of it runs in one precision, double if asked, with
+nothing cast to single on the way.
 
 Legend: B sources, S source tokens, N tokens of all sources together, K beams per source, X = B·K, R different rows
 among them, L steps kept, D width, H heads, E width of a head, V vocabulary. Linear weights are [out, in].

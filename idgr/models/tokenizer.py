@@ -1,7 +1,4 @@
-"""Tokenizers: a vocabulary of the catalogue's own, any Hugging Face tokenizer, and the one way text becomes tokens.
-
-Knows nothing of items, IDs or prompts.
-"""
+"""Tokenizers: a vocabulary of the catalogue's own, any Hugging Face tokenizer, and the one way text becomes tokens."""
 
 from __future__ import annotations
 

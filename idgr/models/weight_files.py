@@ -1,7 +1,7 @@
 """The files of a model folder, held to what may be opened: tensors as safetensors, and nothing outside the folder.
 
 Shapes are known from the files' headers before a byte of a tensor is read, so that a configuration can be held against
-them before anything is built. Knows files and tensors; architectures it does not.
+them before anything is built.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Words that a tokenizer would cut into pieces, made tokens of their own, with rows in the model's embeddings and head.
 
 An index word such as "aar" then costs one step of a search and one place of a history, whatever the vocabulary that a
-model came with (LLM-BS writes such words <s1_17>). Knows texts, tokenizers and rows; what words tell, it does not.
+model came with (LLM-BS writes such words <s1_17>).
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Histories as a causal model reads them: every item's ID behind an EOS, without words around them.
-
-Knows tokens and item numbers; the text of an ID or what an item is, it does not.
-"""
+"""Histories as a causal model reads them: every item's ID behind an EOS, without words around them."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 With user IDs, `user: ID;` stands before the template.
 
 Text is never tokenized again after joining, so an ID has the same tokens wherever it stands, and its place in the
-prompt is known exactly. Knows tokens and item numbers; the text of an ID or what an item is, it does not.
+prompt is known exactly.
 """
 
 from __future__ import annotations

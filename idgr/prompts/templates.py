@@ -1,7 +1,4 @@
-"""Prompt templates: text with a slot for the history, one a line.
-
-Knows the slots of a template; how a template and IDs become tokens is told by `idgr.prompts.rendering`.
-"""
+"""Prompt templates: text with a slot for the history, one a line."""
 
 from __future__ import annotations
 

@@ -13,7 +13,6 @@ words, since a history begins with an item; the text follows its cue at once, or
 IDs cost what they cost as targets of a recommendation. A text's tokens cost cross-entropy over the whole vocabulary:
 each is a term of the loss where those of an ID are (`full`); where an ID is one term (`trie`), so is a text, by their
 mean.
-Knows texts and tokens by item number; files it does not know.
 
 Legend: B sequences, S tokens, L tokens of the longest ID with EOS, M IDs that are targets, P tokens of texts.
 """

@@ -7,7 +7,7 @@ and each result is told by InfoNCE from the vectors of the other items that the 
     loss = generation + λ1 · semantic + λ2 · behavior
 
 The token's embedding and the networks lie beside the model while it is trained, in its checkpoints too, and are gone
-afterwards: what is saved is a model as without them. Knows vectors by item number; where they come from it does not.
+afterwards: what is saved is a model as without them.
 
 Legend: W windows of a batch, S tokens, D width of the model, E width of vectors, I items.
 """

@@ -3,7 +3,6 @@
 Legend: B instances, S prompt tokens, T target tokens, D width, V vocabulary, I items, N nodes of the tree, L tokens of
 the longest ID with EOS, P branch points of the targets in a batch, Q those that are not the root, R children of the
 root, M children of the other branch points, W those of them at wide nodes, C children of wide nodes.
-Knows tokens, not text.
 """
 
 from __future__ import annotations

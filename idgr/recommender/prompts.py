@@ -1,7 +1,4 @@
-"""Prompts as a recommender was trained with: its templates, its length, and the users' IDs if it had them.
-
-Knows what a recommender's folder tells and where texts and generator lie; what is done with prompts it does not know.
-"""
+"""Prompts as a recommender was trained with: its templates, its length, and the users' IDs if it had them."""
 
 from __future__ import annotations
 

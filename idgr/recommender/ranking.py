@@ -1,7 +1,4 @@
-"""A trained recommender and its catalogue, asked for the best items after each history.
-
-Knows item keys, IDs as token lists and prompts; files and the command line it does not know.
-"""
+"""A trained recommender and its catalogue, asked for the best items after each history."""
 
 from __future__ import annotations
 

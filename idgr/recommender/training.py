@@ -1,8 +1,8 @@
 """The recommender's training (IDGenRec, section 2.5.1): from a prompt of history IDs to the ID of the next item.
 
 Every prefix of a training sequence is an instance; a causal model takes those of a sequence together
-(`idgr.recommender.sequences`). Validation ranks all items by constrained beam search, and the
-weights of the best epoch are kept. Knows items as numbers; files and the command line it does not know.
+(`idgr.recommender.sequences`). Validation ranks all items by constrained beam search, and the weights of the best epoch
+are kept.
 """
 
 from __future__ import annotations

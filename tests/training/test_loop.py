@@ -301,7 +301,7 @@ def test_devices() -> None:
     assert pick_device("cpu").type == "cpu"
     assert pick_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
     for name in ("tpu9", "cuda:99"):
-        with pytest.raises(UsageError, match="is not to be had here"):
+        with pytest.raises(UsageError, match="is not available"):
             pick_device(name)
 
 

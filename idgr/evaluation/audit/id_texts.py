@@ -1,4 +1,4 @@
-"""Checks of textual IDs as texts: unique, also in case and as tokens, and never empty. Knows IDs, not who made them."""
+"""Checks of textual IDs as texts: unique, also in case and as tokens, and never empty."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """What lies in a folder and how it was made: every output with its `run.json`, and the inputs found again by hash.
 
-A record is a claim of the program that wrote it; hashes tie it to the bytes that are there now. Knows records and
-hashes; what they prove is judged elsewhere.
+A record is a claim of the program that wrote it; hashes tie it to the bytes that are there now.
 """
 
 from __future__ import annotations

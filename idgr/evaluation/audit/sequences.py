@@ -1,6 +1,6 @@
 """Checks of who took what in which order, on plain sequences of any origin.
 
-Legend: U users, E events. Knows sequences of item keys; not the files that they come from.
+Legend: U users, E events.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 The paper's published code makes a user's ID from the whole sequence, the test item included. Such an ID holds words of
 that item which no shown item has. So the share of users with such a word is held against the share that the same users
-would have with another user's test item. Only words that few items have are counted: a generator may well guess
-that who bought shampoo needs conditioner, but not the name of a brand. Knows words, not files.
+would have with another user's test item. Only words that few items have are counted: a generator may well guess that
+who bought shampoo needs conditioner, but not the name of a brand.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A run folder is any folder with outputs of idgr below it and their records (`run.json`, `NAME.run.json`): metrics and
 per-user rows of `eval`, folders of `zeroshot`, trainings with their `log.jsonl`, runs of `alternate` with their
-`metrics.jsonl`, files of `gen-ids`. Knows nothing of Markdown or plots.
+`metrics.jsonl`, files of `gen-ids`.
 """
 
 from __future__ import annotations

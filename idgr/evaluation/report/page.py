@@ -1,6 +1,6 @@
 """The page of a report, in Markdown: tables and sentences around the plots.
 
-What could not be found is told in a sentence. Knows what was gathered and the names of the plots.
+What could not be found is told in a sentence.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The results of run folders, by the test set that they were scored on.
 
-Knows the files of `eval` and `zeroshot`. A file that both have the same columns for can be held beside another one only
-on the same targets, so there is a table for each file of targets.
+A file that both have the same columns for can be held beside another one only on the same targets, so there is a table
+for each file of targets.
 """
 
 from __future__ import annotations

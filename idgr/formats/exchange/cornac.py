@@ -4,7 +4,7 @@ A user's events are one session, named as the user; places count from 0 and stan
 training sequences; `valid.usit` and `test.usit` hold each target as the last item of a session behind its history, as
 cornac's evaluation in the mode `last` wants it. `items.tsv` holds the catalogue with its texts.
 
-Checked with cornac 3.0.1. Knows nothing of cornac's models.
+Checked with cornac 3.0.1.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Keys of users and items as words that other programs' files can hold, and back.
-
-Knows which letters and words those programs would read as something else; not the files themselves.
-"""
+"""Keys of users and items as words that other programs' files can hold, and back."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A prepared folder in memory, to be written in another program's format.
-
-Knows the files that `idgr prep` writes, and no format but theirs.
-"""
+"""A prepared folder in memory, to be written in another program's format."""
 
 from __future__ import annotations
 

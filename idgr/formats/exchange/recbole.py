@@ -5,7 +5,7 @@ one for every target, `NAME.item` the whole catalogue, where NAME is the folder'
 `recbole.yaml` holds the options that make RecBole read them so. RecBole needs the held-out items in its files; they
 stand in the files of their own sets only.
 
-Checked with RecBole 1.2.1. Knows nothing of RecBole's models.
+Checked with RecBole 1.2.1.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which scheme makes the IDs of a catalogue, and with which options. Knows items, sequences and the schemes."""
+"""Which scheme makes the IDs of a catalogue, and with which options."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
 """Numbers as words of an ID, and the numbers that tell equals apart.
 
 A code is a word of letters only, the first of which tells its level, such as "aar" for code 17 of the first level:
-SentencePiece never joins letters and digits in one piece, so "a17" would always be two tokens and "aar" can be one.
-A number in order is written by twos of digits, which a learnt vocabulary gives a token each.
-Knows numbers and words only.
+SentencePiece never joins letters and digits in one piece, so "a17" would always be two tokens and "aar" can be one. A
+number in order is written by twos of digits, which a learnt vocabulary gives a token each.
 """
 
 from __future__ import annotations

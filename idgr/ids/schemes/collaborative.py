@@ -3,7 +3,6 @@
 The co-occurrence graph of the training sequences is cut into clusters by spectral clustering, each cluster again, until
 one has at most so many items; an ID is the path of clusters and a number within the last. All is sparse: the graph has
 at most `WINDOW` pairs per training event, and no matrix of items by items is ever full.
-Knows keys and sequences.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A vector for each item of a saved SASRec or two-tower, from how items are used. Knows keys and the folder."""
+"""A vector for each item of a saved SASRec or two-tower, from how items are used."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 Each level has a codebook of centres, found by k-means on what the levels before have left over; a last word tells items
 of equal codes apart. TIGER learns its codebooks by an autoencoder (RQ-VAE); plain residual k-means is what that begins
 from, and what others compare with it.
-Knows vectors.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """IDs whose first words an item shares with what is bought with it, and whose further words tell it apart.
 
 So a prefix tree's first levels are collaborative, though every word is one of the item's own text: what a history asks
-for is decided first, and which of the items it is last. Knows texts and sequences of item numbers.
+for is decided first, and which of the items it is last.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A vector for each item's text: from counts of words, or from a saved language model. Knows texts only."""
+"""A vector for each item's text: from counts of words, or from a saved language model."""
 
 from __future__ import annotations
 

@@ -2,8 +2,7 @@
 
 A tree is of what items say or of how they are used; a dual ID has the path in the one and then the path in the other.
 Each path alone is unique, so there are no conflicts to tell apart. Where a dual ID is so short that a path cannot be,
-the behaviour code makes up for it: see `dual_paths`.
-Knows vectors. Call it within `one_thread`, with faiss imported before.
+the behaviour code makes up for it: see `dual_paths`. Call it within `one_thread`, with faiss imported before.
 
 Legend: N items, L levels, K centres.
 """

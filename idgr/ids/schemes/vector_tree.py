@@ -1,9 +1,9 @@
 """Trees over vectors by hierarchical k-means: near vectors share the beginning of a path, and no two share all of it.
 
 LLM-BS (EAGER-LLM; Hong et al. 2025) divides a catalogue by k-means, and each part again, until a part holds one item.
-Its trees are as deep as they turn out; here every path has the same length, since a part may hold no more than
-the levels below it can tell apart. At the last level every vector of a part has a code of its own.
-Knows vectors. Call it within `one_thread`, with faiss imported before.
+Its trees are as deep as they turn out; here every path has the same length, since a part may hold no more than the
+levels below it can tell apart. At the last level every vector of a part has a code of its own. Call it within
+`one_thread`, with faiss imported before.
 
 Legend: N vectors, D their width, K centres, L levels.
 """
