@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, fields, replace
 from dataclasses import field as dataclass_field
 from enum import Enum
+from functools import cache
 from math import isfinite
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -210,8 +211,13 @@ def option_fields(of: type[StageOptions]) -> tuple[Field, ...]:
     return _FIELDS[of]
 
 
+@cache
+def _hints(of: Any) -> dict[str, Any]:
+    return get_type_hints(of, include_extras=True)
+
+
 def _fields(of: type[StageOptions]) -> Iterator[Field]:
-    hints = [(above, get_type_hints(above, include_extras=True)) for above in of.__mro__]
+    hints = [(above, _hints(above)) for above in of.__mro__]
     own: dict[str, int] = {}
     for depth, (above, _) in enumerate(hints):
         for name in vars(above).get("__annotations__", ()):

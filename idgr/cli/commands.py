@@ -5,12 +5,13 @@ A module is imported when its command is asked for, since importing all would ta
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
 import typer
+from typer.core import TyperGroup
 from typer.main import get_command
 
 from idgr.cli.from_dataclass import as_command
@@ -99,16 +100,25 @@ COMMANDS: dict[str, Command | Group] = {
 }
 
 
-def find_command(name: str) -> Any:
-    """The command of Typer for a subcommand; None where there is none of that name."""
-    found = COMMANDS.get(name)
-    if found is None:
-        return None
-    group = typer.Typer(add_completion=False, no_args_is_help=isinstance(found, Group))
+def lazy(commands: Mapping[str, Command | Group]) -> type[TyperGroup]:
+    """A group whose subcommands are imported one by one."""
+
+    class Lazy(TyperGroup):
+        def list_commands(self, ctx: Any) -> list[str]:
+            return list(commands)
+
+        def get_command(self, ctx: Any, cmd_name: str) -> Any:
+            return _built(cmd_name, commands[cmd_name]) if cmd_name in commands else None
+
+    return Lazy
+
+
+def _built(name: str, found: Command | Group) -> Any:
+    """Typer's command for one of ours."""
+    group = typer.Typer(add_completion=False)
     if isinstance(found, Group):
-        group.callback(help=f"{found.help}\n\nExample: {found.example}")(lambda: None)
-        for inner, one in found.commands.items():
-            group.command(inner)(_function(one))
+        text = f"{found.help}\n\nExample: {found.example}"
+        group.callback(cls=lazy(found.commands), no_args_is_help=True, help=text)(lambda: None)
     else:
         group.command(name)(_function(found))
     command = get_command(group)

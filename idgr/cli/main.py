@@ -10,34 +10,22 @@ import signal
 import sys
 import traceback
 from contextlib import suppress
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
-from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from idgr import __version__
-from idgr.cli.commands import COMMANDS, find_command
+from idgr.cli.commands import COMMANDS, lazy
 from idgr.cli.process import SignalledError, guard_streams, stop_on_signals
 from idgr.errors import DISK_FAULTS, IdgrError, one_line
 from idgr.formats.streams import ReaderGoneError
-
-
-class _Commands(TyperGroup):
-    """The subcommands, imported one by one."""
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        return find_command(cmd_name)
-
 
 _INTERRUPTED = 128 + signal.SIGINT
 
 app = typer.Typer(
     name="idgr",
-    cls=_Commands,
+    cls=lazy(COMMANDS),
     help="Generative recommendation with learned textual item IDs: stages that exchange JSON Lines and model folders.",
     no_args_is_help=True,
     add_completion=False,
