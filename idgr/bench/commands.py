@@ -99,7 +99,7 @@ class TrainOptions(ModelBenchOptions):
     batches: int = option("Batches that each contender goes through.", 40, at_least=5)
     batch_size: int | None = option("Instances a batch; 64, or 12 for the generator.", None, at_least=1)
     lr: float = option("For the recommender: the highest learning rate.", 0.001, above=0)
-    precision: Precision = option("For the recommender.", "fp32")
+    precision: Precision = "fp32"
     shape: Shape = "nano"
 
 

@@ -9,7 +9,10 @@ from idgr.options import RUN, TRAINING, Option, Role, StageOptions, option
 from idgr.options import Device as Device
 from idgr.options import Seed as Seed
 
-Precision = Literal["fp32", "bf16", "auto"]
+Precision = Annotated[
+    Literal["fp32", "bf16", "auto"],
+    Option("fp32, bf16 (products of matrices only), or auto: what is quicker here.", panel=TRAINING),
+]
 Overwrite = Annotated[
     bool, Option("Begin anew where the output or a checkpoint was made otherwise.", role=Role.RUN, panel=RUN)
 ]
@@ -45,9 +48,7 @@ class TrainingOptions(StageOptions):
     clip: float = option("Largest norm of a gradient.", 1.0, TRAINING, above=0)
     dropout: float | None = option("Dropout; the model's own if not given.", None, TRAINING, at_least=0, below=1)
     epoch_instances: int = option("Instances drawn for each epoch; 0 for all.", 0, TRAINING, at_least=0)
-    precision: Precision = option(
-        "fp32, bf16 (products of matrices only), or auto: what is quicker here.", "fp32", TRAINING
-    )
+    precision: Precision = "fp32"
     ema: float = option(
         "Share of the weights' running mean, which is kept, that a step leaves; 0 for off.",
         0.0,

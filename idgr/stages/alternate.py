@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from idgr.engine.options import Device, Seed
+from idgr.engine.options import Device, Precision, Seed
 from idgr.errors import IdgrError, UsageError, check_utf8
 from idgr.formats.claims import check_apart, final_place
 from idgr.formats.held_out import refuse_held_out
@@ -22,7 +22,7 @@ from idgr.ids.schemes.options import SchemeOptions
 from idgr.options import RUN, TRAINING, UNSET, Forwarded, Role, StageOptions, option, option_fields
 from idgr.progress import log
 from idgr.recommender.defaults import defaults
-from idgr.recommender.options import ValidationOptions
+from idgr.recommender.options import Paper, PromptOptions, ValidationOptions
 from idgr.stages import gen_ids, train_gen, train_rec
 from idgr.stages.options import refuse_stream, run_info
 
@@ -43,7 +43,7 @@ def _names(options: type[StageOptions]) -> frozenset[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(ValidationOptions):
+class Options(ValidationOptions, PromptOptions):
     """Train generator and recommender in turns; run again, it goes on where it stopped.
 
     Every option of the single stages is there too: --gen.lr, --rec.ema, --ids.beams and so on.
@@ -64,21 +64,11 @@ class Options(ValidationOptions):
     order: Literal["gen-first", "rec-first"] | None = option(
         "Which one the first round trains first (default: rec-first for a preset, else gen-first).", None
     )
-    paper: bool = option(
-        "Take the paper's settings where you give none, not those that did best here.", False, role=Role.RUN
-    )
+    paper: Paper = False
     objective: Literal["full", "trie"] = option("The recommender's: trie, the default, or full.", UNSET, TRAINING)
-    templates: str | None = option("Prompt templates; else idgr's ten.", None, train_rec.PROMPTS, role=Role.INPUT)
-    max_history: int = option("Newest history items that are shown.", 20, train_rec.PROMPTS, at_least=1)
-    max_prompt_tokens: int = option("Length of a prompt.", 512, train_rec.PROMPTS, at_least=1)
-    user_ids: Literal["none", "history"] = option(
-        "history: prompts begin with the user's ID.", "none", train_rec.PROMPTS
-    )
-    history: Literal["shown", "none"] = option(
-        "none: the user's ID stands for the history.", "shown", train_rec.PROMPTS
-    )
+    max_history: int = 20
     max_text_tokens: int = option("Texts are cut behind so many.", 256, TRAINING, at_least=2)
-    precision: Literal["fp32", "bf16", "auto"] = option("Of both trainings.", "fp32", TRAINING)
+    precision: Precision = "fp32"
     device: Device = "auto"
     seed: Seed = 0
     dry_run: bool = option("Print the single commands and do nothing.", False, RUN, role=Role.RUN)
@@ -117,7 +107,8 @@ class Options(ValidationOptions):
             left_out=_PATHS
             | _SHARED
             | _RUN
-            | {"arch", "model", "tokenizer", "user_ids", "history", "lora", "reorder"}
+            | {"arch", "model", "tokenizer", "lora", "reorder"}
+            | _names(PromptOptions)
             | _names(train_rec.AuxiliaryOptions)
             | _names(ValidationOptions),
         ),

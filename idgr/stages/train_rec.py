@@ -10,7 +10,7 @@ from idgr.errors import UsageError
 from idgr.formats.held_out import refuse_held_out
 from idgr.options import MODEL, TRAINING, UNSET, Role, option
 from idgr.recommender.defaults import defaults
-from idgr.recommender.options import RecommenderOptions
+from idgr.recommender.options import PROMPTS, Paper, PromptOptions, RecommenderOptions
 from idgr.stages.auxiliary import AuxiliaryOptions, auxiliary_tasks, check_auxiliary, contrast
 from idgr.stages.options import refuse_stream, run_info
 from idgr.stages.recommender_training import Ids, Prepared, forecast_recommender, read_inputs
@@ -24,11 +24,10 @@ if TYPE_CHECKING:
     from idgr.formats.rec_folder import RecommenderFacts
 
 PRESETS = {"t5": "nano", "causal": "nano-causal"}
-PROMPTS = "Prompts"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(SequenceTraining, RecommenderOptions, AuxiliaryOptions):
+class Options(SequenceTraining, RecommenderOptions, PromptOptions, AuxiliaryOptions):
     """Train a recommender that reads a history as textual IDs and writes the next item's ID.
 
     Example: idgr train-rec data/beauty/train.jsonl --ids ids.jsonl --valid data/beauty/valid.jsonl --tokenizer gen/
@@ -41,9 +40,7 @@ class Options(SequenceTraining, RecommenderOptions, AuxiliaryOptions):
     )
     model: str = option("Preset (nano, small; nano-causal), model folder, or name of a hub model.", UNSET)
     tokenizer: str | None = option("Folder whose tokenizer a preset shares, such as GEN/.", None, role=Role.INPUT)
-    paper: bool = option(
-        "Take the paper's settings where you give none, not those that did best here.", False, role=Role.RUN
-    )
+    paper: Paper = False
     vocab_size: int | None = option("Bound of the vocabulary that a preset learns.", None, MODEL, at_least=1)
     word_tokens: bool = option("Every word of the IDs becomes one token, such as the index word aar.", False, MODEL)
     lora: int | None = option(
@@ -52,15 +49,6 @@ class Options(SequenceTraining, RecommenderOptions, AuxiliaryOptions):
         MODEL,
         at_least=1,
     )
-    templates: str | None = option(
-        "Prompt templates, one a line, with {history}; else idgr's ten.", None, PROMPTS, role=Role.INPUT
-    )
-    max_history: int = option("Newest history items that are shown: 20; causal 50.", UNSET, PROMPTS, at_least=1)
-    max_prompt_tokens: int = option("Length of a prompt; the oldest items go.", 512, PROMPTS, at_least=1)
-    user_ids: Literal["none", "history"] = option(
-        "Whether prompts begin with the user's ID, made of the history shown.", "none", PROMPTS
-    )
-    history: Literal["shown", "none"] = option("none: the user's ID stands for the history.", "shown", PROMPTS)
     gen: str | None = option("For --user-ids: the ID generator.", None, PROMPTS, role=Role.INPUT)
     objective: Literal["full", "trie"] = UNSET
     epochs: int = option("Passes over the training instances: 10; causal 8.", UNSET, TRAINING, at_least=1)
