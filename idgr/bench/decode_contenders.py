@@ -248,11 +248,7 @@ def _transformers(
     by the caller, since a dictionary has no subsets."""
     ids = trie.tokens()
     item_of = {tuple(row): item for item, row in enumerate(ids)}
-    root: dict[int, Any] = {}
-    for row in ids:
-        node = root
-        for token in [*row, trie.eos]:
-            node = node.setdefault(token, {})
+    root = _dictionary(ids, trie.eos)
     generator: Any = model
     pad = generator.config.pad_token_id
     pad = trie.eos if pad is None else pad
@@ -279,13 +275,8 @@ def _transformers(
         new_tokens = {"max_new_tokens": steps, "min_new_tokens": steps}
 
     def batch(users: Sequence[int]) -> list[Ranking]:
-        longest = max(len(asked[user]) for user in users)
-        begin = longest if task.causal else 1
-        prompts, mask = torch.full((len(users), longest), pad), torch.zeros(len(users), longest, dtype=torch.long)
-        for row, user in enumerate(users):
-            length = len(asked[user])
-            place = slice(longest - length, longest) if task.causal else slice(length)
-            prompts[row, place], mask[row, place] = torch.tensor(asked[user]), 1
+        prompts, mask = _padded([asked[user] for user in users], pad, left=task.causal)
+        begin = prompts.shape[1] if task.causal else 1
         found = generator.generate(
             input_ids=prompts.to(model.device),
             attention_mask=mask.to(model.device),
@@ -303,17 +294,11 @@ def _transformers(
         )
         if not constrained:
             return []
-        rankings = []
         rows, scores = found.sequences[:, begin:].tolist(), found.sequences_scores.tolist()
-        for first in range(0, len(rows), options.k):
-            items: dict[int, float] = {}
-            for row, score in zip(rows[first : first + options.k], scores[first : first + options.k], strict=True):
-                path = tuple(row[: row.index(trie.eos)]) if trie.eos in row else ()
-                # Where there are fewer items than beams, generate fills up with repetitions at minus a billion.
-                if path in item_of and score > -1e8:
-                    items.setdefault(item_of[path], score)
-            rankings.append(Ranking(list(items), list(items.values())))
-        return rankings
+        return [
+            _ranking(rows[first : first + options.k], scores[first : first + options.k], item_of, trie.eos)
+            for first in range(0, len(rows), options.k)
+        ]
 
     def answer(users: Sequence[int]) -> list[Ranking]:
         by_length = sorted(users, key=lambda user: -len(task.prompts[user]))
@@ -325,6 +310,39 @@ def _transformers(
         return [found[user] for user in users] if constrained else []
 
     return answer, None
+
+
+def _dictionary(ids: Sequence[Sequence[int]], eos: int) -> dict[int, Any]:
+    """The IDs as a dictionary of dictionaries by token."""
+    root: dict[int, Any] = {}
+    for row in ids:
+        node = root
+        for token in [*row, eos]:
+            node = node.setdefault(token, {})
+    return root
+
+
+def _padded(rows: Sequence[Sequence[int]], pad: int, *, left: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token rows and their mask, [B, S] each, filled up on one side."""
+    longest = max(map(len, rows))
+    prompts, mask = torch.full((len(rows), longest), pad), torch.zeros(len(rows), longest, dtype=torch.long)
+    for number, row in enumerate(rows):
+        place = slice(longest - len(row), longest) if left else slice(len(row))
+        prompts[number, place], mask[number, place] = torch.tensor(row), 1
+    return prompts, mask
+
+
+def _ranking(
+    rows: Sequence[list[int]], scores: Sequence[float], item_of: dict[tuple[int, ...], int], eos: int
+) -> Ranking:
+    """The items that a user's sequences name, each once, best first."""
+    items: dict[int, float] = {}
+    for row, score in zip(rows, scores, strict=True):
+        path = tuple(row[: row.index(eos)]) if eos in row else ()
+        # Where there are fewer items than beams, generate fills up with repetitions at minus a billion.
+        if path in item_of and score > -1e8:
+            items.setdefault(item_of[path], score)
+    return Ranking(list(items), list(items.values()))
 
 
 def _without(root: dict[int, Any], rows: Sequence[Sequence[int]], eos: int) -> dict[int, Any]:
