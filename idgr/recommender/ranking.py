@@ -107,10 +107,12 @@ class Recommender:
         ]
 
 
-def catalogue_fingerprint(catalogue: Iterable[ItemId], tokenizer: PreTrainedTokenizerBase) -> str:
-    """A hash of the items and IDs in their order and of the tokenizer, on all of which a prefix tree depends."""
+def catalogue_fingerprint(catalogue: Iterable[ItemId], tokenizer: PreTrainedTokenizerBase, end: int) -> str:
+    """A hash of all that a prefix tree depends on: items and IDs in their order, the tokenizer, the token that ends IDs."""
     digest = hashlib.sha256()
     for record in catalogue:
         digest.update(f"{len(record.item_id)} {record.item_id} {record.id}\n".encode())
     digest.update(tokenizer.backend_tokenizer.to_str().encode())
+    if end != tokenizer.eos_token_id:
+        digest.update(f"\n{end}".encode())
     return digest.hexdigest()

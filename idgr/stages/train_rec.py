@@ -41,6 +41,9 @@ class Options(SequenceTraining, RecommenderOptions, AuxiliaryOptions):
     )
     model: str = option("Preset (nano, small; nano-causal), model folder, or name of a hub model.", UNSET)
     tokenizer: str | None = option("Folder whose tokenizer a preset shares, such as GEN/.", None, role=Role.INPUT)
+    separator: Literal["eos", "newline"] = option(
+        "causal: what stands between items; newline, an ID a line, is what a pretrained model knows.", "eos", PROMPTS
+    )
     paper: bool = option(
         "Take the paper's settings where you give none, not those that did best here.", False, role=Role.RUN
     )
@@ -112,6 +115,7 @@ def run(options: Options) -> dict[str, Any] | None:
         user_gen=hash_input(str(options.gen))["sha256"] if with_users else None,
         history=options.history,
         arch=options.arch,
+        separator=options.separator,
     )
     folder = options.model if Path(options.model).is_dir() else None
     info = run_info("train-rec", options, text_vectors=options.encoder, model=folder)
@@ -143,7 +147,12 @@ def _check(options: Options) -> None:
     """Raise `UsageError` where options do not go together."""
     refuse_stream(options.output, "a model folder")
     if options.arch != "causal":
-        for flag, value in (("--reorder", options.reorder), ("--lora", options.lora)):
+        newline = options.separator == "newline"
+        for flag, value in (
+            ("--reorder", options.reorder),
+            ("--lora", options.lora),
+            ("--separator newline", newline),
+        ):
             if value:
                 raise UsageError(f"{flag} is for --arch causal", "leave it out")
     elif options.templates is not None or options.user_ids != "none":
@@ -184,7 +193,7 @@ def _prepare(options: Options, facts: RecommenderFacts, device: torch.device) ->
     users = user_ids_of(facts, options.gen, items, inputs.keys, tokenizer, device)
     tokens = id_tokens(tokenizer, inputs.texts)
     if options.arch == "causal":
-        fit_item_slots(model, tokens, new=options.is_preset)
+        fit_item_slots(model, tokens, new=options.is_preset, separator=options.separator)
     if options.lora is not None:
         add_lora(model, options.lora, seed=options.seed, tokens=added)
     model.to(device)

@@ -26,7 +26,7 @@ WITHOUT_A_PLACE = {
     ("decoding/trie.py", "items {} and {} have the same ID tokens"),
     ("decoding/trie.py", "no IDs to build a prefix tree from"),
     ("decoding/trie.py", "the ID of item {} has no tokens"),
-    ("decoding/trie.py", "an ID holds the end-of-sequence token"),
+    ("decoding/trie.py", "an ID holds the token that ends IDs"),
     ("ids/assignment.py", "item {} has no free candidate in {} attempts"),
     ("ids/assignment.py", "the recommender's tokenizer cannot spell {}"),
     ("ids/schemes/category.py", "no item has a field {}"),
