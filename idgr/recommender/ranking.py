@@ -108,7 +108,7 @@ class Recommender:
 
 
 def catalogue_fingerprint(catalogue: Iterable[ItemId], tokenizer: PreTrainedTokenizerBase, end: int) -> str:
-    """A hash of all that a prefix tree depends on: items and IDs in their order, the tokenizer, the token that ends IDs."""
+    """A hash of what a prefix tree depends on: items and IDs in their order, tokenizer, and the token that ends IDs."""
     digest = hashlib.sha256()
     for record in catalogue:
         digest.update(f"{len(record.item_id)} {record.item_id} {record.id}\n".encode())

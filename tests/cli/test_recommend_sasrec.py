@@ -67,7 +67,8 @@ def test_history_subset_and_shard(place: Path, capfd: pytest.CaptureFixture[str]
 @pytest.mark.parametrize(
     "options",
     [["--ids", "ids.jsonl"], ["--beams", "5"], ["--normalize", "full"], ["--search", "exact"], ["--template", "1"],
-     ["--prompts", "p"], ["--trie", "t"], ["--force"], ["--gen", "g", "--items", "i"], ["--length-penalty", "1"]],
+     ["--prompts", "p"], ["--trie", "t"], ["--force"], ["--gen", "g", "--items", "i"], ["--length-penalty", "1"],
+     ["--separator", "eos"], ["--max-history", "3"]],
 )  # fmt: skip
 def test_options_that_say_nothing_to_it_are_refused(
     place: Path, options: list[str], capfd: pytest.CaptureFixture[str]
@@ -80,7 +81,9 @@ def test_options_that_say_nothing_to_it_are_refused(
 
 
 def test_these_options_are_the_textual_ones() -> None:
-    names = "ids adapter beams normalize length-penalty search template gen items prompts trie force"
+    names = (
+        "ids adapter beams normalize length-penalty search template gen items prompts trie force separator max-history"
+    )
     assert {one.key for one in option_fields(Options) if isinstance(one.option, Textual)} == set(names.split())
 
 
