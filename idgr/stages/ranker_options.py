@@ -34,6 +34,14 @@ Separator = Annotated[
 MaxHistory = Annotated[
     int | None, Textual("Newest history items that are shown; as trained, or 20.", panel=MODEL, at_least=1)
 ]
+CalibrationWeight = Annotated[
+    float,
+    Textual(
+        "causal: of the items that the beams find, take so many times the score of the ID without a history away.",
+        panel=SEARCH,
+        at_least=0,
+    ),
+]
 BatchSize = Annotated[
     int,
     Option("Histories at a time; with 1 each line is answered at once.", panel=RUN, at_least=1, at_most=10**6),
@@ -69,6 +77,7 @@ class RankerOptions(StageOptions):
             at_most=MAX_LENGTH_PENALTY,
         ),
     ] = 0.0
+    calibration_weight: CalibrationWeight = 0.0
     trie: Annotated[str | None, Textual("Keep the IDs' prefix tree here.", role=Role.OUTPUT, panel=SEARCH)] = None
     baseline: Literal["popularity", "markov"] | None = option(
         "Instead of a recommender, one of these; needs --train.", None, BASELINE

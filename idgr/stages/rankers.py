@@ -170,6 +170,8 @@ def _recommender(options: RankerOptions) -> Recommender:
 
     from idgr.models.device import pick_device
     from idgr.models.llama import fit_item_slots
+    from idgr.prompts.histories import HistoryRenderer
+    from idgr.recommender.calibration import Calibration
     from idgr.recommender.prompts import causal_renderer_of, renderer_of, user_ids_of
     from idgr.recommender.ranking import Recommender
 
@@ -177,6 +179,7 @@ def _recommender(options: RankerOptions) -> Recommender:
     if not options.force:
         check_ids_known(facts, catalogue, rec, ids)
     search = _search_options(options, facts.objective, len(catalogue))
+    _check_calibration(options, facts, search, rec)
     keys = [record.item_id for record in catalogue]
     allowed = _allowed(options, set(keys))
     where = pick_device(options.device)
@@ -192,6 +195,11 @@ def _recommender(options: RankerOptions) -> Recommender:
         renderer = causal_renderer_of(facts, tokenizer, rows)
     else:
         renderer = renderer_of(facts, tokenizer, rows, named)
+    calibration = None
+    if options.calibration_weight:
+        assert isinstance(renderer, HistoryRenderer)
+        model: Any = backbone.model
+        calibration = Calibration(model, renderer, options.calibration_weight, search.length_penalty)
     return Recommender(
         backbone,
         keys,
@@ -203,7 +211,21 @@ def _recommender(options: RankerOptions) -> Recommender:
         keep_history=options.keep_history,
         exact=options.search == "exact",
         batch_size=options.batch_size,
+        calibration=calibration,
     )
+
+
+def _check_calibration(options: RankerOptions, facts: RecommenderFacts, search: SearchOptions, rec: str) -> None:
+    """Raise `UsageError` where scores cannot be calibrated."""
+    if not options.calibration_weight:
+        return
+    what = f"--calibration-weight {options.calibration_weight:g}"
+    if facts.arch != "causal":
+        raise UsageError(f"{what}, but {rec} is a T5, for which there is none", "leave it out")
+    if search.normalize != "full":
+        raise UsageError(f"{what} with the softmax over valid children", "add --normalize full")
+    if options.search == "exact":
+        raise UsageError(f"{what} with --search exact", "leave one of them out; more --beams find more items")
 
 
 def _facts(options: RankerOptions, rec: str) -> tuple[RecommenderFacts, bool]:

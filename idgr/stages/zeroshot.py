@@ -16,7 +16,15 @@ from idgr.options import Device, Role, StageOptions, option
 from idgr.progress import log
 from idgr.stages import evaluate, gen_ids, recommend
 from idgr.stages.options import K, refuse_stream, run_info
-from idgr.stages.ranker_options import DEFAULT_BEAMS, BatchSize, Beams, MaxHistory, Normalize, Separator
+from idgr.stages.ranker_options import (
+    DEFAULT_BEAMS,
+    BatchSize,
+    Beams,
+    CalibrationWeight,
+    MaxHistory,
+    Normalize,
+    Separator,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +56,7 @@ class Options(StageOptions):
     k: K = 10
     beams: Beams = DEFAULT_BEAMS
     normalize: Normalize = None
+    calibration_weight: CalibrationWeight = 0.0
     max_text_tokens: int = option("Tokens of an item's text that the generator reads.", 256, at_least=2)
     empty_text: Literal["error", "key"] = option("An item without text: stop, or make its ID of its key.", "error")
     batch_size: BatchSize = 32
@@ -112,7 +121,7 @@ def run(options: Options) -> dict[str, Any]:
         )
         log("zeroshot: 2 of 3, recommendations")
         given: dict[str, Any] = {"gen": gen, "items": items} if named else {}
-        shared = ("separator", "max_history", "k", "beams", "normalize", "batch_size", "device")
+        shared = ("separator", "max_history", "k", "beams", "normalize", "calibration_weight", "batch_size", "device")
         given |= {name: getattr(options, name) for name in shared}
         recommend.run(recommend.Options(histories=test, rec=rec, ids=ids, output=recs, force=True, **given))
         log("zeroshot: 3 of 3, metrics")

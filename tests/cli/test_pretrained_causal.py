@@ -17,7 +17,7 @@ from idgr.models.backbone import Backbone, load_causal_backbone, save_backbone
 from idgr.models.separator import newline_token, separator_token
 from idgr.models.tokenizer import encode, id_tokens, train_tokenizer
 
-from ..decoding.oracle import tiny_llama
+from ..decoding.oracle import tiny_llama, tiny_t5
 
 IDS = ("chi pro hair dryer", "chi hair brush", "red nail polish", "blue nail polish", "aloe", "aloe cream", "soap bar")
 KEYS = [f"I{n}" for n in range(len(IDS))]
@@ -90,11 +90,18 @@ def plain_scores(folder: Path, ids: Sequence[str], history: Sequence[str]) -> di
     return found
 
 
-def check_lists(place: Path, rows: list[dict[str, Any]], histories: Sequence[Sequence[str]], k: int) -> None:
+def check_lists(
+    place: Path, rows: list[dict[str, Any]], histories: Sequence[Sequence[str]], k: int, weight: float = 0.0, p: int = 0
+) -> None:
+    """See that lists are the best k by the plain scores, less `weight` times those without a history, by length ^ p."""
     text_of = dict(zip(KEYS, IDS, strict=True))
     for row, history in zip(rows, histories, strict=True):
         left = [key for key in KEYS if key not in history]
         wanted = plain_scores(place / "llama", [text_of[key] for key in left], [text_of[key] for key in history])
+        alone = plain_scores(place / "llama", list(wanted), []) if weight else dict.fromkeys(wanted, 0.0)
+        lengths = dict(zip(IDS, map(len, id_tokens(byte_level_tokenizer(), IDS)), strict=True))
+        for text in wanted:
+            wanted[text] = (wanted[text] - weight * alone[text]) / (lengths[text] + 1) ** p
         best = sorted(left, key=lambda key: -wanted[text_of[key]])[:k]
         assert row["items"] == best
         assert row["scores"] == pytest.approx([wanted[text_of[key]] for key in best], abs=1e-4)
@@ -106,6 +113,40 @@ def test_scores_are_those_of_transformers(place: Path, tmp_path: Path) -> None:
     assert lists(tmp_path / "prompts.jsonl")[0]["text"] == "chi pro hair dryer\nred nail polish\nblue nail polish"
     options = json.loads((tmp_path / "recs.jsonl.run.json").read_text())["options"]
     assert (options["separator"], options["normalize"]) == ("newline", "full")
+
+
+@pytest.mark.parametrize(("weight", "penalty"), [("0.5", "0"), ("1", "1")])
+def test_a_calibrated_score_is_a_difference(place: Path, tmp_path: Path, weight: str, penalty: str) -> None:
+    more = ["--force", "--calibration-weight", weight, "--length-penalty", penalty, "--batch-size", "2"]
+    assert recommend(place, tmp_path / "recs.jsonl", *more) == 0
+    check_lists(place, lists(tmp_path / "recs.jsonl"), HISTORIES, 3, float(weight), int(penalty))
+
+
+@pytest.mark.parametrize(
+    ("options", "hint"),
+    [
+        (["--normalize", "trie"], "--calibration-weight 1 with the softmax over valid children; add --normalize full"),
+        (["--search", "exact"], "--calibration-weight 1 with --search exact; leave one of them out"),
+    ],
+)
+def test_what_cannot_be_calibrated(
+    place: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], options: list[str], hint: str
+) -> None:
+    assert recommend(place, tmp_path / "recs.jsonl", "--force", "--calibration-weight", "1", *options) == 2
+    assert hint in capfd.readouterr().err
+
+
+def test_a_t5_has_neither_separator_nor_calibration(
+    place: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer = train_tokenizer([*IDS, "and more"], 400)
+    (place / "t5").mkdir()
+    save_backbone(Backbone(tiny_t5(1, len(tokenizer)), tokenizer), place / "t5")
+    for option in (["--separator", "eos"], ["--calibration-weight", "1"]):
+        assert recommend(place, tmp_path / "recs.jsonl", "--force", *option, rec="t5") == 2
+        said = capfd.readouterr().err
+        assert option[0] in said
+        assert "is a T5" in said
 
 
 def test_behind_eos_if_asked_and_of_the_newest_items_alone(place: Path, tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_history_subset_and_shard(place: Path, capfd: pytest.CaptureFixture[str]
     "options",
     [["--ids", "ids.jsonl"], ["--beams", "5"], ["--normalize", "full"], ["--search", "exact"], ["--template", "1"],
      ["--prompts", "p"], ["--trie", "t"], ["--force"], ["--gen", "g", "--items", "i"], ["--length-penalty", "1"],
-     ["--separator", "eos"], ["--max-history", "3"]],
+     ["--separator", "eos"], ["--max-history", "3"], ["--calibration-weight", "1"]],
 )  # fmt: skip
 def test_options_that_say_nothing_to_it_are_refused(
     place: Path, options: list[str], capfd: pytest.CaptureFixture[str]
@@ -81,9 +81,7 @@ def test_options_that_say_nothing_to_it_are_refused(
 
 
 def test_these_options_are_the_textual_ones() -> None:
-    names = (
-        "ids adapter beams normalize length-penalty search template gen items prompts trie force separator max-history"
-    )
+    names = "ids adapter beams normalize length-penalty search template gen items prompts trie force separator max-history calibration-weight"
     assert {one.key for one in option_fields(Options) if isinstance(one.option, Textual)} == set(names.split())
 
 
