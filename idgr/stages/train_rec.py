@@ -40,6 +40,9 @@ class Options(SequenceTraining, RecommenderOptions, AuxiliaryOptions):
         "t5, or causal, a Llama that reads all prefixes at once; as --model is, else t5.", UNSET
     )
     model: str = option("Preset (nano, small; nano-causal), model folder, or name of a hub model.", UNSET)
+    layers: int | None = option(
+        "Keep only the first so many layers of a trained causal --model.", None, MODEL, at_least=1
+    )
     tokenizer: str | None = option("Folder whose tokenizer a preset shares, such as GEN/.", None, role=Role.INPUT)
     separator: Literal["eos", "newline"] = option(
         "causal: what stands between items; newline, an ID a line, is what a pretrained model knows.", "eos", PROMPTS
@@ -152,6 +155,7 @@ def _check(options: Options) -> None:
             ("--reorder", options.reorder),
             ("--lora", options.lora),
             ("--separator newline", newline),
+            ("--layers", options.layers),
         ):
             if value:
                 raise UsageError(f"{flag} is for --arch causal", "leave it out")
@@ -162,13 +166,16 @@ def _check(options: Options) -> None:
     if options.lora is not None and options.is_preset:
         what = f"--lora with --model {options.model}, whose weights are random"
         raise UsageError(what, "give --model a trained model")
+    if options.layers is not None and options.is_preset:
+        what = f"--layers with --model {options.model}, which has not learnt any"
+        raise UsageError(what, "give --model a trained model")
     check_auxiliary(options, options.arch)
 
 
 def _prepare(options: Options, facts: RecommenderFacts, device: torch.device) -> Prepared:
     from idgr.formats.rec_folder import read_seen_tokens
     from idgr.models.backbone import resolve_model
-    from idgr.models.llama import fit_item_slots
+    from idgr.models.llama import fit_item_slots, keep_layers
     from idgr.models.lora import add_lora
     from idgr.models.tokenizer import id_tokens
     from idgr.models.word_tokens import add_word_tokens
@@ -186,6 +193,8 @@ def _prepare(options: Options, facts: RecommenderFacts, device: torch.device) ->
         seed=options.seed,
     )
     model, tokenizer = backbone.model, backbone.tokenizer
+    if options.layers is not None:
+        keep_layers(model, options.layers)
     added: list[int] = []
     if options.word_tokens:
         added = add_word_tokens(backbone, inputs.texts, seed=options.seed, new=options.is_preset)

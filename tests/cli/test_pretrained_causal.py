@@ -93,7 +93,7 @@ def plain_scores(folder: Path, ids: Sequence[str], history: Sequence[str]) -> di
 def check_lists(
     place: Path, rows: list[dict[str, Any]], histories: Sequence[Sequence[str]], k: int, weight: float = 0.0, p: int = 0
 ) -> None:
-    """See that lists are the best k by the plain scores, less `weight` times those without a history, by length ^ p."""
+    """See that lists are the best k by plain scores, less `weight` times those without a history, by length ** p."""
     text_of = dict(zip(KEYS, IDS, strict=True))
     for row, history in zip(rows, histories, strict=True):
         left = [key for key in KEYS if key not in history]
@@ -115,7 +115,7 @@ def test_scores_are_those_of_transformers(place: Path, tmp_path: Path) -> None:
     assert (options["separator"], options["normalize"]) == ("newline", "full")
 
 
-@pytest.mark.parametrize(("weight", "penalty"), [("0.5", "0"), ("1", "1")])
+@pytest.mark.parametrize(("weight", "penalty"), [("0.5", "0"), ("0.8", "1")])
 def test_a_calibrated_score_is_a_difference(place: Path, tmp_path: Path, weight: str, penalty: str) -> None:
     more = ["--force", "--calibration-weight", weight, "--length-penalty", penalty, "--batch-size", "2"]
     assert recommend(place, tmp_path / "recs.jsonl", *more) == 0
@@ -250,6 +250,35 @@ def test_training_keeps_its_separator(place: Path, tmp_path: Path, capfd: pytest
     assert "--separator eos, but" in capfd.readouterr().err
     assert run([*train, "--arch", "t5", "--separator", "newline", "-o", str(tmp_path / "t5")]) == 2
     assert "--separator newline is for --arch causal; leave it out" in capfd.readouterr().err
+
+
+def test_the_first_layers_of_a_model(place: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    from transformers import AutoModelForCausalLM
+
+    train = ["train-rec", str(place / "data" / "train.jsonl"), "--ids", str(place / "ids.jsonl"), "--device", "cpu"]
+    train += ["--epochs", "1", "--lr", "1e-12", "--weight-decay", "0"]
+    rec = tmp_path / "rec"
+    assert run([*train, "--model", str(place / "llama"), "--layers", "1", "-o", str(rec)]) == 0
+    assert json.loads((rec / "config.json").read_text())["num_hidden_layers"] == 1
+    whole, (short, report) = (
+        AutoModelForCausalLM.from_pretrained(place / "llama"),
+        AutoModelForCausalLM.from_pretrained(rec, output_loading_info=True),
+    )
+    assert not any(report.values())
+    tokens = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        states = whole.model(tokens, output_hidden_states=True).hidden_states[1]
+        wanted = whole.lm_head(whole.model.norm(states))
+        torch.testing.assert_close(short(tokens).logits, wanted, rtol=1e-4, atol=1e-4)
+    assert recommend(place, tmp_path / "recs.jsonl", rec=str(rec)) == 0
+
+    for more, hint in (
+        (["--model", str(place / "llama"), "--layers", "3"], "--layers 3, but the model has 2; give at most 2"),
+        (["--arch", "causal", "--layers", "1"], "--layers with --model nano-causal, which has not learnt any"),
+        (["--layers", "1"], "--layers is for --arch causal; leave it out"),
+    ):
+        assert run([*train, *more, "-o", str(tmp_path / "none")]) == 2
+        assert hint in capfd.readouterr().err
 
 
 @pytest.mark.skipif(not (SMOLLM2 / "config.json").is_file(), reason=f"{SMOLLM2} is not here")
