@@ -146,8 +146,8 @@ def pad_token(model: LlamaForCausalLM) -> int:
 def keep_layers(model: LlamaForCausalLM, n: int) -> None:
     """Leave out all layers of a model behind its first n, in its configuration too.
 
-    What a layer adds is small beside what it is given, so that what the first layers have found can be read without the
-    others, and is soon learnt better (Men et al. 2024, "ShortGPT").
+    Deep layers of language models can often be left out at little cost, once the rest has learnt a little more (Gromov
+    et al. 2024, "The Unreasonable Ineffectiveness of the Deeper Layers").
 
     Raises:
         UsageError: it has fewer.

@@ -117,7 +117,7 @@ class Options(ValidationOptions):
             left_out=_PATHS
             | _SHARED
             | _RUN
-            | {"arch", "model", "tokenizer", "user_ids", "history", "lora", "reorder"}
+            | {"arch", "model", "tokenizer", "user_ids", "history", "lora", "reorder", "layers", "separator"}
             | _names(train_rec.AuxiliaryOptions)
             | _names(ValidationOptions),
         ),

@@ -33,7 +33,8 @@ WITHOUT_A_PLACE = {
     ("ids/candidates.py", "the ID generator's probabilities are not numbers"),
     ("models/llama.py", "the longest ID has {} tokens with EOS, but the model has {} places for an item"),
     ("models/tokenizer.py", "no text to learn a vocabulary from"),
-    ("prompts/histories.py", "a history of {} tokens cannot hold the longest ID ({} tokens with EOS)"),
+    ("prompts/histories.py", "a history of {} tokens cannot hold the longest ID ({} tokens with its end)"),
+    ("recommender/calibration.py", "the model's scores are not finite numbers"),
     (
         "prompts/rendering.py",
         "a prompt of {} tokens cannot hold the longest template ({} tokens) and the longest ID ({} tokens)",
