@@ -99,7 +99,7 @@ class BeamSearch:
         self.options = options or SearchOptions()
         self.evaluated = 0
         with torch.inference_mode():
-            self.decoder = Decoder(model, trie.depth)
+            self.decoder = Decoder(model, trie.depth, trie.eos)
             self.tree = Tree(trie, self.decoder.start, allowed, model.device)
 
     def search(

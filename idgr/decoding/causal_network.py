@@ -31,15 +31,17 @@ if TYPE_CHECKING:
 
 
 class CausalNetwork:
-    """A Llama made ready for searches; see `idgr.decoding.kv_cache.Network`. An answer starts with EOS, as items do.
+    """A Llama made ready for searches; see `idgr.decoding.kv_cache.Network`.
 
     Args:
         model: its weights are read as they are, in its own precision.
+        separator: the token behind which an answer starts, as items do; None for EOS.
     """
 
-    def __init__(self, model: LlamaForCausalLM) -> None:
+    def __init__(self, model: LlamaForCausalLM, separator: int | None = None) -> None:
         self.llama = read_weights(model, model.dtype)
-        self.head_VD, self.start, self.n_heads = self.llama.head_VD, self.llama.eos, self.llama.n_heads
+        self.head_VD, self.n_heads = self.llama.head_VD, self.llama.n_heads
+        self.start: int = model.config.eos_token_id if separator is None else separator
         self.scale = self.shape[1] ** -0.5
 
     @property
@@ -61,7 +63,7 @@ class CausalNetwork:
         for row, prompt in enumerate(prompts):
             tokens_BS[row, : len(prompt)] = prompt
         rotary = rotary_embedding(
-            llama, torch.from_numpy(position_ids(tokens_BS, llama.eos, llama.item_slots)).to(self.device)
+            llama, torch.from_numpy(position_ids(tokens_BS, self.start, llama.item_slots)).to(self.device)
         )
         rotary = rotary[0][:, None], rotary[1][:, None]
         hidden = F.embedding(torch.from_numpy(tokens_BS).to(self.device).view(-1), llama.embedding_VD)
@@ -80,7 +82,7 @@ class CausalNetwork:
         return kept
 
     def origin(self, prompt: list[int]) -> int:
-        return next_position(np.asarray(prompt), self.llama.eos, self.llama.item_slots)
+        return next_position(np.asarray(prompt), self.start, self.llama.item_slots)
 
     def extend(self, cache: KVCache, step: Pass) -> torch.Tensor:
         llama = self.llama

@@ -41,11 +41,17 @@ class Decoder:
     Args:
         model: its weights are read as they are, in its own precision.
         max_positions: the longest answer that will be asked for.
+        separator: of a causal model: the token that ends an ID and stands before the next one; None for EOS.
     """
 
-    def __init__(self, model: T5ForConditionalGeneration | LlamaForCausalLM, max_positions: int) -> None:
+    def __init__(
+        self,
+        model: T5ForConditionalGeneration | LlamaForCausalLM,
+        max_positions: int,
+        separator: int | None = None,
+    ) -> None:
         self.network: Network = (
-            T5Network(model, max_positions) if model.config.is_encoder_decoder else CausalNetwork(model)
+            T5Network(model, max_positions) if model.config.is_encoder_decoder else CausalNetwork(model, separator)
         )
         self.head_VD, self.start, self.n_heads = self.network.head_VD, self.network.start, self.network.n_heads
 

@@ -76,7 +76,7 @@ class ExactSearch:
         self.options = options or SearchOptions()
         self.expanded = 0
         with torch.inference_mode():
-            self.decoder = Decoder(model, trie.depth)
+            self.decoder = Decoder(model, trie.depth, trie.eos)
             self.tree = Tree(trie, self.decoder.start, allowed, model.device)
 
     def search(

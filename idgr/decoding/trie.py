@@ -134,7 +134,7 @@ def build_trie(ids: Sequence[Sequence[int]], eos: int) -> Trie:
 
     Args:
         ids: the token sequence of each item, without EOS.
-        eos: the end-of-sequence token.
+        eos: the end-of-sequence token, or another one that ends IDs, such as a newline.
 
     Raises:
         IdgrError: there are no IDs, one is empty or holds EOS, or two are the same.
@@ -251,6 +251,6 @@ def _padded(ids: Sequence[Sequence[int]], eos: int) -> tuple[Ints, npt.NDArray[n
     filled = np.arange(rows.shape[1]) < lengths[:, None] - 1
     rows[filled] = np.fromiter((token for row in ids for token in row), dtype=np.int32, count=int(filled.sum()))
     if (rows == eos).any():
-        raise IdgrError("an ID holds the end-of-sequence token", "generate the IDs again")
+        raise IdgrError("an ID holds the token that ends IDs", "generate the IDs again")
     rows[np.arange(len(ids)), lengths - 1] = eos
     return rows, lengths

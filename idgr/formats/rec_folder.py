@@ -37,6 +37,7 @@ class RecommenderFacts:
         user_gen: a hash of the ID generator that made them.
         history: "shown", or "none" where the user's ID stands for it.
         arch: "t5", or "causal" where history and answer are one sequence, without templates.
+        separator: what stands between the items of that sequence: "eos", before the first one too, or "newline".
     """
 
     objective: Literal["full", "trie"]
@@ -48,6 +49,7 @@ class RecommenderFacts:
     user_gen: str | None = None
     history: str = "shown"
     arch: str = "t5"
+    separator: str = "eos"
 
 
 def item_model_type(folder: str | os.PathLike[str]) -> str | None:
@@ -86,17 +88,19 @@ def read_recommender_facts(
         if not isinstance(record.get(name), kind):
             raise IdgrError(f"its {RUN_FILE} does not tell {name}", _OURS, where=folder)
         facts[name] = record[name]
-    facts |= {name: record[name] for name in ("user_ids", "user_gen", "history", "arch") if name in record}
+    facts |= {name: record[name] for name in _LATER if name in record}
     _check_facts(folder, facts)
     return RecommenderFacts(**facts)
 
 
+_LATER = ("user_ids", "user_gen", "history", "arch", "separator")  # facts that older records lack
 _OURS = "give a folder that `idgr train-rec` wrote"
 _CHOICES = {
     "objective": ("full", "trie"),
     "user_ids": ("none", "history"),
     "history": ("shown", "none"),
     "arch": ("t5", "causal"),
+    "separator": ("eos", "newline"),
 }
 
 

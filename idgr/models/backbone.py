@@ -218,6 +218,13 @@ def arch_of(source: str) -> str:
     return model_kind(read_object(find_folder(source, "model") / CONFIG, source)) or "t5"
 
 
+def check_recommender(source: str | os.PathLike[str]) -> None:
+    """Raise `IdgrError` where a model is neither a T5 nor a Llama, before any of it is loaded."""
+    name = os.fspath(source)
+    config = read_object(find_folder(name, "model") / CONFIG, name)
+    check_kind(config, model_kind(config) or "t5", name)
+
+
 def check_t5(source: str | os.PathLike[str], needed_by: str) -> None:
     """Raise `IdgrError` where a model is not a T5, before any of it is loaded.
 

@@ -37,9 +37,24 @@ def find_folder(source: str | os.PathLike[str], what: str) -> Path:
     name = os.fspath(source)
     folder = Path(name)
     if not folder.is_dir():
+        _refuse_gguf(folder)
         folder = _from_hub(name, what)
     check_files(folder, name)
     return folder
+
+
+def _refuse_gguf(path: Path) -> None:
+    """Raise `IdgrError` where a path is a model of llama.cpp in one file."""
+    try:
+        if not path.is_file():  # most likely a name on the hub
+            return
+        with path.open("rb") as stream:
+            is_gguf = stream.read(4) == b"GGUF"
+    except (OSError, ValueError):
+        return
+    if is_gguf:
+        todo = "make a folder of it: with the package gguf, transformers reads it (gguf_file) and saves one"
+        raise IdgrError("is a GGUF file, which idgr does not read", todo, where=path)
 
 
 def load_pretrained(from_pretrained: Callable[..., T], what: str, source: str, **options: Any) -> T:

@@ -1,9 +1,9 @@
 """A Llama's forward pass over its own weights, in pieces that a search can put together.
 
-A history is one token sequence: every item's ID stands behind an EOS. Tokens have places, which the rotary embedding
-turns into distances. Where the model's configuration tells `item_slots`, as that of a preset does, an item begins every
-so many places, whatever the length of its ID, so that a distance tells both how many items lie between two tokens and
-how far apart they stand in their IDs; else places are counted through.
+A history is one token sequence: every item's ID stands behind an EOS, or has a line of its own. Tokens have places,
+which the rotary embedding turns into distances. Where the model's configuration tells `item_slots`, as that of a preset
+does, an item begins every so many places, whatever the length of its ID, so that a distance tells both how many items
+lie between two tokens and how far apart they stand in their IDs; else places are counted through.
 
 Legend: B sequences, S tokens, N tokens of all sequences, D width, H heads, E width of a head, V vocabulary.
 """
@@ -20,7 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from idgr.errors import IdgrError
+from idgr.errors import IdgrError, UsageError
+from idgr.models.separator import NEWLINE
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
@@ -67,7 +68,6 @@ class Llama:
     n_heads: int
     n_shared: int
     epsilon: float
-    eos: int
     item_slots: int
 
     @property
@@ -114,7 +114,6 @@ def read_weights(model: LlamaForCausalLM, dtype: torch.dtype) -> Llama:
         n_heads=config.num_attention_heads,
         n_shared=config.num_attention_heads // config.num_key_value_heads,
         epsilon=config.rms_norm_eps,
-        eos=config.eos_token_id,
         item_slots=item_slots(model),
     )
 
@@ -144,12 +143,37 @@ def pad_token(model: LlamaForCausalLM) -> int:
     return 0 if token is None else int(token)
 
 
-def fit_item_slots(model: LlamaForCausalLM, ids: Sequence[Sequence[int]], *, new: bool) -> None:
-    """See that IDs, as token lists without EOS, have room in the places of an item; a new model is given the room.
+def keep_layers(model: LlamaForCausalLM, n: int) -> None:
+    """Leave out all layers of a model behind its first n, in its configuration too.
+
+    Deep layers of language models can often be left out at little cost, once the rest has learnt a little more (Gromov
+    et al. 2024, "The Unreasonable Ineffectiveness of the Deeper Layers").
 
     Raises:
-        IdgrError: a model that is not new has less.
+        UsageError: it has fewer.
     """
+    has = len(model.model.layers)
+    if n > has:
+        raise UsageError(f"--layers {n}, but the model has {has}", f"give at most {has}")
+    model.model.layers = model.model.layers[:n]
+    model.config.num_hidden_layers = n
+    if getattr(model.config, "layer_types", None):
+        model.config.layer_types = model.config.layer_types[:n]
+
+
+def fit_item_slots(model: LlamaForCausalLM, ids: Sequence[Sequence[int]], *, new: bool, separator: str = "eos") -> None:
+    """See that IDs, as token lists without EOS, have room in the places of an item; a new model is given the room.
+
+    Behind newlines, as in any text, places are counted through.
+
+    Raises:
+        IdgrError: a model that is not new has less, or has places for items, and the separator is a newline.
+    """
+    if separator == NEWLINE:
+        if item_slots(model):
+            what = f"the model begins an item every {item_slots(model)} places, behind EOS"
+            raise IdgrError(what, "take --separator eos, or another model", where=model.name_or_path or None)
+        return
     longest = max(map(len, ids)) + 1
     if new:
         model.config.item_slots = longest

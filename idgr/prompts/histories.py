@@ -1,4 +1,4 @@
-"""Histories as a causal model reads them: every item's ID behind an EOS, without words around them."""
+"""Histories as a causal model reads them: every item's ID behind an EOS, or one a line, without words around them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from idgr.prompts.rendering import Prompt
 
 
 class HistoryRenderer:
-    """Renders histories, given as item numbers, so that the next EOS asks for the next item.
+    """Renders histories, given as item numbers, so that the next separator asks for the next item.
 
     Args:
-        eos: the token before each item.
-        id_tokens: the tokens of each item's ID, without EOS, by item number.
+        end: the token that ends each ID, and so stands before the next one.
+        id_tokens: the tokens of each item's ID, without that, by item number.
         max_history: the newest so many items are shown.
         max_tokens: the length of a prompt; where it would be longer, the oldest items go.
+        leads: whether such a token stands before the first item too, as EOS does; no newline does.
 
     Raises:
         IdgrError: the longest ID does not fit into `max_tokens`.
@@ -23,14 +24,22 @@ class HistoryRenderer:
 
     n_templates = 1
 
-    def __init__(self, eos: int, id_tokens: Sequence[Sequence[int]], max_history: int, max_tokens: int) -> None:
-        self.eos = eos
+    def __init__(
+        self,
+        end: int,
+        id_tokens: Sequence[Sequence[int]],
+        max_history: int,
+        max_tokens: int,
+        *,
+        leads: bool = True,
+    ) -> None:
+        self.end, self.leads = end, leads
         self.id_tokens = [list(row) for row in id_tokens]
         self.max_history, self.max_tokens = max_history, max_tokens
         longest = max(map(len, self.id_tokens), default=0) + 1
         if longest > max_tokens:
             raise IdgrError(
-                f"a history of {max_tokens} tokens cannot hold the longest ID ({longest} tokens with EOS)",
+                f"a history of {max_tokens} tokens cannot hold the longest ID ({longest} tokens with its end)",
                 "give a larger --max-prompt-tokens, or shorter IDs",
             )
 
@@ -43,7 +52,8 @@ class HistoryRenderer:
         tokens: list[int] = []
         spans = []
         for item in history[first:]:
-            tokens.append(self.eos)
+            if tokens or self.leads:
+                tokens.append(self.end)
             spans.append((item, len(tokens), len(tokens) + len(self.id_tokens[item])))
             tokens += self.id_tokens[item]
         return Prompt(tokens, spans)

@@ -71,6 +71,7 @@ class PromptRenderer:
         self.max_history = max_history
         self.max_tokens = max_tokens
         self.separator = _comma(tokenizer)
+        self.end: int = tokenizer.eos_token_id
         halves = [split_template(template) for template in templates]
         self.before = encode(tokenizer, [before for before, _ in halves])
         self.after = [

@@ -12,6 +12,7 @@ from idgr.formats.run_info import hash_input
 from idgr.ids.options import GenerationOptions
 from idgr.ids.user_ids import UserIds
 from idgr.models.backbone import Backbone, load_backbone
+from idgr.models.separator import NEWLINE, separator_token
 from idgr.prompts.histories import HistoryRenderer
 from idgr.prompts.rendering import PromptRenderer
 
@@ -91,4 +92,6 @@ def causal_renderer_of(
     facts: RecommenderFacts, tokenizer: PreTrainedTokenizerBase, id_tokens: Sequence[Sequence[int]]
 ) -> HistoryRenderer:
     """What renders histories as in a causal model's training."""
-    return HistoryRenderer(tokenizer.eos_token_id, id_tokens, facts.max_history, facts.max_prompt_tokens)
+    end = separator_token(tokenizer, facts.separator)
+    leads = facts.separator != NEWLINE
+    return HistoryRenderer(end, id_tokens, facts.max_history, facts.max_prompt_tokens, leads=leads)

@@ -16,6 +16,7 @@ from idgr.errors import UsageError
 from idgr.formats.records import ItemId, Query, Recommendation
 from idgr.prompts.histories import HistoryRenderer
 from idgr.prompts.rendering import PromptRenderer
+from idgr.recommender.calibration import Calibration
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -41,6 +42,7 @@ class Recommender:
         keep_history: whether items of a history may be returned to it.
         exact: whether to search until it is proven that no other item scores higher.
         batch_size: histories at a time.
+        calibration: gives all items that the beams find other scores, of which the best are taken.
 
     Raises:
         UsageError: there is no such template.
@@ -59,11 +61,12 @@ class Recommender:
         keep_history: bool = False,
         exact: bool = False,
         batch_size: int = 32,
+        calibration: Calibration | None = None,
     ) -> None:
         if not 0 <= template < renderer.n_templates:
             raise UsageError(f"--template {template}: there are {renderer.n_templates} templates", "count them from 0")
         self.item_keys = list(item_keys)
-        self.tokenizer = backbone.tokenizer
+        self.tokenizer, self.calibration = backbone.tokenizer, calibration
         self.number = {item: i for i, item in enumerate(self.item_keys)}
         self.renderer, self.template, self.keep_history, self.batch_size = renderer, template, keep_history, batch_size
         mask = None if allowed is None else np.array([item in allowed for item in self.item_keys], dtype=bool)
@@ -95,22 +98,29 @@ class Recommender:
             options, k = self.search.options, min(k, len(self.item_keys))
             beams = max(options.beams, k) if isinstance(self.search, ExactSearch) else options.beams
             self.search.options = replace(options, k=k, beams=beams)
+        wanted = self.search.options
+        if self.calibration is not None:
+            self.search.options = replace(wanted, k=wanted.beams)
         excluded = [() if self.keep_history else {self.number[item] for item in query.history} for query in queries]
         histories = [[self.number[item] for item in query.history] for query in queries]
         prompts = self.renderer.render_all(histories, [self.template] * len(queries))
         rankings: list[Ranking] = self.search.search(
             [prompt.tokens for prompt in prompts], excluded, batch_size=self.batch_size, advance=advance
         )
+        if self.calibration is not None:
+            self.search.options, rankings = wanted, self.calibration.rerank(rankings, wanted.k)
         return [
             Recommendation(query.user_id, [self.item_keys[item] for item in ranking.items], ranking.scores)
             for query, ranking in zip(queries, rankings, strict=True)
         ]
 
 
-def catalogue_fingerprint(catalogue: Iterable[ItemId], tokenizer: PreTrainedTokenizerBase) -> str:
-    """A hash of the items and IDs in their order and of the tokenizer, on all of which a prefix tree depends."""
+def catalogue_fingerprint(catalogue: Iterable[ItemId], tokenizer: PreTrainedTokenizerBase, end: int) -> str:
+    """A hash of what a prefix tree depends on: items and IDs in their order, tokenizer, and the token that ends IDs."""
     digest = hashlib.sha256()
     for record in catalogue:
         digest.update(f"{len(record.item_id)} {record.item_id} {record.id}\n".encode())
     digest.update(tokenizer.backend_tokenizer.to_str().encode())
+    if end != tokenizer.eos_token_id:
+        digest.update(f"\n{end}".encode())
     return digest.hexdigest()

@@ -113,6 +113,7 @@ def window_loss(
     objective: str,
     contrast: Contrast | None = None,
     *,
+    leads: bool = True,
     reorder: float = 0.0,
     seed: int = 0,
 ) -> Callable[[Ints, int], tuple[Tensor, int]]:
@@ -120,6 +121,7 @@ def window_loss(
 
     Args:
         contrast: what is added to the mean over the terms, for each batch.
+        leads: whether a window begins with the token that stands between items, as the renderer's histories do.
         reorder: the reach of `reordered`; 0 for the order of the sequences. `seed` is that of the draws.
     """
     labels_IL = target_tokens(trie)
@@ -151,6 +153,8 @@ def window_loss(
         end_W = (offset_N + length_N)[last_W]
         if contrast is not None:
             tokens_WS[np.arange(len(batch)), end_W] = trie.eos
+        if not leads:  # its first item is no target, so nothing is asked of the token before it
+            tokens_WS, along, offset_N, end_W = tokens_WS[:, 1:], along - 1, offset_N - 1, end_W - 1
         place_WS = position_ids(tokens_WS, trie.eos, slots)
         read_WS = torch.from_numpy(tokens_WS).to(device)
         behind_W = torch.from_numpy(end_W).to(device)

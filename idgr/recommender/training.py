@@ -134,7 +134,7 @@ def recommender_task(
 ) -> TrainingTask:
     """What the loop needs to train a recommender; the arguments are those of `train_recommender`."""
     model = backbone.model
-    trie = build_trie(renderer.id_tokens, backbone.tokenizer.eos_token_id)
+    trie = build_trie(renderer.id_tokens, renderer.end)
     users = draw_users(len(valid), options.valid_users)
     measure = validation(model, renderer, trie, [valid[user] for user in users], options, processes) if valid else None
     best_by = "ndcg@10" if valid else None
@@ -143,7 +143,16 @@ def recommender_task(
         task = TrainingTask(
             "train-rec",
             window_costs(windows, trie),
-            window_loss(model, trie, windows, options.objective, contrast, reorder=options.reorder, seed=seed),
+            window_loss(
+                model,
+                trie,
+                windows,
+                options.objective,
+                contrast,
+                leads=renderer.leads,
+                reorder=options.reorder,
+                seed=seed,
+            ),
             sizes=windows.end - windows.first,
             figures=contrast.figures() if contrast else {},
             names=sequence_names(windows.sequence, names),

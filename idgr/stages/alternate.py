@@ -107,7 +107,7 @@ class Options(ValidationOptions, PromptOptions):
             left_out=_PATHS
             | _SHARED
             | _RUN
-            | {"arch", "model", "tokenizer", "lora", "reorder"}
+            | {"arch", "model", "tokenizer", "lora", "reorder", "layers", "separator"}
             | _names(PromptOptions)
             | _names(train_rec.AuxiliaryOptions)
             | _names(ValidationOptions),

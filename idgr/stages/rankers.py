@@ -4,26 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from idgr.decoding.options import MAX_LENGTH_PENALTY, SearchOptions
+from idgr.decoding.options import SearchOptions
 from idgr.errors import IdgrError, UsageError
-from idgr.formats.jsonl import Lines, is_stream
-from idgr.formats.rec_folder import (
-    CONFIG,
-    IDS,
-    ITEMS,
-    TWO_TOWER,
-    RecommenderFacts,
-    check_ids_known,
-    item_model_type,
-    read_recommender_facts,
-)
+from idgr.formats.jsonl import Lines
+from idgr.formats.rec_folder import RecommenderFacts, check_ids_known, item_model_type, read_recommender_facts
 from idgr.formats.records import ItemId, Query, Recommendation, read_ids, read_sequences
-from idgr.options import MODEL, RUN, SEARCH, Device, Option, Role, StageOptions, option, option_fields
 from idgr.progress import log
-from idgr.stages.options import K
+from idgr.stages.ranker_options import DEFAULT_BEAMS, RankerOptions, called
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -34,62 +23,8 @@ if TYPE_CHECKING:
     from idgr.prompts.rendering import PromptRenderer
     from idgr.recommender.ranking import Recommender
 
-BASELINE = "Baseline"
-DEFAULT_BEAMS = 20
 _COVER = "give IDs that cover every history"
 
-
-@dataclass(frozen=True)
-class Textual(Option):
-    """An option that only a recommender of textual IDs heeds."""
-
-
-Beams = Annotated[int, Textual("Prefixes that beam search follows.", panel=SEARCH, at_least=1)]
-Normalize = Annotated[
-    Literal["full", "trie"] | None,
-    Textual("Softmax over vocabulary or valid children; as trained if not given.", panel=SEARCH),
-]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RankerOptions(StageOptions):
-    """What ranks, and how."""
-
-    rec: str | None = option("Recommender, SASRec or two-tower: a folder that was trained.", None, role=Role.INPUT)
-    ids: Annotated[str | None, Textual("The IDs it was trained on (default: REC/ids.jsonl).", role=Role.INPUT)] = None
-    k: K = 10
-    allow: str | None = option("Only the items of this file, one key a line.", None, role=Role.INPUT)
-    keep_history: bool = option("Items of the history may be recommended again.", False)
-    adapter: Annotated[str | None, Textual("Adapter trained for this --rec.", role=Role.INPUT, panel=MODEL)] = None
-    template: Annotated[int, Textual("Which of the recommender's templates, from 0.", panel=MODEL, at_least=0)] = 0
-    gen: Annotated[str | None, Textual("ID generator, if trained with user IDs.", role=Role.INPUT, panel=MODEL)] = None
-    items: Annotated[str | None, Textual("items.jsonl, for the same.", role=Role.INPUT, panel=MODEL)] = None
-    force: Annotated[bool, Textual("Take IDs that the recommender was not trained on.", panel=MODEL)] = False
-    precision: Literal["fp32", "bf16"] = option("Of the model's weights.", "fp32", MODEL)
-    search: Annotated[Literal["beam", "exact"], Textual("Beams, or the proven best items.", panel=SEARCH)] = "beam"
-    beams: Beams = DEFAULT_BEAMS
-    normalize: Normalize = None
-    length_penalty: Annotated[
-        float,
-        Textual(
-            "A score is divided by its ID's length to this power, from -10 to 10.",
-            panel=SEARCH,
-            at_least=-MAX_LENGTH_PENALTY,
-            at_most=MAX_LENGTH_PENALTY,
-        ),
-    ] = 0.0
-    trie: Annotated[str | None, Textual("Keep the IDs' prefix tree here.", role=Role.OUTPUT, panel=SEARCH)] = None
-    baseline: Literal["popularity", "markov"] | None = option(
-        "Instead of a recommender, one of these; needs --train.", None, BASELINE
-    )
-    train: str | None = option("train.jsonl, for --baseline.", None, BASELINE, role=Role.INPUT)
-    batch_size: int = option(
-        "Histories at a time; with 1 each line is answered at once.", 32, RUN, at_least=1, at_most=10**6
-    )
-    device: Device = "auto"
-
-
-R = TypeVar("R", bound=RankerOptions)
 Rank: TypeAlias = Callable[[Sequence[Query], int, Callable[[int], object]], list[Recommendation]]
 
 
@@ -117,58 +52,6 @@ class Ranker:
     settled: dict[str, Any] = field(default_factory=dict)
 
 
-def complete(options: R) -> R:
-    """The options, with the IDs in the recommender's folder where none are given.
-
-    Raises:
-        UsageError: options are missing, or do not go together.
-        IdgrError: the folder says that it holds a model of items, and does not.
-    """
-    trie, rec, ids = options.trie, options.rec, options.ids
-    if trie is not None and (trie.endswith(".gz") or is_stream(trie)):
-        raise UsageError(f"--trie {trie}: a prefix tree is mapped from a plain file", "give it another name")
-    if options.baseline is not None:
-        _check_baseline(options)
-        return options
-    if rec is not None and item_model_type(rec) is not None:
-        _check_item_model(options, rec)
-    elif rec is not None and (Path(rec) / ITEMS).is_file():
-        todo = "give a folder that `idgr train-sasrec` or `idgr train-two-tower` wrote"
-        raise IdgrError(f"lists items, but its {CONFIG} is not one of a model of items", todo, where=rec)
-    elif rec is not None and ids is None and (Path(rec) / IDS).is_file():
-        options = replace(options, ids=str(Path(rec) / IDS))
-    elif rec is None or ids is None:
-        raise UsageError("a recommender needs --rec and --ids", "give both, or --baseline with --train")
-    if options.train is not None:
-        raise UsageError("--train is for --baseline", "leave it out")
-    return options
-
-
-def _check_baseline(options: RankerOptions) -> None:
-    if options.train is None:
-        raise UsageError(f"--baseline {options.baseline} needs --train", "give train.jsonl")
-    files = [one.name for one in _textual_given(options) if one.option.role in (Role.INPUT, Role.OUTPUT)]
-    if options.rec is not None or set(files) - {"ids"}:
-        todo = "leave --rec, --adapter, --prompts, --trie, --gen and --items out"
-        raise UsageError("--baseline asks no model", todo)
-
-
-def _check_item_model(options: RankerOptions, rec: str) -> None:
-    if strange := ", ".join(one.flag for one in _textual_given(options)):
-        what = f"{rec} is a {_called(rec)}, which knows no textual IDs, so {strange} says nothing to it"
-        raise UsageError(what, "leave that out, or give --rec a folder of `idgr train-rec`")
-
-
-def _textual_given(options: RankerOptions) -> list[Any]:
-    """The fields of textual IDs that are not as they are where they are not given."""
-    fields = [one for one in option_fields(type(options)) if isinstance(one.option, Textual)]
-    return [one for one in fields if getattr(options, one.name) != one.default]
-
-
-def _called(folder: str) -> str:
-    return "two-tower" if item_model_type(folder) == TWO_TOWER else "SASRec"
-
-
 def load_ranker(options: RankerOptions) -> Ranker:
     """What `complete` options ask for.
 
@@ -185,6 +68,7 @@ def textual_ranker(options: RankerOptions) -> Ranker:
     """A folder of `idgr train-rec` and its IDs."""
     from idgr.decoding.exact import ExactSearch
     from idgr.models.tokenizer import decode
+    from idgr.prompts.histories import HistoryRenderer
 
     recommender = _recommender(options)
     search = recommender.search
@@ -197,6 +81,8 @@ def textual_ranker(options: RankerOptions) -> Ranker:
         return {"user_id": query.user_id, "text": decode(recommender.tokenizer, [tokens])[0], "tokens": tokens}
 
     known, settled = recommender.number, {"normalize": search.options.normalize}
+    if isinstance(recommender.renderer, HistoryRenderer):
+        settled["separator"] = "eos" if recommender.renderer.leads else "newline"
     expanded = (lambda: search.expanded) if options.search == "exact" and isinstance(search, ExactSearch) else None
     return Ranker(known, _COVER, len(known), _within_memory(rank, options), shown, expanded, settled)
 
@@ -237,7 +123,7 @@ def item_ranker(options: RankerOptions) -> Ranker:
             for query, ranking in zip(queries, rankings, strict=True)
         ]
 
-    cure = f"train the {_called(rec)} with --items that cover every history"
+    cure = f"train the {called(rec)} with --items that cover every history"
     return Ranker(number, cure, len(keys), _within_memory(rank, options))
 
 
@@ -284,27 +170,36 @@ def _recommender(options: RankerOptions) -> Recommender:
 
     from idgr.models.device import pick_device
     from idgr.models.llama import fit_item_slots
+    from idgr.prompts.histories import HistoryRenderer
+    from idgr.recommender.calibration import Calibration
     from idgr.recommender.prompts import causal_renderer_of, renderer_of, user_ids_of
     from idgr.recommender.ranking import Recommender
 
-    facts = _facts(options, rec)
+    facts, trained = _facts(options, rec)
     if not options.force:
         check_ids_known(facts, catalogue, rec, ids)
     search = _search_options(options, facts.objective, len(catalogue))
+    _check_calibration(options, facts, search, rec)
     keys = [record.item_id for record in catalogue]
     allowed = _allowed(options, set(keys))
     where = pick_device(options.device)
     backbone = _backbone(options, rec, facts.arch)
     backbone.model.to(where)
     tokenizer = backbone.tokenizer
-    trie, rows = _tree(options.trie, catalogue, tokenizer)
+    facts = _separated(options, facts, backbone, rec, trained=trained)
+    trie, rows = _tree(options.trie, catalogue, tokenizer, facts.separator)
     named = user_ids_of(facts, options.gen, options.items, keys, tokenizer, where, strange=options.force)
     renderer: PromptRenderer | HistoryRenderer
     if facts.arch == "causal":
-        fit_item_slots(backbone.model, rows, new=False)
+        fit_item_slots(backbone.model, rows, new=False, separator=facts.separator)
         renderer = causal_renderer_of(facts, tokenizer, rows)
     else:
         renderer = renderer_of(facts, tokenizer, rows, named)
+    calibration = None
+    if options.calibration_weight:
+        assert isinstance(renderer, HistoryRenderer)
+        model: Any = backbone.model
+        calibration = Calibration(model, renderer, options.calibration_weight, search.length_penalty)
     return Recommender(
         backbone,
         keys,
@@ -316,17 +211,58 @@ def _recommender(options: RankerOptions) -> Recommender:
         keep_history=options.keep_history,
         exact=options.search == "exact",
         batch_size=options.batch_size,
+        calibration=calibration,
     )
 
 
-def _facts(options: RankerOptions, rec: str) -> RecommenderFacts:
-    """How the recommender was trained; with `force` one that was not is taken as it is."""
+def _check_calibration(options: RankerOptions, facts: RecommenderFacts, search: SearchOptions, rec: str) -> None:
+    """Raise `UsageError` where scores cannot be calibrated."""
+    if not options.calibration_weight:
+        return
+    what = f"--calibration-weight {options.calibration_weight:g}"
+    if facts.arch != "causal":
+        raise UsageError(f"{what}, but {rec} is a T5, for which there is none", "leave it out")
+    if search.normalize != "full":
+        raise UsageError(f"{what} with the softmax over valid children", "add --normalize full")
+    if options.search == "exact":
+        raise UsageError(f"{what} with --search exact", "leave one of them out; more --beams find more items")
+
+
+def _facts(options: RankerOptions, rec: str) -> tuple[RecommenderFacts, bool]:
+    """How the recommender was trained, and whether it was; with `force` one that was not is taken as it is."""
     from idgr.models.backbone import arch_of
     from idgr.prompts.templates import load_templates
 
     untrained = RecommenderFacts("full", load_templates(), 20, 512, "") if options.force else None
     facts = read_recommender_facts(rec, untrained)
-    return replace(facts, arch=arch_of(rec)) if facts is untrained else facts
+    trained = facts is not untrained
+    if not trained:
+        facts = replace(facts, arch=arch_of(rec))
+    if options.max_history is not None:
+        facts = replace(facts, max_history=options.max_history)
+    return facts, trained
+
+
+def _separated(
+    options: RankerOptions, facts: RecommenderFacts, backbone: Backbone, rec: str, *, trained: bool
+) -> RecommenderFacts:
+    """The facts with the separator that is asked for, or that does for a model which idgr has not trained."""
+    from idgr.models.llama import item_slots
+    from idgr.models.separator import newline_token
+
+    given = options.separator
+    if facts.arch != "causal":
+        if given is not None:
+            what = f"--separator given, but {rec} is a T5, whose histories stand in templates"
+            raise UsageError(what, "leave it out")
+        return facts
+    if trained and given not in (None, facts.separator):
+        what = f"--separator {given}, but {rec} was trained with {facts.separator}"
+        raise UsageError(what, "leave it out, or train it so with `idgr train-rec --separator`")
+    if given is None and not trained:
+        model: Any = backbone.model
+        given = "eos" if item_slots(model) or newline_token(backbone.tokenizer) is None else "newline"
+    return replace(facts, separator=given or facts.separator)
 
 
 def _backbone(options: RankerOptions, rec: str, arch: str) -> Backbone:
@@ -360,19 +296,21 @@ def _search_options(options: RankerOptions, objective: str, n_items: int) -> Sea
 
 
 def _tree(
-    path: str | None, catalogue: Sequence[ItemId], tokenizer: PreTrainedTokenizerBase
+    path: str | None, catalogue: Sequence[ItemId], tokenizer: PreTrainedTokenizerBase, separator: str
 ) -> tuple[Trie, list[list[int]]]:
     """The prefix tree of the IDs, from the file where it is kept if it is that of these, and their tokens."""
     from idgr.decoding.trie import build_trie, load_trie, save_trie
+    from idgr.models.separator import separator_token
     from idgr.models.tokenizer import id_tokens
     from idgr.recommender.ranking import catalogue_fingerprint
 
-    fingerprint = "" if path is None else catalogue_fingerprint(catalogue, tokenizer)
+    end = separator_token(tokenizer, separator)
+    fingerprint = "" if path is None else catalogue_fingerprint(catalogue, tokenizer, end)
     kept = None if path is None else load_trie(path, fingerprint)
     if kept is not None:
         return kept, kept.tokens()
     rows = id_tokens(tokenizer, [record.id for record in catalogue])
-    trie = build_trie(rows, tokenizer.eos_token_id)
+    trie = build_trie(rows, end)
     if path is not None:
         try:
             save_trie(trie, path, fingerprint)

@@ -85,7 +85,7 @@ def _prepare(options: Options, facts: RecommenderFacts, device: torch.device) ->
     check_ids_known(facts, inputs.known, options.rec, options.ids, or_force=False)
     backbone = load_causal_backbone(options.rec)
     tokens = id_tokens(backbone.tokenizer, inputs.texts)
-    fit_item_slots(backbone.model, tokens, new=False)
+    fit_item_slots(backbone.model, tokens, new=False, separator=facts.separator)
     add_lora(backbone.model, options.rank, seed=options.seed)
     backbone.model.to(device)
     return Prepared(inputs, backbone, causal_renderer_of(facts, backbone.tokenizer, tokens))

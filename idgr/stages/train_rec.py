@@ -39,7 +39,13 @@ class Options(SequenceTraining, RecommenderOptions, PromptOptions, AuxiliaryOpti
         "t5, or causal, a Llama that reads all prefixes at once; as --model is, else t5.", UNSET
     )
     model: str = option("Preset (nano, small; nano-causal), model folder, or name of a hub model.", UNSET)
+    layers: int | None = option(
+        "Keep only the first so many layers of a trained causal --model.", None, MODEL, at_least=1
+    )
     tokenizer: str | None = option("Folder whose tokenizer a preset shares, such as GEN/.", None, role=Role.INPUT)
+    separator: Literal["eos", "newline"] = option(
+        "causal: what stands between items; newline, an ID a line, is what a pretrained model knows.", "eos", PROMPTS
+    )
     paper: Paper = False
     vocab_size: int | None = option("Bound of the vocabulary that a preset learns.", None, MODEL, at_least=1)
     word_tokens: bool = option("Every word of the IDs becomes one token, such as the index word aar.", False, MODEL)
@@ -100,6 +106,7 @@ def run(options: Options) -> dict[str, Any] | None:
         user_gen=hash_input(str(options.gen))["sha256"] if with_users else None,
         history=options.history,
         arch=options.arch,
+        separator=options.separator,
     )
     folder = options.model if Path(options.model).is_dir() else None
     info = run_info("train-rec", options, text_vectors=options.encoder, model=folder)
@@ -131,7 +138,13 @@ def _check(options: Options) -> None:
     """Raise `UsageError` where options do not go together."""
     refuse_stream(options.output, "a model folder")
     if options.arch != "causal":
-        for flag, value in (("--reorder", options.reorder), ("--lora", options.lora)):
+        newline = options.separator == "newline"
+        for flag, value in (
+            ("--reorder", options.reorder),
+            ("--lora", options.lora),
+            ("--separator newline", newline),
+            ("--layers", options.layers),
+        ):
             if value:
                 raise UsageError(f"{flag} is for --arch causal", "leave it out")
     elif options.templates is not None or options.user_ids != "none":
@@ -141,13 +154,16 @@ def _check(options: Options) -> None:
     if options.lora is not None and options.is_preset:
         what = f"--lora with --model {options.model}, whose weights are random"
         raise UsageError(what, "give --model a trained model")
+    if options.layers is not None and options.is_preset:
+        what = f"--layers with --model {options.model}, which has not learnt any"
+        raise UsageError(what, "give --model a trained model")
     check_auxiliary(options, options.arch)
 
 
 def _prepare(options: Options, facts: RecommenderFacts, device: torch.device) -> Prepared:
     from idgr.formats.rec_folder import read_seen_tokens
     from idgr.models.backbone import resolve_model
-    from idgr.models.llama import fit_item_slots
+    from idgr.models.llama import fit_item_slots, keep_layers
     from idgr.models.lora import add_lora
     from idgr.models.tokenizer import id_tokens
     from idgr.models.word_tokens import add_word_tokens
@@ -165,6 +181,8 @@ def _prepare(options: Options, facts: RecommenderFacts, device: torch.device) ->
         seed=options.seed,
     )
     model, tokenizer = backbone.model, backbone.tokenizer
+    if options.layers is not None:
+        keep_layers(model, options.layers)
     added: list[int] = []
     if options.word_tokens:
         added = add_word_tokens(backbone, inputs.texts, seed=options.seed, new=options.is_preset)
@@ -172,7 +190,7 @@ def _prepare(options: Options, facts: RecommenderFacts, device: torch.device) ->
     users = user_ids_of(facts, options.gen, items, inputs.keys, tokenizer, device)
     tokens = id_tokens(tokenizer, inputs.texts)
     if options.arch == "causal":
-        fit_item_slots(model, tokens, new=options.is_preset)
+        fit_item_slots(model, tokens, new=options.is_preset, separator=options.separator)
     if options.lora is not None:
         add_lora(model, options.lora, seed=options.seed, tokens=added)
     model.to(device)

@@ -15,8 +15,16 @@ from idgr.formats.run_info import read_run
 from idgr.options import Device, Role, StageOptions, option
 from idgr.progress import log
 from idgr.stages import evaluate, gen_ids, recommend
-from idgr.stages.options import refuse_stream, run_info
-from idgr.stages.rankers import DEFAULT_BEAMS, Beams, Normalize
+from idgr.stages.options import K, refuse_stream, run_info
+from idgr.stages.ranker_options import (
+    DEFAULT_BEAMS,
+    BatchSize,
+    Beams,
+    CalibrationWeight,
+    MaxHistory,
+    Normalize,
+    Separator,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,21 +32,34 @@ class Options(StageOptions):
     """Recommend and score on a platform that neither model has seen, with no training.
 
     Example: idgr zeroshot data/yelp/ --gen foundation/gen/ --rec foundation/rec/ -o out/yelp/
+
+    Example: idgr zeroshot data/yelp/ --scheme keyphrase --rec SmolLM2-135M/ -o out/yelp/
     """
 
     data: str = option("A folder that `idgr prep` wrote, of the new platform.", role=Role.INPUT, positional=True)
-    gen: str = option("The ID generator.", role=Role.INPUT)
-    rec: str = option("The recommender, trained elsewhere.", role=Role.INPUT)
+    scheme: Literal["textual", "keyphrase"] = option(
+        "What makes the IDs: the generator, or the keyphrase rule, which needs none.", "textual"
+    )
+    gen: str | None = option("The ID generator.", None, role=Role.INPUT)
+    rec: str = option(
+        "The recommender, trained elsewhere; or a causal language model as it comes, untrained for this.",
+        role=Role.INPUT,
+    )
     output: str = option("Folder for IDs, recommendations and metrics.", flags=("--output", "-o"), role=Role.OUTPUT)
     models: Literal["both", "gen-only", "rec-only"] = option(
         "Which of the two are the trained ones; the other one is its base.", "both"
     )
     base_gen: str | None = option("For rec-only: the untrained generator.", None, role=Role.INPUT)
     base_rec: str | None = option("For gen-only: the untrained recommender.", None, role=Role.INPUT)
+    separator: Separator = None
+    max_history: MaxHistory = None
+    k: K = 10
     beams: Beams = DEFAULT_BEAMS
     normalize: Normalize = None
+    calibration_weight: CalibrationWeight = 0.0
     max_text_tokens: int = option("Tokens of an item's text that the generator reads.", 256, at_least=2)
     empty_text: Literal["error", "key"] = option("An item without text: stop, or make its ID of its key.", "error")
+    batch_size: BatchSize = 32
     device: Device = "auto"
 
     def __post_init__(self) -> None:
@@ -49,6 +70,15 @@ class Options(StageOptions):
         ):
             if (self.models == choice) != (base is not None):
                 raise UsageError(f"{flag} belongs to --models {choice}", "give both of them or neither")
+        if self.scheme == "keyphrase" and self.models != "both":
+            raise UsageError(f"--models {self.models} with --scheme keyphrase, a rule", "leave --models out")
+        if self.scheme != "keyphrase" and self.gen is None:
+            raise UsageError("--gen is missing", "give the ID generator, or --scheme keyphrase, which needs none")
+
+    @property
+    def ks(self) -> list[int]:
+        """The cutoffs of the metrics, in ascending order."""
+        return sorted({self.k, *(cutoff for cutoff in (5, 10) if cutoff < self.k)})
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -62,24 +92,27 @@ def run(options: Options) -> dict[str, Any]:
     """
     refuse_stream(options.output, "a folder")
     gen, rec = options.base_gen or options.gen, options.base_rec or options.rec
-    check_utf8("the name of a model", gen, rec)
+    check_utf8("the name of a model", *filter(None, (gen, rec)))
     items, train, test = (str(Path(options.data) / f"{name}.jsonl") for name in ("items", "train", "test"))
     read = {"items": items, "train": train, "test": test, "gen": gen, "rec": rec}
     record = run_info("zeroshot", options, data=None, base_gen=None, base_rec=None, **read)
     refuse_held_out({"items": items, "train": train}, [test])
 
-    from idgr.models.backbone import check_t5
+    from idgr.models.backbone import check_recommender, check_t5
 
-    with replace_folder(options.output, "zeroshot", [options.data, *read.values()]) as folder:
-        for name in (gen, rec):
-            check_t5(name, "zeroshot")
+    with replace_folder(options.output, "zeroshot", [options.data, *filter(None, read.values())]) as folder:
+        if gen is not None:
+            check_t5(gen, "zeroshot")
+        check_recommender(rec)
+        named = read_run(rec).get("user_ids", "none") != "none"
+        _check_generator(options, rec, named=named)
         ids, recs, metrics = (str(folder / name) for name in ("ids.jsonl", "recs.jsonl", "metrics.json"))
         log("zeroshot: 1 of 3, IDs")
         gen_ids.run(
             gen_ids.Options(
                 items=items,
                 output=ids,
-                model=gen,
+                model=gen_ids.KEYPHRASE if options.scheme == "keyphrase" or gen is None else gen,
                 rec_tokenizer=rec,
                 max_text_tokens=options.max_text_tokens,
                 empty_text=options.empty_text,
@@ -87,12 +120,14 @@ def run(options: Options) -> dict[str, Any]:
             )
         )
         log("zeroshot: 2 of 3, recommendations")
-        named = read_run(rec).get("user_ids", "none") != "none"
         given: dict[str, Any] = {"gen": gen, "items": items} if named else {}
-        given |= {"beams": options.beams, "normalize": options.normalize, "device": options.device}
+        shared = ("separator", "max_history", "k", "beams", "normalize", "calibration_weight", "batch_size", "device")
+        given |= {name: getattr(options, name) for name in shared}
         recommend.run(recommend.Options(histories=test, rec=rec, ids=ids, output=recs, force=True, **given))
         log("zeroshot: 3 of 3, metrics")
-        scores = evaluate.run(evaluate.Options(recs=recs, truth=test, train=train, output=metrics, items=items))
+        scores = evaluate.run(
+            evaluate.Options(recs=recs, truth=test, train=train, output=metrics, items=items, cutoffs=options.ks)
+        )
         foreign = _foreign_tokens(ids, rec)
         scores |= {"models": options.models, "foreign": foreign}
         write_json(metrics, scores)
@@ -103,6 +138,15 @@ def run(options: Options) -> dict[str, Any]:
         share, items_share = foreign["unseen_tokens"], foreign["items_with_unseen"]
         log(f"zeroshot: {share:.1%} of the tokens of IDs, in {items_share:.1%} of the items, were in no ID of training")
     return scores
+
+
+def _check_generator(options: Options, rec: str, *, named: bool) -> None:
+    """Raise `UsageError` where the keyphrase rule makes the IDs, and a generator for users' IDs is missing or idle."""
+    if options.scheme != "keyphrase" or named == (options.gen is not None):
+        return
+    if named:
+        raise UsageError(f"--gen is missing: {rec} was trained with user IDs", "give the ID generator that made them")
+    raise UsageError("--gen given with --scheme keyphrase, which needs none", "leave one of them out")
 
 
 def _foreign_tokens(ids: str, rec: str) -> dict[str, float] | None:

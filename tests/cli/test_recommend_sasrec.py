@@ -12,7 +12,7 @@ from idgr.cli.main import run
 from idgr.formats.jsonl import write_jsonl
 from idgr.models.sasrec import SasrecConfig, new_sasrec, save_sasrec
 from idgr.options import option_fields
-from idgr.stages.rankers import Textual
+from idgr.stages.ranker_options import Textual
 from idgr.stages.recommend import Options
 
 N = 12
@@ -67,7 +67,8 @@ def test_history_subset_and_shard(place: Path, capfd: pytest.CaptureFixture[str]
 @pytest.mark.parametrize(
     "options",
     [["--ids", "ids.jsonl"], ["--beams", "5"], ["--normalize", "full"], ["--search", "exact"], ["--template", "1"],
-     ["--prompts", "p"], ["--trie", "t"], ["--force"], ["--gen", "g", "--items", "i"], ["--length-penalty", "1"]],
+     ["--prompts", "p"], ["--trie", "t"], ["--force"], ["--gen", "g", "--items", "i"], ["--length-penalty", "1"],
+     ["--separator", "eos"], ["--max-history", "3"], ["--calibration-weight", "1"]],
 )  # fmt: skip
 def test_options_that_say_nothing_to_it_are_refused(
     place: Path, options: list[str], capfd: pytest.CaptureFixture[str]
@@ -81,6 +82,7 @@ def test_options_that_say_nothing_to_it_are_refused(
 
 def test_these_options_are_the_textual_ones() -> None:
     names = "ids adapter beams normalize length-penalty search template gen items prompts trie force"
+    names += " separator max-history calibration-weight"
     assert {one.key for one in option_fields(Options) if isinstance(one.option, Textual)} == set(names.split())
 
 

@@ -82,19 +82,21 @@ def test_the_cost_is_that_worked_out_by_hand() -> None:
     assert info_nce(torch.tensor([[3.0, 4.0]]), torch.tensor([[1.0, 0.0]]), torch.tensor([2])).item() == 0.0
 
 
-@pytest.mark.parametrize("slots", [True, False])
+@pytest.mark.parametrize(("slots", "leads"), [(True, True), (False, True), (False, False)])
 @pytest.mark.parametrize("objective", ["trie", "full"])
-def test_gradients_are_those_of_generation_and_of_a_contrast_written_by_hand(objective: str, slots: bool) -> None:
+def test_gradients_are_those_of_generation_and_of_a_contrast_written_by_hand(
+    objective: str, slots: bool, leads: bool
+) -> None:
     model, rows, windows = made(slots=slots)
     trie, batch = build_trie(rows, EOS), np.arange(len(windows.begin))
     contrast = contrast_for(model, 0.3, 0.7)
     with beside(model, contrast):
-        plain, terms = window_loss(model, trie, windows, objective)(batch, 0)
+        plain, terms = window_loss(model, trie, windows, objective, leads=leads)(batch, 0)
         generation = gradients_of(model, plain)
         ends = [[windows.items[place] for place in range(windows.begin[w], windows.end[w])] for w in batch]
         states = []
         for items in ends:  # each window alone: its items, and `<con>` where an EOS would stand
-            tokens = [token for item in items for token in (EOS, *rows[item])]
+            tokens = [token for item in items for token in (EOS, *rows[item])][not leads :]
             read = torch.cat([model.model.embed_tokens(torch.tensor(tokens)), contrast.summary.embedding_D[None]])
             places = torch.tensor([plain_places([*tokens, EOS], model.config.item_slots)])
             mask = torch.ones(1, len(read))
@@ -115,7 +117,7 @@ def test_gradients_are_those_of_generation_and_of_a_contrast_written_by_hand(obj
             costs[name] = torch.stack(each).mean()
             expected = expected + weight * costs[name] * terms
         drawn = gradients_of(model, expected)
-        loss, again = window_loss(model, trie, windows, objective, contrast)(batch, 0)
+        loss, again = window_loss(model, trie, windows, objective, contrast, leads=leads)(batch, 0)
         whole = gradients_of(model, loss)
     assert again == terms
     assert loss.item() == pytest.approx((plain + expected).item(), rel=1e-5)

@@ -75,8 +75,8 @@ def test_the_loss_of_reordered_windows_is_that_of_windows_in_that_order() -> Non
 
 
 @pytest.mark.parametrize("objective", ["full", "trie"])
-@pytest.mark.parametrize("slots", [True, False])
-def test_the_loss_is_that_of_every_prefix_alone(objective: str, slots: bool) -> None:
+@pytest.mark.parametrize(("slots", "leads"), [(True, True), (False, True), (False, False)])
+def test_the_loss_is_that_of_every_prefix_alone(objective: str, slots: bool, leads: bool) -> None:
     """Also that no target sees itself or what comes later, in a batch of sequences of different lengths."""
     tokenizer = train_tokenizer(TEXTUAL_IDS, 400)
     model = new_causal_backbone(SHAPE, tokenizer, seed=3).model.eval()
@@ -96,13 +96,13 @@ def test_the_loss_is_that_of_every_prefix_alone(objective: str, slots: bool) -> 
     for begin, first, end in zip(windows.begin, windows.first, windows.end, strict=True):
         for place in range(first, end):
             prompt = [token for item in windows.items[begin:place] for token in (EOS, *rows[item])]
-            step = NextToken(model, rows, prompt)
+            step = NextToken(model, rows, prompt if leads else prompt[1:])
             path = [*rows[windows.items[place]], EOS]
             for t, token in enumerate(path):
                 over = children.children(path[:t]) if objective == "trie" else None
                 wanted -= step.after(path[:t], over)[token]
             n_tokens += len(path)
-    loss, terms = window_loss(model, trie, windows, objective)(np.arange(len(windows.begin)), 0)
+    loss, terms = window_loss(model, trie, windows, objective, leads=leads)(np.arange(len(windows.begin)), 0)
     assert terms == (12 if objective == "trie" else n_tokens)
     assert loss.item() == pytest.approx(wanted, rel=1e-5)
     bounds = zip(windows.begin, windows.end, strict=True)

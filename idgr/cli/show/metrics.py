@@ -17,8 +17,7 @@ def evaluation(metrics: dict[str, Any], options: Any) -> None:
 
 
 def zeroshot(metrics: dict[str, Any], options: Any) -> None:
-    """The metrics of `zeroshot`, at the cutoffs that `eval` has if none are given."""
-    _metrics("recs.jsonl", metrics, [5, 10])
+    _metrics("recs.jsonl", metrics, options.ks)
 
 
 def _metrics(name: str, metrics: dict[str, Any], ks: list[int]) -> None:

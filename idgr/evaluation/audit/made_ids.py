@@ -130,7 +130,7 @@ def _made_again(ids: Numbered, items: list[Item], maker: Output, findings: Findi
     role = "gen" if maker.command == "zeroshot" else "model"
     spelled_by = findings.find(maker, "rec" if maker.command == "zeroshot" else "rec-tokenizer")
     given = [one.id for _, one in ids]
-    if maker.option("model") == "keyphrase":
+    if "keyphrase" in (maker.option("model"), maker.option("scheme")):
         tokenizer = None if spelled_by is None else load_tokenizer(str(spelled_by))
         if tokenizer is None and maker.named("rec-tokenizer") is not None:
             return 0, 0

@@ -1,0 +1,143 @@
+"""The options of what ranks items: a recommender of textual IDs, a model of items, or a baseline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from idgr.decoding.options import MAX_LENGTH_PENALTY
+from idgr.errors import IdgrError, UsageError
+from idgr.formats.jsonl import is_stream
+from idgr.formats.rec_folder import CONFIG, IDS, ITEMS, TWO_TOWER, item_model_type
+from idgr.options import MODEL, RUN, SEARCH, Device, Option, Role, StageOptions, option, option_fields
+from idgr.stages.options import K
+
+BASELINE = "Baseline"
+DEFAULT_BEAMS = 20
+
+
+@dataclass(frozen=True)
+class Textual(Option):
+    """An option that only a recommender of textual IDs heeds."""
+
+
+Beams = Annotated[int, Textual("Prefixes that beam search follows.", panel=SEARCH, at_least=1)]
+Normalize = Annotated[
+    Literal["full", "trie"] | None,
+    Textual("Softmax over vocabulary or valid children; as trained if not given.", panel=SEARCH),
+]
+Separator = Annotated[
+    Literal["eos", "newline"] | None,
+    Textual("causal: what stands between items; as trained, or a newline if not by idgr.", panel=MODEL),
+]
+MaxHistory = Annotated[
+    int | None, Textual("Newest history items that are shown; as trained, or 20.", panel=MODEL, at_least=1)
+]
+CalibrationWeight = Annotated[
+    float,
+    Textual(
+        "causal: of the items that the beams find, take so many times the score of the ID without a history away.",
+        panel=SEARCH,
+        at_least=0,
+    ),
+]
+BatchSize = Annotated[
+    int,
+    Option("Histories at a time; with 1 each line is answered at once.", panel=RUN, at_least=1, at_most=10**6),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankerOptions(StageOptions):
+    """What ranks, and how."""
+
+    rec: str | None = option("Recommender, SASRec or two-tower: a folder that was trained.", None, role=Role.INPUT)
+    ids: Annotated[str | None, Textual("The IDs it was trained on (default: REC/ids.jsonl).", role=Role.INPUT)] = None
+    k: K = 10
+    allow: str | None = option("Only the items of this file, one key a line.", None, role=Role.INPUT)
+    keep_history: bool = option("Items of the history may be recommended again.", False)
+    adapter: Annotated[str | None, Textual("Adapter trained for this --rec.", role=Role.INPUT, panel=MODEL)] = None
+    template: Annotated[int, Textual("Which of the recommender's templates, from 0.", panel=MODEL, at_least=0)] = 0
+    separator: Separator = None
+    max_history: MaxHistory = None
+    gen: Annotated[str | None, Textual("ID generator, if trained with user IDs.", role=Role.INPUT, panel=MODEL)] = None
+    items: Annotated[str | None, Textual("items.jsonl, for the same.", role=Role.INPUT, panel=MODEL)] = None
+    force: Annotated[bool, Textual("Take IDs that the recommender was not trained on.", panel=MODEL)] = False
+    precision: Literal["fp32", "bf16"] = option("Of the model's weights.", "fp32", MODEL)
+    search: Annotated[Literal["beam", "exact"], Textual("Beams, or the proven best items.", panel=SEARCH)] = "beam"
+    beams: Beams = DEFAULT_BEAMS
+    normalize: Normalize = None
+    length_penalty: Annotated[
+        float,
+        Textual(
+            "A score is divided by its ID's length to this power, from -10 to 10.",
+            panel=SEARCH,
+            at_least=-MAX_LENGTH_PENALTY,
+            at_most=MAX_LENGTH_PENALTY,
+        ),
+    ] = 0.0
+    calibration_weight: CalibrationWeight = 0.0
+    trie: Annotated[str | None, Textual("Keep the IDs' prefix tree here.", role=Role.OUTPUT, panel=SEARCH)] = None
+    baseline: Literal["popularity", "markov"] | None = option(
+        "Instead of a recommender, one of these; needs --train.", None, BASELINE
+    )
+    train: str | None = option("train.jsonl, for --baseline.", None, BASELINE, role=Role.INPUT)
+    batch_size: BatchSize = 32
+    device: Device = "auto"
+
+
+R = TypeVar("R", bound=RankerOptions)
+
+
+def complete(options: R) -> R:
+    """The options, with the IDs in the recommender's folder where none are given.
+
+    Raises:
+        UsageError: options are missing, or do not go together.
+        IdgrError: the folder says that it holds a model of items, and does not.
+    """
+    trie, rec, ids = options.trie, options.rec, options.ids
+    if trie is not None and (trie.endswith(".gz") or is_stream(trie)):
+        raise UsageError(f"--trie {trie}: a prefix tree is mapped from a plain file", "give it another name")
+    if options.baseline is not None:
+        _check_baseline(options)
+        return options
+    if rec is not None and item_model_type(rec) is not None:
+        _check_item_model(options, rec)
+    elif rec is not None and (Path(rec) / ITEMS).is_file():
+        todo = "give a folder that `idgr train-sasrec` or `idgr train-two-tower` wrote"
+        raise IdgrError(f"lists items, but its {CONFIG} is not one of a model of items", todo, where=rec)
+    elif rec is not None and ids is None and (Path(rec) / IDS).is_file():
+        options = replace(options, ids=str(Path(rec) / IDS))
+    elif rec is None or ids is None:
+        raise UsageError("a recommender needs --rec and --ids", "give both, or --baseline with --train")
+    if options.train is not None:
+        raise UsageError("--train is for --baseline", "leave it out")
+    return options
+
+
+def _check_baseline(options: RankerOptions) -> None:
+    if options.train is None:
+        raise UsageError(f"--baseline {options.baseline} needs --train", "give train.jsonl")
+    files = [one.name for one in _textual_given(options) if one.option.role in (Role.INPUT, Role.OUTPUT)]
+    if options.rec is not None or set(files) - {"ids"}:
+        todo = "leave --rec, --adapter, --prompts, --trie, --gen and --items out"
+        raise UsageError("--baseline asks no model", todo)
+
+
+def _check_item_model(options: RankerOptions, rec: str) -> None:
+    if strange := ", ".join(one.flag for one in _textual_given(options)):
+        what = f"{rec} is a {called(rec)}, which knows no textual IDs, so {strange} says nothing to it"
+        raise UsageError(what, "leave that out, or give --rec a folder of `idgr train-rec`")
+
+
+def _textual_given(options: RankerOptions) -> list[Any]:
+    """The fields of textual IDs that are not as they are where they are not given."""
+    fields = [one for one in option_fields(type(options)) if isinstance(one.option, Textual)]
+    return [one for one in fields if getattr(options, one.name) != one.default]
+
+
+def called(folder: str) -> str:
+    """What to call a folder of a model of items."""
+    return "two-tower" if item_model_type(folder) == TWO_TOWER else "SASRec"
