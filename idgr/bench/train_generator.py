@@ -22,7 +22,6 @@ from torch import Tensor
 
 from idgr.bench.processes import Measurement, measure
 from idgr.engine.options import TrainingOptions
-from idgr.engine.padding import pad_rows
 from idgr.engine.schedule import epoch_batches
 from idgr.formats.records import Item
 from idgr.generator.id_learning import SoftPrompts, in_stretches, stretches
@@ -31,6 +30,7 @@ from idgr.ids.keyphrase import keyphrase_ids
 from idgr.ids.spelling import can_spell
 from idgr.models.backbone import PRESETS, Backbone, load_backbone, new_backbone, save_backbone
 from idgr.models.device import pick_device
+from idgr.models.padding import pad_rows
 from idgr.models.tokenizer import id_tokens, load_tokenizer, train_tokenizer
 from idgr.prompts.rendering import Prompt, PromptRenderer
 from idgr.prompts.templates import load_templates, template_words

@@ -25,7 +25,6 @@ from torch import Tensor
 
 from idgr.decoding.trie import build_trie
 from idgr.engine.options import TrainingOptions
-from idgr.engine.padding import decoder_inputs, pad_labels, pad_rows
 from idgr.engine.task import TrainingContext, TrainingTask, figure
 from idgr.engine.trainer import run_epochs
 from idgr.errors import IdgrError
@@ -39,6 +38,7 @@ from idgr.generator.soft_ids import (
     straight_through,
 )
 from idgr.generator.training import generator_inputs
+from idgr.models.padding import decoder_inputs, pad_labels, pad_rows
 from idgr.prompts.rendering import Prompt, PromptRenderer
 from idgr.recommender.objectives import decoder_states
 from idgr.recommender.training import (

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from idgr.engine.distributed import ProcessGroup
 from idgr.engine.options import TrainingOptions
-from idgr.engine.padding import decoder_inputs, pad_labels, pad_rows
 from idgr.engine.task import TrainingContext, TrainingTask
 from idgr.engine.trainer import run_epochs
 from idgr.errors import IdgrError, UsageError
+from idgr.models.padding import decoder_inputs, pad_labels, pad_rows
 from idgr.models.tokenizer import encode
 from idgr.recommender.objectives import decoder_states, full_loss
 

@@ -33,12 +33,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from idgr.decoding.trie import Trie
-from idgr.engine.padding import IGNORED, pad_labels, pad_rows
 from idgr.engine.task import TrainingTask, figure
 from idgr.errors import UsageError
 from idgr.ids.keyphrase import telling, words_of
 from idgr.ids.spelling import fold
 from idgr.models.llama import item_slots, pad_token, position_ids
+from idgr.models.padding import IGNORED, pad_labels, pad_rows
 from idgr.models.tokenizer import encode
 from idgr.recommender.objectives import find_branches, full_loss, target_tokens, trie_loss
 from idgr.recommender.sequences import Windows, item_targets

@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 
 from idgr.decoding.beam import Ranking, evaluating
-from idgr.engine.padding import IGNORED, pad_labels, pad_rows
 from idgr.errors import IdgrError
 from idgr.models.llama import item_slots, pad_token, position_ids
+from idgr.models.padding import IGNORED, pad_labels, pad_rows
 from idgr.prompts.histories import HistoryRenderer
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from idgr.decoding.trie import Trie
-from idgr.engine.padding import IGNORED
+from idgr.models.padding import IGNORED
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from idgr.decoding.trie import Trie
-from idgr.engine.padding import IGNORED
 from idgr.engine.task import figure
 from idgr.models.llama import item_slots, pad_token, position_ids
+from idgr.models.padding import IGNORED
 from idgr.prompts.draws import draws
 from idgr.recommender.objectives import (
     Branches,

@@ -20,10 +20,10 @@ from idgr.decoding.beam import SearchOptions, beam_search
 from idgr.decoding.trie import Trie, build_trie
 from idgr.engine.distributed import ProcessGroup
 from idgr.engine.options import TrainingOptions
-from idgr.engine.padding import IGNORED, decoder_inputs, pad_rows
 from idgr.engine.task import TrainingContext, TrainingTask
 from idgr.engine.trainer import run_epochs
 from idgr.evaluation.metrics import hit_rate, ndcg, target_ranks
+from idgr.models.padding import IGNORED, decoder_inputs, pad_rows
 from idgr.progress import Progress
 from idgr.prompts.histories import HistoryRenderer
 from idgr.prompts.rendering import Prompt, PromptRenderer

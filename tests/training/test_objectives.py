@@ -13,8 +13,8 @@ from torch import Tensor
 
 from idgr.decoding.beam import SearchOptions, beam_search
 from idgr.decoding.trie import build_trie
-from idgr.engine.padding import IGNORED, decoder_inputs, pad_labels, pad_rows
 from idgr.models.backbone import Backbone
+from idgr.models.padding import IGNORED, decoder_inputs, pad_labels, pad_rows
 from idgr.prompts.rendering import PromptRenderer
 from idgr.recommender.objectives import branch_targets, decoder_states, find_branches, full_loss, trie_loss
 from idgr.recommender.training import instance_loss, make_instances
