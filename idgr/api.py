@@ -8,7 +8,8 @@ from typing import Literal, NamedTuple
 
 from idgr.errors import UsageError
 from idgr.formats.records import Query
-from idgr.stages.rankers import DEFAULT_BEAMS, Ranker, RankerOptions, complete, load_ranker
+from idgr.stages.ranker_options import DEFAULT_BEAMS, RankerOptions
+from idgr.stages.rankers import Ranker, complete, load_ranker
 
 
 class Scored(NamedTuple):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from idgr.decoding.options import MAX_LENGTH_PENALTY, SearchOptions
+from idgr.decoding.options import SearchOptions
 from idgr.errors import IdgrError, UsageError
 from idgr.formats.jsonl import Lines, is_stream
 from idgr.formats.rec_folder import (
@@ -20,10 +20,10 @@ from idgr.formats.rec_folder import (
     item_model_type,
     read_recommender_facts,
 )
-from idgr.formats.records import ItemId, Query, Recommendation, read_ids, read_sequences
-from idgr.options import MODEL, RUN, SEARCH, Device, Option, Role, StageOptions, option, option_fields
+from idgr.formats.records import ItemId, Query, Recommendation, read_ids, read_items, read_sequences
+from idgr.options import Role, option_fields
 from idgr.progress import log
-from idgr.stages.options import K
+from idgr.stages.ranker_options import DEFAULT_BEAMS, RankerOptions, Textual
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -34,60 +34,7 @@ if TYPE_CHECKING:
     from idgr.prompts.rendering import PromptRenderer
     from idgr.recommender.ranking import Recommender
 
-BASELINE = "Baseline"
-DEFAULT_BEAMS = 20
 _COVER = "give IDs that cover every history"
-
-
-@dataclass(frozen=True)
-class Textual(Option):
-    """An option that only a recommender of textual IDs heeds."""
-
-
-Beams = Annotated[int, Textual("Prefixes that beam search follows.", panel=SEARCH, at_least=1)]
-Normalize = Annotated[
-    Literal["full", "trie"] | None,
-    Textual("Softmax over vocabulary or valid children; as trained if not given.", panel=SEARCH),
-]
-
-
-@dataclass(frozen=True, kw_only=True)
-class RankerOptions(StageOptions):
-    """What ranks, and how."""
-
-    rec: str | None = option("Recommender, SASRec or two-tower: a folder that was trained.", None, role=Role.INPUT)
-    ids: Annotated[str | None, Textual("The IDs it was trained on (default: REC/ids.jsonl).", role=Role.INPUT)] = None
-    k: K = 10
-    allow: str | None = option("Only the items of this file, one key a line.", None, role=Role.INPUT)
-    keep_history: bool = option("Items of the history may be recommended again.", False)
-    adapter: Annotated[str | None, Textual("Adapter trained for this --rec.", role=Role.INPUT, panel=MODEL)] = None
-    template: Annotated[int, Textual("Which of the recommender's templates, from 0.", panel=MODEL, at_least=0)] = 0
-    gen: Annotated[str | None, Textual("ID generator, if trained with user IDs.", role=Role.INPUT, panel=MODEL)] = None
-    items: Annotated[str | None, Textual("items.jsonl, for the same.", role=Role.INPUT, panel=MODEL)] = None
-    force: Annotated[bool, Textual("Take IDs that the recommender was not trained on.", panel=MODEL)] = False
-    precision: Literal["fp32", "bf16"] = option("Of the model's weights.", "fp32", MODEL)
-    search: Annotated[Literal["beam", "exact"], Textual("Beams, or the proven best items.", panel=SEARCH)] = "beam"
-    beams: Beams = DEFAULT_BEAMS
-    normalize: Normalize = None
-    length_penalty: Annotated[
-        float,
-        Textual(
-            "A score is divided by its ID's length to this power, from -10 to 10.",
-            panel=SEARCH,
-            at_least=-MAX_LENGTH_PENALTY,
-            at_most=MAX_LENGTH_PENALTY,
-        ),
-    ] = 0.0
-    trie: Annotated[str | None, Textual("Keep the IDs' prefix tree here.", role=Role.OUTPUT, panel=SEARCH)] = None
-    baseline: Literal["popularity", "markov"] | None = option(
-        "Instead of a recommender, one of these; needs --train.", None, BASELINE
-    )
-    train: str | None = option("train.jsonl, for --baseline.", None, BASELINE, role=Role.INPUT)
-    batch_size: int = option(
-        "Histories at a time; with 1 each line is answered at once.", 32, RUN, at_least=1, at_most=10**6
-    )
-    device: Device = "auto"
-
 
 R = TypeVar("R", bound=RankerOptions)
 Rank: TypeAlias = Callable[[Sequence[Query], int, Callable[[int], object]], list[Recommendation]]
@@ -145,12 +92,18 @@ def complete(options: R) -> R:
 
 
 def _check_baseline(options: RankerOptions) -> None:
-    if options.train is None:
+    files = {one.name for one in _textual_given(options) if one.option.role in (Role.INPUT, Role.OUTPUT)}
+    if options.baseline == "text":
+        if options.items is None:
+            raise UsageError("--baseline text needs --items", "give items.jsonl")
+        if options.train is not None or "ids" in files:
+            raise UsageError("--baseline text reads the texts of --items alone", "leave --train and --ids out")
+        files.remove("items")
+    elif options.train is None:
         raise UsageError(f"--baseline {options.baseline} needs --train", "give train.jsonl")
-    files = [one.name for one in _textual_given(options) if one.option.role in (Role.INPUT, Role.OUTPUT)]
-    if options.rec is not None or set(files) - {"ids"}:
-        todo = "leave --rec, --adapter, --prompts, --trie, --gen and --items out"
-        raise UsageError("--baseline asks no model", todo)
+    if options.rec is not None or files - {"ids"}:
+        others = "and --gen" if options.baseline == "text" else "--gen and --items"
+        raise UsageError("--baseline asks no model", f"leave --rec, --adapter, --prompts, --trie, {others} out")
 
 
 def _check_item_model(options: RankerOptions, rec: str) -> None:
@@ -176,8 +129,10 @@ def load_ranker(options: RankerOptions) -> Ranker:
         IdgrError: a file or folder is not what it should be.
         UsageError: there is no such device, template or number of beams.
     """
+    if options.baseline == "text":
+        return text_ranker(options)
     if options.baseline is not None:
-        return baseline_ranker(options)
+        return counted_ranker(options)
     return textual_ranker(options) if item_model_type(str(options.rec)) is None else item_ranker(options)
 
 
@@ -241,7 +196,7 @@ def item_ranker(options: RankerOptions) -> Ranker:
     return Ranker(number, cure, len(keys), _within_memory(rank, options))
 
 
-def baseline_ranker(options: RankerOptions) -> Ranker:
+def counted_ranker(options: RankerOptions) -> Ranker:
     """Popularity or Markov, counted in the training sequences."""
     from idgr.evaluation.baselines import fit_markov, fit_popularity
 
@@ -262,6 +217,30 @@ def baseline_ranker(options: RankerOptions) -> Ranker:
 
     n_items = len({item for sequence in sequences for item in sequence})
     return Ranker(known, _COVER, n_items, rank)
+
+
+def text_ranker(options: RankerOptions) -> Ranker:
+    """The items whose texts share rare words with those of the history."""
+    import numpy as np
+
+    from idgr.evaluation.shared_words import fit_shared_words
+
+    items = read_items(str(options.items))
+    keys = [item.item_id for item in items]
+    number = {item: i for i, item in enumerate(keys)}
+    model = fit_shared_words([item.text for item in items])
+    wanted = _allowed(options, set(keys))
+    allowed = None if wanted is None else np.array([item in wanted for item in keys], dtype=bool)
+
+    def rank(queries: Sequence[Query], k: int, advance: Callable[[int], object]) -> list[Recommendation]:
+        histories = [[number[item] for item in query.history] for query in queries]
+        found = model.rank(histories, k, keep_history=options.keep_history, allowed=allowed, advance=advance)
+        return [
+            Recommendation(query.user_id, [keys[item] for item in ranked], scores)
+            for query, (ranked, scores) in zip(queries, found, strict=True)
+        ]
+
+    return Ranker(number, "give --items that cover every history", len(keys), rank)
 
 
 def _within_memory(rank: Rank, options: RankerOptions) -> Rank:

@@ -18,7 +18,8 @@ from idgr.ids.shards import Shard, parse_shard
 from idgr.options import Role, option
 from idgr.progress import Progress, log
 from idgr.stages.options import OutputFile, run_info
-from idgr.stages.rankers import Ranker, RankerOptions, Textual, complete, load_ranker
+from idgr.stages.ranker_options import RankerOptions, Textual
+from idgr.stages.rankers import Ranker, complete, load_ranker
 
 # So many batches are read before they are sorted by length; a batch of one answers line by line.
 _BATCHES_A_BLOCK = 16

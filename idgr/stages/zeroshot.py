@@ -16,7 +16,7 @@ from idgr.options import Device, Role, StageOptions, option
 from idgr.progress import log
 from idgr.stages import evaluate, gen_ids, recommend
 from idgr.stages.options import refuse_stream, run_info
-from idgr.stages.rankers import DEFAULT_BEAMS, Beams, Normalize
+from idgr.stages.ranker_options import DEFAULT_BEAMS, Beams, Normalize
 
 
 @dataclass(frozen=True, kw_only=True)

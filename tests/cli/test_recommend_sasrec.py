@@ -12,7 +12,7 @@ from idgr.cli.main import run
 from idgr.formats.jsonl import write_jsonl
 from idgr.models.sasrec import SasrecConfig, new_sasrec, save_sasrec
 from idgr.options import option_fields
-from idgr.stages.rankers import Textual
+from idgr.stages.ranker_options import Textual
 from idgr.stages.recommend import Options
 
 N = 12
