@@ -38,8 +38,12 @@ class RankerOptions(StageOptions):
     template: Annotated[int, Textual("Which of the recommender's templates, from 0.", panel=MODEL, at_least=0)] = 0
     gen: Annotated[str | None, Textual("ID generator, if trained with user IDs.", role=Role.INPUT, panel=MODEL)] = None
     items: Annotated[
-        str | None, Textual("items.jsonl, for the same, or for --baseline text.", role=Role.INPUT, panel=MODEL)
+        str | None,
+        Textual("items.jsonl, for the same, a SASRec of texts, or --baseline text.", role=Role.INPUT, panel=MODEL),
     ] = None
+    text_vectors: str | None = option(
+        "Where the model lies that reads texts for a SASRec of texts, if moved.", None, MODEL, role=Role.INPUT
+    )
     force: Annotated[bool, Textual("Take IDs that the recommender was not trained on.", panel=MODEL)] = False
     precision: Literal["fp32", "bf16"] = option("Of the model's weights.", "fp32", MODEL)
     search: Annotated[Literal["beam", "exact"], Textual("Beams, or the proven best items.", panel=SEARCH)] = "beam"

@@ -14,6 +14,7 @@ from idgr.formats.rec_folder import (
     CONFIG,
     IDS,
     ITEMS,
+    TEXT_SASREC,
     TWO_TOWER,
     RecommenderFacts,
     check_ids_known,
@@ -76,6 +77,7 @@ def complete(options: R) -> R:
         raise UsageError(f"--trie {trie}: a prefix tree is mapped from a plain file", "give it another name")
     if options.baseline is not None:
         _check_baseline(options)
+        _check_text_vectors(options)
         return options
     if rec is not None and item_model_type(rec) is not None:
         _check_item_model(options, rec)
@@ -88,6 +90,7 @@ def complete(options: R) -> R:
         raise UsageError("a recommender needs --rec and --ids", "give both, or --baseline with --train")
     if options.train is not None:
         raise UsageError("--train is for --baseline", "leave it out")
+    _check_text_vectors(options)
     return options
 
 
@@ -106,8 +109,17 @@ def _check_baseline(options: RankerOptions) -> None:
         raise UsageError("--baseline asks no model", f"leave --rec, --adapter, --prompts, --trie, {others} out")
 
 
+def _check_text_vectors(options: RankerOptions) -> None:
+    if options.text_vectors is not None and (options.rec is None or item_model_type(options.rec) != TEXT_SASREC):
+        raise UsageError("--text-vectors is for a SASRec of texts", "leave it out, or give --rec such a folder")
+
+
 def _check_item_model(options: RankerOptions, rec: str) -> None:
-    if strange := ", ".join(one.flag for one in _textual_given(options)):
+    of_texts = item_model_type(rec) == TEXT_SASREC
+    if of_texts and options.items is None:
+        raise UsageError(f"{rec} is a SASRec of texts, which keeps no items", "give --items, its catalogue")
+    given = [one for one in _textual_given(options) if not (of_texts and one.name == "items")]
+    if strange := ", ".join(one.flag for one in given):
         what = f"{rec} is a {_called(rec)}, which knows no textual IDs, so {strange} says nothing to it"
         raise UsageError(what, "leave that out, or give --rec a folder of `idgr train-rec`")
 
@@ -165,10 +177,17 @@ def item_ranker(options: RankerOptions) -> Ranker:
 
     from idgr.item_models.ranking import rank_items
     from idgr.models.device import pick_device
-    from idgr.models.item_models import load_item_model
+    from idgr.models.item_models import ItemModel, load_item_model
+    from idgr.stages.catalogue_texts import load_for_catalogue
 
     rec = str(options.rec)
-    model, keys = load_item_model(rec)
+    model: ItemModel
+    if item_model_type(rec) == TEXT_SASREC:
+        model, keys = load_for_catalogue(rec, str(options.items), options.text_vectors)
+        cure = "give --items that cover every history"
+    else:
+        model, keys = load_item_model(rec)
+        cure = f"train the {_called(rec)} with --items that cover every history"
     where = pick_device(options.device)
     model.to(device=where, dtype=torch.bfloat16 if options.precision == "bf16" else torch.float32)
     number = {item: i for i, item in enumerate(keys)}
@@ -192,7 +211,6 @@ def item_ranker(options: RankerOptions) -> Ranker:
             for query, ranking in zip(queries, rankings, strict=True)
         ]
 
-    cure = f"train the {_called(rec)} with --items that cover every history"
     return Ranker(number, cure, len(keys), _within_memory(rank, options))
 
 

@@ -32,7 +32,7 @@ _TOKENIZED = 1024  # texts at a time
 _MOST_TOKENS = 256
 
 
-def text_vectors(texts: Sequence[str], source: str, seed: int) -> Floats32:
+def text_vectors(texts: Sequence[str], source: str, seed: int = 0) -> Floats32:
     """[N, D] a vector of length 1 for each text; of length 0 where nothing is known of its words.
 
     Args:

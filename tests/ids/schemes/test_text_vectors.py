@@ -9,48 +9,23 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import (
-    AutoModel,
-    AutoTokenizer,
-    BertConfig,
-    BertModel,
-    PreTrainedTokenizerFast,
-    RobertaConfig,
-    RobertaModel,
-)
+from transformers import AutoModel, AutoTokenizer, RobertaConfig, RobertaModel
 
 from idgr.cli.main import run
 from idgr.errors import IdgrError
 from idgr.formats.jsonl import write_jsonl
 from idgr.ids.schemes.text_vectors import text_vectors
 
+from ...encoder_folder import save_encoder, shape, tiny_bert
+
 WORDS = "red blue nail polish hair dryer with a longer text brush soap".split()  # noqa: SIM905
 TEXTS = [" ".join(WORDS[(n * 5 + step) % len(WORDS)] for step in range(n % 9)) for n in range(70)]
 MINILM = Path("/tmp/models/minilm")  # noqa: S108 - read where it lies
 
 
-def save(model: Any, folder: Path) -> Path:
-    """A folder like that of a sentence encoder: no EOS, special tokens around a text, no pooler in the weights."""
-    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS]
-    inner = Tokenizer(models.WordLevel({name: n for n, name in enumerate(names)}, **{"unk_token": names[1]}))
-    inner.pre_tokenizer = pre_tokenizers.Whitespace()
-    inner.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
-    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    PreTrainedTokenizerFast(tokenizer_object=inner, **special).save_pretrained(folder)
-    model.save_pretrained(folder)
-    return folder
-
-
-def shape(**others: int) -> dict[str, int]:
-    told = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-    return told | {"vocab_size": len(WORDS) + 4, "max_position_embeddings": 12} | others
-
-
 @pytest.fixture
 def bert(tmp_path: Path) -> Path:
-    torch.manual_seed(0)
-    return save(BertModel(BertConfig(**shape(), initializer_range=0.5), add_pooling_layer=False), tmp_path / "bert")
+    return tiny_bert(WORDS, tmp_path / "bert")
 
 
 def plain(folder: Path, texts: list[str], most: int) -> np.ndarray[Any, Any]:
@@ -79,16 +54,16 @@ def test_a_long_text_is_cut_at_the_places_that_the_model_has(bert: Path, tmp_pat
     np.testing.assert_allclose(vectors, plain(bert, texts, 12), atol=2e-6)
     np.testing.assert_allclose(vectors[0], vectors[1], atol=2e-6)  # 10 words and two special tokens of either
     torch.manual_seed(0)
-    config = RobertaConfig(**shape(), pad_token_id=0, initializer_range=0.5)
-    roberta = save(RobertaModel(config, add_pooling_layer=False), tmp_path / "roberta")
+    config = RobertaConfig(**shape(WORDS), pad_token_id=0, initializer_range=0.5)
+    roberta = save_encoder(RobertaModel(config, add_pooling_layer=False), WORDS, tmp_path / "roberta")
     np.testing.assert_allclose(text_vectors(texts, str(roberta), seed=0), plain(roberta, texts, 11), atol=2e-6)
 
 
 def test_what_does_not_hold_together_is_told(bert: Path, tmp_path: Path) -> None:
-    small = save(BertModel(BertConfig(**shape(vocab_size=9))), tmp_path / "small")
+    small = tiny_bert(WORDS, tmp_path / "small", vocab_size=9)
     with pytest.raises(IdgrError, match="small: its tokenizer has a token 13, where the model knows 9; put"):
         text_vectors([" ".join(WORDS)], str(small), seed=0)
-    narrow = save(BertModel(BertConfig(**shape(max_position_embeddings=2))), tmp_path / "narrow")
+    narrow = tiny_bert(WORDS, tmp_path / "narrow", max_position_embeddings=2)
     with pytest.raises(IdgrError, match="narrow: reads texts of 2 tokens, special ones among them; give"):
         text_vectors(["red"], str(narrow), seed=0)
 
