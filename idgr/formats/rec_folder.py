@@ -21,8 +21,8 @@ from idgr.options import MOST_INT
 SEEN_TOKENS = "seen_tokens.json"
 CONFIG, ITEMS, IDS = "config.json", "items.json", "ids.jsonl"
 TOKENIZER = "tokenizer.json"
-# The model_type of a folder of `idgr train-sasrec`, and of one of `idgr train-two-tower`.
-SASREC, TWO_TOWER = "sasrec", "two-tower"
+# The model_type of a folder of `idgr train-sasrec`, of one with --text-vectors, and of one of `idgr train-two-tower`.
+SASREC, TEXT_SASREC, TWO_TOWER = "sasrec", "text-sasrec", "two-tower"
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class RecommenderFacts:
 
 
 def item_model_type(folder: str | os.PathLike[str]) -> str | None:
-    """Which model that knows items and no IDs a folder holds, `SASREC` or `TWO_TOWER`, by its `config.json`.
+    """Which model that knows items and no IDs a folder holds, such as `SASREC`, by its `config.json`.
 
     A folder whose `config.json` is missing or broken holds none; whoever loads the model tells what is wrong.
     """
@@ -63,7 +63,7 @@ def item_model_type(folder: str | os.PathLike[str]) -> str | None:
     except (OSError, orjson.JSONDecodeError):
         return None
     found = config.get("model_type") if isinstance(config, dict) else None
-    return found if found in (SASREC, TWO_TOWER) else None
+    return found if found in (SASREC, TEXT_SASREC, TWO_TOWER) else None
 
 
 def read_recommender_facts(

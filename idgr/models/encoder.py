@@ -14,6 +14,7 @@ from idgr.errors import IdgrError
 from idgr.formats.rec_folder import CONFIG
 from idgr.models.hub import find_folder, quiet_transformers, told_as_unusable
 from idgr.models.weight_files import floats, read_headers, read_object, read_tensors
+from idgr.options import MOST_INT
 
 _LAYERS = re.compile(r"(num_.*layers|n_layers?|.*_layers)")
 _UNUSED = "pooler"  # the part of an encoder that many are saved without; the last hidden states do not ask it
@@ -61,3 +62,13 @@ def load_encoder(source: str) -> Any:
         what = f"misses the weights of {len(missing)} tensors, such as {min(missing)}"
         raise IdgrError(what, "give a complete model folder", where=source)
     return model.eval()
+
+
+def n_places(model: Any) -> int:
+    """How many tokens a model of `load_encoder` has places for, special ones with them; `MOST_INT` where any do."""
+    told = getattr(model.config, "max_position_embeddings", None)
+    most = told if isinstance(told, int) else MOST_INT
+    places = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
+    begin = getattr(places, "padding_idx", None)
+    # RoBERTa and its kin count places from the one after the padding's.
+    return most if begin is None else min(most, int(getattr(places, "num_embeddings", most)) - begin - 1)

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from idgr.errors import IdgrError
 from idgr.formats.json_file import read_object
 from idgr.formats.jsonl import write_json
-from idgr.formats.rec_folder import CONFIG, ITEMS
+from idgr.formats.rec_folder import CONFIG, ITEMS, SASREC, TEXT_SASREC
 from idgr.models.weight_files import check_files, headers_of, read_tensors
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ WEIGHTS = "model.safetensors"
 
 def wanted(model_type: str) -> str:
     """What to do about a folder that is none of this type."""
-    return f"give a folder that `idgr train-{model_type}` wrote"
+    return f"give a folder that `idgr train-{SASREC if model_type == TEXT_SASREC else model_type}` wrote"
 
 
 def save_item_model(
@@ -40,12 +40,15 @@ def save_item_model(
     folder: str | os.PathLike[str],
 ) -> None:
     """Write a model, its shape and the keys of its items, in the model's order, into a folder."""
-    place = Path(folder)
-    write_json(place / CONFIG, {"model_type": model_type, **asdict(config)})
-    write_json(place / ITEMS, {"items": list(item_keys)})
-    save_file(
-        {name: weight.detach().cpu().contiguous() for name, weight in model.state_dict().items()}, place / WEIGHTS
-    )
+    write_json(Path(folder) / ITEMS, {"items": list(item_keys)})
+    save_network(model, model_type, asdict(config), folder)
+
+
+def save_network(model: nn.Module, model_type: str, config: Mapping[str, Any], folder: str | os.PathLike[str]) -> None:
+    """Write a model and its shape into a folder."""
+    write_json(Path(folder) / CONFIG, {"model_type": model_type, **config})
+    weights = {name: weight.detach().cpu().contiguous() for name, weight in model.state_dict().items()}
+    save_file(weights, Path(folder) / WEIGHTS)
 
 
 def read_config(folder: str | os.PathLike[str], model_type: str, kind: type[Config]) -> Config:

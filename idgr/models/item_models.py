@@ -14,7 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from idgr.formats.rec_folder import TWO_TOWER, item_model_type
+from idgr.errors import IdgrError
+from idgr.formats.rec_folder import TEXT_SASREC, TWO_TOWER, item_model_type
 from idgr.models.sasrec import Sasrec, load_sasrec
 from idgr.models.two_tower import TwoTower, load_two_tower
 
@@ -36,7 +37,11 @@ def load_item_model(folder: str | os.PathLike[str]) -> tuple[ItemModel, list[str
     Raises:
         IdgrError: the folder is not one of `save_sasrec` or `save_two_tower`, or damaged.
     """
-    if item_model_type(folder) == TWO_TOWER:
+    kind = item_model_type(folder)
+    if kind == TEXT_SASREC:
+        todo = "give a SASRec that was trained without --text-vectors"
+        raise IdgrError("is a SASRec of texts, which keeps no items", todo, where=folder)
+    if kind == TWO_TOWER:
         return load_two_tower(folder)
     return load_sasrec(folder)
 

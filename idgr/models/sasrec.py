@@ -8,9 +8,10 @@ Shape letters: B histories, L places, D width, I items.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -63,15 +64,19 @@ class Sasrec(nn.Module):
     def __init__(self, config: SasrecConfig) -> None:
         super().__init__()
         self.config = config
-        self.items = nn.Embedding(config.n_items + 1, config.width, padding_idx=config.n_items)
+        self.items = self._new_items(config)
         self.places = nn.Embedding(config.max_history, config.width)
         self.dropout = nn.Dropout(config.dropout_rate)
         self.layers = nn.ModuleList(_Layer(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
 
+    def _new_items(self, config: SasrecConfig) -> Any:
+        """What gives items' vectors, [B, L, D], for their numbers, [B, L]."""
+        return nn.Embedding(config.n_items + 1, config.width, padding_idx=config.n_items)
+
     @property
     def device(self) -> torch.device:
-        return self.items.weight.device
+        return self.places.weight.device
 
     @property
     def no_item(self) -> int:
@@ -80,7 +85,8 @@ class Sasrec(nn.Module):
 
     def item_vectors(self) -> Tensor:
         """[I, D]: what the output is multiplied with; the same as what is read."""
-        return self.items.weight[:-1]
+        vectors_ID: Tensor = self.items.weight[:-1]
+        return vectors_ID
 
     def forward(self, items_BL: Tensor) -> Tensor:
         """The output at each place, [B, L, D], which depends on the items up to there alone.
@@ -100,6 +106,10 @@ class Sasrec(nn.Module):
         newest_BD = self(items_BL)[torch.arange(len(items_BL), device=self.device), lengths_B - 1]
         scores_BI: Tensor = newest_BD @ self.item_vectors().T
         return scores_BI
+
+
+Config = TypeVar("Config", bound=SasrecConfig)
+Network = TypeVar("Network", bound=Sasrec)
 
 
 class _Layer(nn.Module):
@@ -139,13 +149,18 @@ def new_sasrec(config: SasrecConfig, seed: int) -> Sasrec:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         model = Sasrec(config)
-        for name, weight in model.named_parameters():
-            if weight.ndim > 1:
-                weight.normal_(0, _SPREAD)
-            elif name.endswith("bias"):
-                weight.zero_()
+        draw_weights(model)
         model.items.weight[-1] = 0
     return model
+
+
+def draw_weights(model: nn.Module) -> None:
+    """Small normal weights; biases of 0, and norms as they are."""
+    for name, weight in model.named_parameters():
+        if weight.ndim > 1:
+            weight.normal_(0, _SPREAD)
+        elif name.endswith("bias"):
+            weight.zero_()
 
 
 def save_sasrec(model: Sasrec, item_keys: Sequence[str], folder: str | os.PathLike[str]) -> None:
@@ -160,14 +175,26 @@ def load_sasrec(folder: str | os.PathLike[str]) -> tuple[Sasrec, list[str]]:
         IdgrError: a file is missing, damaged, or does not fit the others.
     """
     config = read_config(folder, SASREC, SasrecConfig)
+    check_heads(config, folder)
+    keys = read_keys(folder, SASREC, config.n_items)
+    return load_network(Sasrec, config, folder, SASREC), keys
+
+
+def check_heads(config: SasrecConfig, folder: str | os.PathLike[str]) -> None:
+    """Raise `IdgrError` where a saved shape has heads that do not divide its width."""
     if config.width % config.heads:
         what = f"its {config.heads} heads do not divide its width of {config.width}"
         raise IdgrError(what, wanted(SASREC), where=Path(folder) / CONFIG)
-    keys = read_keys(folder, SASREC, config.n_items)
-    tensors = read_weights(folder, SASREC)
+
+
+def load_network(
+    kind: Callable[[Config], Network], config: Config, folder: str | os.PathLike[str], model_type: str
+) -> Network:
+    """A network of this shape with the folder's weights, on the CPU in evaluation mode."""
+    tensors = read_weights(folder, model_type)
     if f"layers.{config.layers - 1}.norm1.weight" not in tensors:
         what = f"has not the {config.layers} layers of {CONFIG}"
-        raise IdgrError(what, wanted(SASREC), where=Path(folder) / WEIGHTS)
-    model = without_weights(Sasrec, config, folder, SASREC)
-    take_weights(model, tensors, folder, SASREC)
-    return model.float().eval(), keys
+        raise IdgrError(what, wanted(model_type), where=Path(folder) / WEIGHTS)
+    model = without_weights(kind, config, folder, model_type)
+    take_weights(model, tensors, folder, model_type)
+    return model.float().eval()

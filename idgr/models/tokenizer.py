@@ -95,11 +95,14 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token=PAD, eos_token=EOS, unk_token=UNK)
 
 
-def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(source: str, *, need_eos: bool = True) -> PreTrainedTokenizerBase:
     """The tokenizer of a model folder, of a folder with T5's `spiece.model`, or of a model on the hub.
 
+    Args:
+        need_eos: whether texts are to end in it; BERTs, which write nothing, have none.
+
     Raises:
-        IdgrError: there is none, it has no EOS, or the hub cannot be reached.
+        IdgrError: there is none, it has not the EOS that is needed, or the hub cannot be reached.
     """
     from transformers import AutoTokenizer, T5Tokenizer
 
@@ -111,7 +114,7 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     tokenizer: PreTrainedTokenizerBase = load_pretrained(kind.from_pretrained, "tokenizer", source)
     for key in [key for key in tokenizer.init_kwargs if key in _OF_THE_MACHINE or key.endswith("_file")]:
         del tokenizer.init_kwargs[key]  # else they would be saved, and tell of this machine
-    if tokenizer.eos_token_id is None:
+    if need_eos and tokenizer.eos_token_id is None:
         raise IdgrError("the tokenizer has no eos_token", "name one in tokenizer_config.json", where=source)
     return tokenizer
 

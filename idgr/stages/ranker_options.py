@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from idgr.decoding.options import MAX_LENGTH_PENALTY
 from idgr.errors import IdgrError, UsageError
 from idgr.formats.jsonl import is_stream
-from idgr.formats.rec_folder import CONFIG, IDS, ITEMS, TWO_TOWER, item_model_type
+from idgr.formats.rec_folder import CONFIG, IDS, ITEMS, TEXT_SASREC, TWO_TOWER, item_model_type
 from idgr.options import MODEL, RUN, SEARCH, Device, Option, Role, StageOptions, option, option_fields
 from idgr.stages.options import K
 
@@ -62,7 +62,13 @@ class RankerOptions(StageOptions):
     separator: Separator = None
     max_history: MaxHistory = None
     gen: Annotated[str | None, Textual("ID generator, if trained with user IDs.", role=Role.INPUT, panel=MODEL)] = None
-    items: Annotated[str | None, Textual("items.jsonl, for the same.", role=Role.INPUT, panel=MODEL)] = None
+    items: Annotated[
+        str | None,
+        Textual("items.jsonl, for the same, a SASRec of texts, or --baseline text.", role=Role.INPUT, panel=MODEL),
+    ] = None
+    text_vectors: str | None = option(
+        "Where the model lies that reads texts for a SASRec of texts, if moved.", None, MODEL, role=Role.INPUT
+    )
     force: Annotated[bool, Textual("Take IDs that the recommender was not trained on.", panel=MODEL)] = False
     precision: Literal["fp32", "bf16"] = option("Of the model's weights.", "fp32", MODEL)
     search: Annotated[Literal["beam", "exact"], Textual("Beams, or the proven best items.", panel=SEARCH)] = "beam"
@@ -79,10 +85,10 @@ class RankerOptions(StageOptions):
     ] = 0.0
     calibration_weight: CalibrationWeight = 0.0
     trie: Annotated[str | None, Textual("Keep the IDs' prefix tree here.", role=Role.OUTPUT, panel=SEARCH)] = None
-    baseline: Literal["popularity", "markov"] | None = option(
-        "Instead of a recommender, one of these; needs --train.", None, BASELINE
+    baseline: Literal["popularity", "markov", "text"] | None = option(
+        "Instead of a recommender: a count of --train, or the rare words that texts of --items share.", None, BASELINE
     )
-    train: str | None = option("train.jsonl, for --baseline.", None, BASELINE, role=Role.INPUT)
+    train: str | None = option("train.jsonl, for popularity and markov.", None, BASELINE, role=Role.INPUT)
     batch_size: BatchSize = 32
     device: Device = "auto"
 
@@ -102,6 +108,7 @@ def complete(options: R) -> R:
         raise UsageError(f"--trie {trie}: a prefix tree is mapped from a plain file", "give it another name")
     if options.baseline is not None:
         _check_baseline(options)
+        _check_text_vectors(options)
         return options
     if rec is not None and item_model_type(rec) is not None:
         _check_item_model(options, rec)
@@ -114,20 +121,36 @@ def complete(options: R) -> R:
         raise UsageError("a recommender needs --rec and --ids", "give both, or --baseline with --train")
     if options.train is not None:
         raise UsageError("--train is for --baseline", "leave it out")
+    _check_text_vectors(options)
     return options
 
 
 def _check_baseline(options: RankerOptions) -> None:
-    if options.train is None:
+    files = {one.name for one in _textual_given(options) if one.option.role in (Role.INPUT, Role.OUTPUT)}
+    if options.baseline == "text":
+        if options.items is None:
+            raise UsageError("--baseline text needs --items", "give items.jsonl")
+        if options.train is not None or "ids" in files:
+            raise UsageError("--baseline text reads the texts of --items alone", "leave --train and --ids out")
+        files.remove("items")
+    elif options.train is None:
         raise UsageError(f"--baseline {options.baseline} needs --train", "give train.jsonl")
-    files = [one.name for one in _textual_given(options) if one.option.role in (Role.INPUT, Role.OUTPUT)]
-    if options.rec is not None or set(files) - {"ids"}:
-        todo = "leave --rec, --adapter, --prompts, --trie, --gen and --items out"
-        raise UsageError("--baseline asks no model", todo)
+    if options.rec is not None or files - {"ids"}:
+        others = "and --gen" if options.baseline == "text" else "--gen and --items"
+        raise UsageError("--baseline asks no model", f"leave --rec, --adapter, --prompts, --trie, {others} out")
+
+
+def _check_text_vectors(options: RankerOptions) -> None:
+    if options.text_vectors is not None and (options.rec is None or item_model_type(options.rec) != TEXT_SASREC):
+        raise UsageError("--text-vectors is for a SASRec of texts", "leave it out, or give --rec such a folder")
 
 
 def _check_item_model(options: RankerOptions, rec: str) -> None:
-    if strange := ", ".join(one.flag for one in _textual_given(options)):
+    of_texts = item_model_type(rec) == TEXT_SASREC
+    if of_texts and options.items is None:
+        raise UsageError(f"{rec} is a SASRec of texts, which keeps no items", "give --items, its catalogue")
+    given = [one for one in _textual_given(options) if not (of_texts and one.name == "items")]
+    if strange := ", ".join(one.flag for one in given):
         what = f"{rec} is a {called(rec)}, which knows no textual IDs, so {strange} says nothing to it"
         raise UsageError(what, "leave that out, or give --rec a folder of `idgr train-rec`")
 

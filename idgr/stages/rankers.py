@@ -9,8 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from idgr.decoding.options import SearchOptions
 from idgr.errors import IdgrError, UsageError
 from idgr.formats.jsonl import Lines
-from idgr.formats.rec_folder import RecommenderFacts, check_ids_known, item_model_type, read_recommender_facts
-from idgr.formats.records import ItemId, Query, Recommendation, read_ids, read_sequences
+from idgr.formats.rec_folder import (
+    TEXT_SASREC,
+    RecommenderFacts,
+    check_ids_known,
+    item_model_type,
+    read_recommender_facts,
+)
+from idgr.formats.records import ItemId, Query, Recommendation, read_ids, read_items, read_sequences
 from idgr.progress import log
 from idgr.stages.ranker_options import DEFAULT_BEAMS, RankerOptions, called
 
@@ -59,8 +65,10 @@ def load_ranker(options: RankerOptions) -> Ranker:
         IdgrError: a file or folder is not what it should be.
         UsageError: there is no such device, template or number of beams.
     """
+    if options.baseline == "text":
+        return text_ranker(options)
     if options.baseline is not None:
-        return baseline_ranker(options)
+        return counted_ranker(options)
     return textual_ranker(options) if item_model_type(str(options.rec)) is None else item_ranker(options)
 
 
@@ -96,10 +104,17 @@ def item_ranker(options: RankerOptions) -> Ranker:
 
     from idgr.item_models.ranking import rank_items
     from idgr.models.device import pick_device
-    from idgr.models.item_models import load_item_model
+    from idgr.models.item_models import ItemModel, load_item_model
+    from idgr.stages.catalogue_texts import load_for_catalogue
 
     rec = str(options.rec)
-    model, keys = load_item_model(rec)
+    model: ItemModel
+    if item_model_type(rec) == TEXT_SASREC:
+        model, keys = load_for_catalogue(rec, str(options.items), options.text_vectors)
+        cure = "give --items that cover every history"
+    else:
+        model, keys = load_item_model(rec)
+        cure = f"train the {called(rec)} with --items that cover every history"
     where = pick_device(options.device)
     model.to(device=where, dtype=torch.bfloat16 if options.precision == "bf16" else torch.float32)
     number = {item: i for i, item in enumerate(keys)}
@@ -123,11 +138,10 @@ def item_ranker(options: RankerOptions) -> Ranker:
             for query, ranking in zip(queries, rankings, strict=True)
         ]
 
-    cure = f"train the {called(rec)} with --items that cover every history"
     return Ranker(number, cure, len(keys), _within_memory(rank, options))
 
 
-def baseline_ranker(options: RankerOptions) -> Ranker:
+def counted_ranker(options: RankerOptions) -> Ranker:
     """Popularity or Markov, counted in the training sequences."""
     from idgr.evaluation.baselines import fit_markov, fit_popularity
 
@@ -148,6 +162,30 @@ def baseline_ranker(options: RankerOptions) -> Ranker:
 
     n_items = len({item for sequence in sequences for item in sequence})
     return Ranker(known, _COVER, n_items, rank)
+
+
+def text_ranker(options: RankerOptions) -> Ranker:
+    """The items whose texts share rare words with those of the history."""
+    import numpy as np
+
+    from idgr.evaluation.shared_words import fit_shared_words
+
+    items = read_items(str(options.items))
+    keys = [item.item_id for item in items]
+    number = {item: i for i, item in enumerate(keys)}
+    model = fit_shared_words([item.text for item in items])
+    wanted = _allowed(options, set(keys))
+    allowed = None if wanted is None else np.array([item in wanted for item in keys], dtype=bool)
+
+    def rank(queries: Sequence[Query], k: int, advance: Callable[[int], object]) -> list[Recommendation]:
+        histories = [[number[item] for item in query.history] for query in queries]
+        found = model.rank(histories, k, keep_history=options.keep_history, allowed=allowed, advance=advance)
+        return [
+            Recommendation(query.user_id, [keys[item] for item in ranked], scores)
+            for query, (ranked, scores) in zip(queries, found, strict=True)
+        ]
+
+    return Ranker(number, "give --items that cover every history", len(keys), rank)
 
 
 def _within_memory(rank: Rank, options: RankerOptions) -> Rank:
