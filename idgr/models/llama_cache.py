@@ -92,7 +92,7 @@ def _read(llama: Llama, rows: Sequence[Tokens], before_PIUE: Tensor) -> tuple[Te
         mixed = F.scaled_dot_product_attention(
             padded(query), behind(2 * index, key), behind(2 * index + 1, value), attn_mask=sees_SC
         )
-        x_ND = x_ND + F.linear(mixed.transpose(1, 2).reshape(B * S, -1)[places_N], *layer.out)
+        x_ND = x_ND + F.linear(mixed.transpose(1, 2).flatten(0, 1)[places_N].flatten(1), *layer.out)
         x_ND = x_ND + feed_forward(llama, layer, x_ND)
     return _placed(torch.stack(kept, dim=1), places_N, B, S), lengths_B
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -127,7 +128,14 @@ class Plain:
 def build_double(model: Any) -> Any:
     twin = type(model)(model.config).double().eval()
     twin.load_state_dict({name: value.double() for name, value in model.state_dict().items()})
+    for module in twin.modules():
+        if type(module).__name__ == "LlamaRMSNorm":  # which transformers computes in single precision
+            module.forward = partial(norm, module)
     return twin
+
+
+def norm(module: Any, x: torch.Tensor) -> torch.Tensor:
+    return module.weight * x * (x.square().mean(-1, keepdim=True) + module.variance_epsilon).rsqrt()
 
 
 def repeats(tokens: list[int], n: int) -> bool:
