@@ -6,6 +6,7 @@ goes on where the name of a fourth product would stand. Texts are put in as toke
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -20,24 +21,25 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _HOLE = "THE-TEXT-OF-THE-PRODUCT"
-_REQUEST = f"""Here is the text of a product:
-{_HOLE}
+_REQUEST = f"""Write a short name, of 3 to 6 ordinary lower-case words, for the product with this text:
+* {_HOLE}
 
-Name this product in 3 to 6 ordinary lower-case words from its text: what it is, and what sets it apart. \
-Answer with the name alone, without punctuation."""
+Answer with the name alone, in words of the text, without punctuation."""
 _EXAMPLES = f"""Products and short names for them, of 3 to 6 ordinary lower-case words.
 
-Text: title: Rosewell Gentle Foaming Hand Soap with Aloe, 250 ml (Pack of 3); brand: Rosewell; categories: Bath, Soaps
-Name: gentle foaming aloe hand soap
+Text: Rosewell Gentle Foaming Hand Soap with Aloe, 250 ml (Pack of 3); brand: Rosewell; categories: Bath, Soaps
+Name: rosewell gentle foaming hand soap
 
-Text: title: TRAILMATE 2-Person Tent - Waterproof, Green; brand: Trailmate; categories: Outdoors, Camping, Tents
-Name: green waterproof two person tent
+Text: TRAILMATE 2-Person Tent - Waterproof, Green; brand: Trailmate; categories: Outdoors, Camping, Tents
+Name: trailmate green two person tent
 
-Text: title: Nordby Desk Lamp, Dimmable LED w/ USB Port; brand: Nordby; categories: Office, Lighting, Lamps
-Name: dimmable led desk lamp
+Text: Nordby Desk Lamp, Dimmable LED w/ USB Port; brand: Nordby; categories: Office, Lighting, Lamps
+Name: nordby dimmable desk lamp
 
 Text: {_HOLE}
 Name:"""
+# Small models begin their answer with the label that a text begins with.
+_LABEL = re.compile(r"^\s*(?:title|name): ", re.IGNORECASE)
 # Some templates tell the day, and would tell another one tomorrow.
 _DAY = "01 Jan 2024"
 
@@ -45,13 +47,17 @@ _DAY = "01 Jan 2024"
 def causal_prompts(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_text_tokens: int
 ) -> list[npt.NDArray[np.int32]]:
-    """The tokens of the prompt for each text, of which the first `max_text_tokens` are shown.
+    """The tokens of the prompt for each text, of which the first `max_text_tokens` are shown, on one line and without
+    a label of the title.
 
     Raises:
         IdgrError: the tokenizer's chat template cannot be used.
     """
     before, after = _frame(tokenizer)
-    lines = [" ".join(text.split()) for text in texts]
+    # The space before a text is its first token's, unless the tokenizer sets one before every text.
+    apart = encode(tokenizer, ["*", " a", "* a"])
+    space = " " if apart[0] + apart[1] == apart[2] else ""
+    lines = [space + " ".join(_LABEL.sub("", text).split()) for text in texts]
     rows = encode(tokenizer, lines, max_tokens=max_text_tokens)
     return [np.array([*before, *row, *after], dtype=np.int32) for row in rows]
 
@@ -73,7 +79,7 @@ def _frame(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
         todo = "mend chat_template in its tokenizer_config.json, or take it out to have the model shown examples"
         raise IdgrError("its chat template leaves out what a user says", todo, where=name)
     with told_as_unusable("tokenizer", name):
-        rows = tokenizer([before, after], add_special_tokens=False, verbose=False)["input_ids"]
+        rows = tokenizer([before.rstrip(" "), after], add_special_tokens=False, verbose=False)["input_ids"]
     return begin + rows[0], rows[1]
 
 
