@@ -202,7 +202,7 @@ def _load(options: Options) -> Backbone:
 
     where = pick_device(options.device)
     # In single precision and, on the device, for close searches in double; a Llama's joined weights are copies.
-    needed = 4 if where.type != "cpu" else 15 if arch_of(options.model) == "causal" else 12
+    needed = 4 if where.type != "cpu" else 16 if arch_of(options.model) == "causal" else 12
     check_memory(options.model, needed)
     backbone = load_either(options.model)
     return Backbone(backbone.model.to(where).eval(), backbone.tokenizer)
