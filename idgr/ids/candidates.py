@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,13 +18,16 @@ import torch
 from torch import Tensor
 
 from idgr.errors import IdgrError, UsageError
-from idgr.ids.diverse_beam import Found, diverse_beam_search
+from idgr.ids.diverse_beam import Batch, Found, diverse_beam_search
 from idgr.ids.options import BeamOptions
 from idgr.ids.schedule import Limits
-from idgr.models.t5 import T5, encode, read_weights
+from idgr.models import llama, t5
+from idgr.models.llama_cache import LlamaReader
 
 if TYPE_CHECKING:
-    from transformers import T5ForConditionalGeneration
+    from transformers import LlamaForCausalLM, T5ForConditionalGeneration
+
+Row = npt.NDArray[np.int32]
 
 # In single precision, margins have been seen to be off by 1e-5 and scores by 3e-5, whatever the batch (T5-small).
 CLOSE = 1e-4
@@ -32,15 +35,29 @@ _CLOSE_IN_DOUBLE = 1e-10
 _KEPT_BYTES = 512 << 20
 
 
+class Reader(Protocol):
+    """A model in one precision, as far as it reads sources."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def read(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+        """What is kept of sources, [B, S, …], zero beyond a source's length, and the lengths [B]."""
+
+    def batch(self, states: Tensor, lengths_B: Tensor, rows: Sequence[Row]) -> Batch:
+        """Sources made ready for a search."""
+
+
 @dataclass
 class Candidates:
     """Searches for the candidates of sources, on one device.
 
     Args:
-        model: a T5, on the device where it shall run.
-        sources: the tokens of each source, EOS included.
+        model: a T5 or a Llama, on the device where it shall run.
+        sources: the tokens of each source: EOS included, or the prompt that a Llama continues, of two tokens or more.
         options: the shape of the search.
         batch_size: sources in a batch.
+        ends: for a Llama, the tokens that end a continuation, the first of which stands for all.
         close: searches with a margin below this are repeated in double precision.
 
     Attributes:
@@ -48,10 +65,11 @@ class Candidates:
         n_close: how many of them were repeated.
     """
 
-    model: T5ForConditionalGeneration
-    sources: Sequence[npt.NDArray[np.int32]]
+    model: T5ForConditionalGeneration | LlamaForCausalLM
+    sources: Sequence[Row]
     options: BeamOptions
     batch_size: int
+    ends: Sequence[int] = ()
     close: float = CLOSE
     n_searches: int = 0
     n_close: int = 0
@@ -59,18 +77,24 @@ class Candidates:
     _kept_bytes: int = 0
 
     def __post_init__(self) -> None:
-        most = (int(self.model.config.vocab_size) - 2) // 2
+        most = (int(self.model.config.vocab_size) - max(0, len(self.ends) - 1) - 2) // 2
         if self.options.beams // self.options.groups > most:
             todo = f"give at most {most} a group, with a generator that has so few tokens"
             raise UsageError(f"--beams {self.options.beams} in --groups {self.options.groups}", todo)
 
     @cached_property
-    def _single(self) -> T5:
-        return read_weights(self.model, torch.float32)
+    def _single(self) -> Reader:
+        return self._reader(torch.float32)
 
     @cached_property
-    def _double(self) -> T5:
-        return read_weights(self.model, torch.double)
+    def _double(self) -> Reader:
+        return self._reader(torch.double)
+
+    def _reader(self, dtype: torch.dtype) -> Reader:
+        model: Any = self.model
+        if not self.ends:
+            return t5.T5Reader(t5.read_weights(model, dtype))
+        return LlamaReader(llama.read_weights(model, dtype), common_start(self.sources), self.ends)
 
     def search(
         self,
@@ -113,54 +137,64 @@ class Candidates:
         found: list[Found | None],
         wanted: Sequence[tuple[int, Limits]],
         batch: list[int],
-        t5: T5,
+        reader: Reader,
         encoded: Callable[[list[int]], tuple[Tensor, Tensor]],
     ) -> None:
         sources, limits = zip(*(wanted[place] for place in batch), strict=True)
         results: list[Found] | None = None
         try:
             with torch.inference_mode():
-                results = diverse_beam_search(t5, *encoded(list(sources)), limits, self.options)
+                rows = [self.sources[source] for source in sources]
+                results = diverse_beam_search(reader.batch(*encoded(list(sources)), rows), limits, self.options)
         except torch.OutOfMemoryError:
             if len(batch) == 1:
                 raise
         if results is None:  # not within `except`, whose traceback would keep the batch's memory
             torch.cuda.empty_cache()
             middle = len(batch) // 2
-            self._fill(found, wanted, batch[:middle], t5, encoded)
-            self._fill(found, wanted, batch[middle:], t5, encoded)
+            self._fill(found, wanted, batch[:middle], reader, encoded)
+            self._fill(found, wanted, batch[middle:], reader, encoded)
             return
         for place, result in zip(batch, results, strict=True):
             found[place] = result
 
     def _encoded(self, sources: list[int]) -> tuple[Tensor, Tensor]:
-        """The encoder's states of sources, each of which is encoded once as far as memory for keeping goes."""
+        """What the model makes of sources, each of which is read once as far as memory for keeping goes."""
         new = [source for source in dict.fromkeys(sources) if source not in self._states]
         fresh: dict[int, Tensor] = {}
         if new:
-            states_BSD, lengths_B = encode(self._single, [self.sources[source] for source in new])
-            for source, states_SD, length in zip(new, states_BSD, lengths_B.tolist(), strict=True):
-                fresh[source] = states_SD[:length]
+            states_BS, lengths_B = self._single.read([self.sources[source] for source in new])
+            for source, states_S, length in zip(new, states_BS, lengths_B.tolist(), strict=True):
+                fresh[source] = states_S[:length]
             if new == sources:
                 self._keep(fresh)
-                return states_BSD, lengths_B
+                return states_BS, lengths_B
         states = [fresh[source] if source in fresh else self._states[source] for source in sources]
         self._keep(fresh)
         lengths_B = torch.tensor([len(rows) for rows in states], device=self._single.device)
         return torch.nn.utils.rnn.pad_sequence(states, batch_first=True), lengths_B
 
     def _keep(self, fresh: dict[int, Tensor]) -> None:
-        for source, states_SD in fresh.items():
-            size = states_SD.numel() * states_SD.element_size()
+        for source, states_S in fresh.items():
+            size = states_S.numel() * states_S.element_size()
             if self._kept_bytes + size <= _KEPT_BYTES:
-                self._states[source] = states_SD.clone()
+                self._states[source] = states_S.clone()
                 self._kept_bytes += size
 
     def _encoded_in_double(self, sources: list[int]) -> tuple[Tensor, Tensor]:
-        return encode(self._double, [self.sources[source] for source in sources])
+        return self._double.read([self.sources[source] for source in sources])
 
     @staticmethod
     def _checked(result: Found | None) -> list[list[int]]:
         if result is None or not all(math.isfinite(score) for score in result.scores):
             raise IdgrError("the ID generator's probabilities are not numbers", "train or fetch the generator again")
         return result.tokens
+
+
+def common_start(rows: Sequence[Row]) -> Row:
+    """What all rows begin with; the last token of each is left out."""
+    shortest = min(map(len, rows)) - 1
+    first = rows[0][:shortest]
+    for row in rows:
+        first = first[: len(first) if (same := row[: len(first)] == first).all() else int(same.argmin())]
+    return first

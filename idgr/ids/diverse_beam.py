@@ -4,6 +4,8 @@ Returns what `generate(num_beams=, num_beam_groups=, diversity_penalty=, min_len
 returned, by group. Each result has a margin: the smallest difference in score that decided anything in its search. A
 caller that wants the same result from every batch repeats narrow searches in double precision.
 
+The model is behind `Batch`, so that a T5 and a causal model are searched by the same lines.
+
 Legend: B sources, G groups, M beams of a group, K = G·M beams, R different rows among the B·K, C candidate tokens of a
 beam, J = 2·M + 1 ranked continuations of a group, L tokens at most, V vocabulary.
 """
@@ -12,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -19,11 +22,53 @@ from torch import Tensor
 
 from idgr.ids.options import BeamOptions
 from idgr.ids.schedule import Limits
-from idgr.models.t5 import T5, Cache, Source, decode_step, new_cache, source_of
 
 # Leaving finished sources in the batch costs their share of the work; taking them out copies the rest.
 _LEAVE_BELOW = 0.75
 _NOT_A_BEAM = -1e9
+
+
+class Batch(Protocol):
+    """Sources that a model has read and answers step by step, in one precision on one device.
+
+    Attributes:
+        size: B, when the search begins.
+        start: the token that stands before every answer and counts as one of its tokens; -1 for none.
+        eos: the one token that ends an answer.
+        pad: what stands in answers that are done; -1 for a token that nothing else is.
+    """
+
+    @property
+    def size(self) -> int: ...
+    @property
+    def start(self) -> int: ...
+    @property
+    def eos(self) -> int: ...
+    @property
+    def pad(self) -> int: ...
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    def begin(self, n_beams: int, n_steps: int) -> None:
+        """Make room for the steps of so many beams a source."""
+
+    def step(self, tokens_R: Tensor, rows_BK: Tensor, first_R: Tensor, step: int) -> Tensor:
+        """The logits [R, V] of what follows; beams with the same tokens of the same source are one row.
+
+        Args:
+            tokens_R: the newest token of each row, at step 0 `start`.
+            rows_BK: the row of each beam.
+            first_R: a beam of each row, counted through B and K.
+            step: how many tokens of an answer have been chosen.
+        """
+
+    def keep(self, rows: Tensor) -> None:
+        """Let all other sources leave."""
+
+    def reorder(self, parent_BK: Tensor) -> None:
+        """Make each beam the continuation of another one of its source."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +111,6 @@ class _Hypotheses:
 class _State:
     """The search of the sources that are still in the batch."""
 
-    source: Source
-    cache: Cache
     which_B: Tensor  # the place of each source in the call
     penalty_B: Tensor
     min_tokens_B: Tensor
@@ -82,9 +125,6 @@ class _State:
 
     def keep(self, rows: Tensor) -> None:
         """Let all other sources leave."""
-        keys, values, mask = self.source
-        self.source = Source([k[rows] for k in keys], [v[rows] for v in values], mask[rows])
-        self.cache = Cache([k[rows] for k in self.cache.keys], [v[rows] for v in self.cache.values])
         for name in ("which_B", "penalty_B", "min_tokens_B", "max_tokens_B"):
             setattr(self, name, getattr(self, name)[rows])
         for name in ("tokens_BGML", "score_BGM", "done_BG", "equal_BK", "told_B", "margin_B"):
@@ -96,14 +136,11 @@ class _State:
 
 
 @torch.inference_mode()
-def diverse_beam_search(
-    t5: T5, states_BSD: Tensor, lengths_B: Tensor, limits: Sequence[Limits], options: BeamOptions
-) -> list[Found]:
-    """Search from each encoded source under its own limits.
+def diverse_beam_search(batch: Batch, limits: Sequence[Limits], options: BeamOptions) -> list[Found]:
+    """Search from each source under its own limits.
 
     Args:
-        states_BSD: the encoder's states, from `idgr.models.t5.encode`.
-        lengths_B: the lengths of the sources.
+        batch: the sources as the model has read them; it is used up.
         limits: those of each source.
 
     Returns:
@@ -111,38 +148,36 @@ def diverse_beam_search(
     """
     B, L = len(limits), max(limit.max_tokens for limit in limits) - 1
     G, M = options.groups, options.beams // options.groups
-    score_BGM = torch.full((B, G, M), _NOT_A_BEAM, dtype=t5.dtype, device=t5.device)
+    score_BGM = torch.full((B, G, M), _NOT_A_BEAM, dtype=batch.dtype, device=batch.device)
     score_BGM[:, :, 0] = 0.0
 
     def column(values: Sequence[float], dtype: torch.dtype) -> Tensor:
-        return torch.tensor(values, dtype=dtype, device=t5.device)
+        return torch.tensor(values, dtype=dtype, device=batch.device)
 
     def no_tokens() -> Tensor:
-        return torch.full((B, G, M, L), t5.pad, device=t5.device)
+        return torch.full((B, G, M, L), batch.pad, device=batch.device)
 
     state = _State(
-        source=source_of(t5, states_BSD, lengths_B),
-        cache=new_cache(t5, B, G * M, L),
-        which_B=torch.arange(B, device=t5.device),
-        penalty_B=column([limit.penalty for limit in limits], t5.dtype),
+        which_B=torch.arange(B, device=batch.device),
+        penalty_B=column([limit.penalty for limit in limits], batch.dtype),
         min_tokens_B=column([limit.min_tokens for limit in limits], torch.long),
         max_tokens_B=column([limit.max_tokens for limit in limits], torch.long),
         tokens_BGML=no_tokens(),
         score_BGM=score_BGM,
-        done_BG=torch.zeros((B, G), dtype=torch.bool, device=t5.device),
-        equal_BK=torch.zeros((B, G * M), dtype=torch.long, device=t5.device),
-        told_B=torch.zeros((B,), dtype=torch.bool, device=t5.device),
-        margin_B=torch.full((B,), torch.inf, dtype=torch.double, device=t5.device),
+        done_BG=torch.zeros((B, G), dtype=torch.bool, device=batch.device),
+        equal_BK=torch.zeros((B, G * M), dtype=torch.long, device=batch.device),
+        told_B=torch.zeros((B,), dtype=torch.bool, device=batch.device),
+        margin_B=torch.full((B,), torch.inf, dtype=torch.double, device=batch.device),
         finished=_Hypotheses(
             no_tokens(),
-            torch.zeros((B, G, M), dtype=torch.long, device=t5.device),
-            torch.full((B, G, M), -torch.inf, dtype=torch.double, device=t5.device),
+            torch.zeros((B, G, M), dtype=torch.long, device=batch.device),
+            torch.full((B, G, M), -torch.inf, dtype=torch.double, device=batch.device),
         ),
     )
-    bias_1HLL = t5.decoder_bias(L, L)
+    batch.begin(G * M, L)
     found: list[Found | None] = [None] * B
     for step in range(L):
-        _advance(t5, state, step, bias_1HLL, options)
+        _advance(batch, state, step, options)
         ended_B = ~state.told_B & (state.done_BG.all(1) | (step + 2 >= state.max_tokens_B))
         if ended_B.any():
             for place, result in _collect(state, ended_B, step + 1, options.length_penalty):
@@ -152,21 +187,23 @@ def diverse_beam_search(
             if not len(staying):
                 break
             if len(staying) <= _LEAVE_BELOW * len(state.told_B):
+                batch.keep(staying)
                 state.keep(staying)
     return [result for result in found if result is not None]
 
 
-def _advance(t5: T5, state: _State, step: int, bias_1HLL: Tensor, options: BeamOptions) -> None:
+def _advance(batch: Batch, state: _State, step: int, options: BeamOptions) -> None:
     """Add a token to every beam; the groups take turns, each penalized for the tokens of those before it (Eq. 5)."""
     B, G, M, _ = state.tokens_BGML.shape
-    K, V = G * M, t5.head_VD.shape[0]
-    newest_BK = state.tokens_BGML[..., step - 1].reshape(B, K) if step else torch.full((B, K), t5.start).to(t5.device)
-    rows_BK, first_R = _rows(state)
-    logits_RV = decode_step(
-        t5, state.source, state.cache, newest_BK.flatten()[first_R], rows_BK, first_R, step, bias_1HLL
+    K = G * M
+    newest_BK = (
+        state.tokens_BGML[..., step - 1].reshape(B, K) if step else torch.full((B, K), batch.start).to(batch.device)
     )
-    # As in transformers, the start token is one of a sequence's tokens.
-    rows_RL = F.pad(state.tokens_BGML[..., :step].reshape(B * K, step)[first_R], (1, 0), value=t5.start)
+    rows_BK, first_R = _rows(state)
+    logits_RV = batch.step(newest_BK.flatten()[first_R], rows_BK, first_R, step)
+    V = logits_RV.shape[1]
+    # As in transformers, the start token, where there is one, is one of a sequence's tokens.
+    rows_RL = F.pad(state.tokens_BGML[..., :step].reshape(B * K, step)[first_R], (1, 0), value=batch.start)
     n = options.no_repeat_ngram
     barred_RN = _repeats(rows_RL, n) if 0 < n <= step + 1 else rows_RL[:, :0]
     # A penalty only lowers scores, there are at most K - M penalized tokens, and EOS and repeats may be ruled out: the
@@ -178,10 +215,10 @@ def _advance(t5: T5, state: _State, step: int, bias_1HLL: Tensor, options: BeamO
     top_RC.masked_fill_((token_RC[:, :, None] == barred_RN[:, None]).any(-1), -torch.inf)
     top_BKC, token_BKC = (top_RC - total_R1)[rows_BK], token_RC[rows_BK]
     too_short_B11 = (step + 1 < state.min_tokens_B)[:, None, None]
-    top_BKC.masked_fill_(too_short_B11 & (token_BKC == t5.eos), -torch.inf)
+    top_BKC.masked_fill_(too_short_B11 & (token_BKC == batch.eos), -torch.inf)
     C = top_BKC.shape[-1]
 
-    chosen_BK = torch.empty((B, 0), dtype=torch.long, device=t5.device)
+    chosen_BK = torch.empty((B, 0), dtype=torch.long, device=batch.device)
     parents = []
     for g in range(G):
         ours = slice(g * M, (g + 1) * M)
@@ -191,19 +228,20 @@ def _advance(t5: T5, state: _State, step: int, bias_1HLL: Tensor, options: BeamO
             logp_BMC = logp_BMC - state.penalty_B[:, None, None] * used_BMC
         ranked_BJ, at_BJ = (logp_BMC + state.score_BGM[:, g, :, None]).flatten(1).topk(n_ranked)
         chosen_BM, parent_BM = _choose(
-            t5, state, g, step, ranked_BJ, token_BMC.flatten(1).gather(1, at_BJ), at_BJ // C, options.length_penalty
+            batch, state, g, step, ranked_BJ, token_BMC.flatten(1).gather(1, at_BJ), at_BJ // C, options.length_penalty
         )
         chosen_BK = torch.cat([chosen_BK, chosen_BM], 1)
         parents.append(g * M + parent_BM)
     parent_BK = torch.cat(parents, 1)
     if M > 1:
-        _reorder(state, parent_BK)
+        batch.reorder(parent_BK)
+        state.tokens_BGML = _reordered(state.tokens_BGML, parent_BK)
     state.tokens_BGML[..., step] = chosen_BK.view(B, G, M)
     _note_equals(state, parent_BK, chosen_BK)
 
 
 def _choose(
-    t5: T5,
+    batch: Batch,
     state: _State,
     g: int,
     step: int,
@@ -215,11 +253,11 @@ def _choose(
     """The next tokens of group `g` and the beams that they continue, [B, M] each; EOS among the best M finishes one."""
     M = state.score_BGM.shape[2]
     going_B = ~state.done_BG[:, g]
-    ends_BJ = token_BJ == t5.eos
+    ends_BJ = token_BJ == batch.eos
     # Of the best 2·M continuations at most M end, one a beam, so M that go on are among them.
     goes_on_BM = ends_BJ[:, : 2 * M].to(torch.uint8).argsort(dim=1, stable=True)[:, :M]
     if ranked_BJ.shape[1] > 1:
-        decided_BJ = torch.arange(ranked_BJ.shape[1] - 1, device=t5.device) <= goes_on_BM[:, -1:]
+        decided_BJ = torch.arange(ranked_BJ.shape[1] - 1, device=batch.device) <= goes_on_BM[:, -1:]
         gap_BJ = (ranked_BJ[:, :-1] - ranked_BJ[:, 1:]).double().masked_fill(~decided_BJ, torch.inf)
         _narrow(state, going_B, gap_BJ.min(1).values)
 
@@ -228,7 +266,7 @@ def _choose(
     for rank in range(M):
         ending_B = going_B & ends_BJ[:, rank]
         parent_B = parent_BJ[:, rank]
-        tokens_BL = state.tokens_BGML[torch.arange(len(parent_B), device=t5.device), g, parent_B]
+        tokens_BL = state.tokens_BGML[torch.arange(len(parent_B), device=batch.device), g, parent_B]
         _narrow(state, ending_B, state.finished.add(g, ending_B, tokens_BL, step, finished_BJ[:, rank]))
 
     # A group is done when its worst finished sequence is no worse than its best continuation (early_stopping=False).
@@ -241,7 +279,7 @@ def _choose(
     going_BM = (~state.done_BG[:, g])[:, None]
     state.score_BGM[:, g] = ranked_BJ.gather(1, goes_on_BM).where(going_BM, 0.0)
     # transformers fills a group that is done with padding, and counts that as a used token; so do we.
-    chosen_BM = token_BJ.gather(1, goes_on_BM).where(going_B[:, None], t5.pad)
+    chosen_BM = token_BJ.gather(1, goes_on_BM).where(going_B[:, None], batch.pad)
     return chosen_BM, parent_BJ.gather(1, goes_on_BM)
 
 
@@ -272,15 +310,11 @@ def _note_equals(state: _State, parent_BK: Tensor, chosen_BK: Tensor) -> None:
     state.equal_BK = same_BKK.to(torch.uint8).argmax(2)
 
 
-def _reorder(state: _State, parent_BK: Tensor) -> None:
-    """Make each beam the continuation of the beam that it came from; groups of one beam need no reordering."""
-    B, G, M, L = state.tokens_BGML.shape
+def _reordered(tokens_BGML: Tensor, parent_BK: Tensor) -> Tensor:
+    """Each beam's tokens are those of the beam that it came from; groups of one beam need no reordering."""
+    B, G, M, L = tokens_BGML.shape
     rows_B1 = torch.arange(B, device=parent_BK.device)[:, None]
-    state.tokens_BGML = state.tokens_BGML.view(B, G * M, L)[rows_B1, parent_BK].view(B, G, M, L)
-    state.cache = Cache(
-        [keys[rows_B1, parent_BK] for keys in state.cache.keys],
-        [values[rows_B1, parent_BK] for values in state.cache.values],
-    )
+    return tokens_BGML.view(B, G * M, L)[rows_B1, parent_BK].view(B, G, M, L)
 
 
 def _narrow(state: _State, where_B: Tensor, margin_B: Tensor) -> None:

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from idgr.errors import UsageError
 from idgr.formats.records import Item, ItemId
 from idgr.ids.assignment import Assigned, assign
 from idgr.ids.candidates import Candidates
+from idgr.ids.causal_prompts import causal_prompts, end_tokens
 from idgr.ids.options import GenerationOptions
 from idgr.ids.schedule import Schedule
 from idgr.ids.spelling import can_spell, clean_id
@@ -53,7 +55,7 @@ def generate_ids(
 
     Args:
         items: the catalogue, in the order in which items choose. An item without text offers its key as ID.
-        generator: gives the ID generator, on the device where it shall run; called only if a search is needed.
+        generator: gives the ID generator, a T5 or a Llama, on the device where it shall run; called only if needed.
         recommender: the tokenizer that is to read the IDs.
         first: the candidates of each item's first attempt, by key, where they are there already.
         watch: passes on batches of work, and may show how far it has come.
@@ -118,10 +120,25 @@ def first_candidates(
 
 
 def _candidates(backbone: Backbone, texts: Sequence[str], options: GenerationOptions) -> Candidates:
+    if backbone.arch == "causal":
+        prompts = causal_prompts(backbone.tokenizer, texts, options.max_text_tokens)
+        _check_room(backbone, max(map(len, prompts)), options)
+        ends = end_tokens(backbone.tokenizer)
+        return Candidates(backbone.model, prompts, options, options.batch_size, ends)
     rows = encode(backbone.tokenizer, texts, max_tokens=options.max_text_tokens - 1)
     eos = backbone.tokenizer.eos_token_id
     sources = [np.array([*row, eos], dtype=np.int32) for row in rows]
     return Candidates(backbone.model, sources, options, options.batch_size)
+
+
+def _check_room(backbone: Backbone, longest: int, options: GenerationOptions) -> None:
+    room = int(backbone.model.config.max_position_embeddings) - options.length_step * options.max_length_rounds
+    if longest > room:
+        raise UsageError(
+            f"--max-text-tokens {options.max_text_tokens} makes a prompt of {longest} tokens, of which the generator "
+            f"reads {max(0, room)} with an ID behind them",
+            "give fewer",
+        )
 
 
 def _candidate_texts(
@@ -131,10 +148,14 @@ def _candidate_texts(
     wanted: Sequence[tuple[int, int]],
     watch: Watch,
 ) -> list[list[str]]:
-    """For each (source, attempt) its different candidates as the words of their text, none empty, in group order."""
+    """For each (source, attempt) its different candidates as the words of their text, none empty, in group order.
+
+    Those of a causal model, which was not trained to write IDs, in lower case.
+    """
+    written = str.lower if search.ends else str
     found = search.search([(source, schedule.limits(attempt)) for source, attempt in wanted], watch)
     texts = iter(decode(tokenizer, [row for rows in found for row in rows]))
-    cleaned = ([clean_id(next(texts)) for _ in rows] for rows in found)
+    cleaned = ([clean_id(written(next(texts))) for _ in rows] for rows in found)
     return [list(dict.fromkeys(text for text in row if text)) for row in cleaned]
 
 

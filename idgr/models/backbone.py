@@ -30,6 +30,11 @@ class Backbone:
     model: T5ForConditionalGeneration | LlamaForCausalLM
     tokenizer: PreTrainedTokenizerBase
 
+    @property
+    def arch(self) -> str:
+        """ "t5", or "causal" for a Llama."""
+        return model_kind({"model_type": self.model.config.model_type}) or "t5"
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -223,6 +228,11 @@ def check_recommender(source: str | os.PathLike[str]) -> None:
     name = os.fspath(source)
     config = read_object(find_folder(name, "model") / CONFIG, name)
     check_kind(config, model_kind(config) or "t5", name)
+
+
+def load_either(source: str) -> Backbone:
+    """A T5 or a Llama, as the folder is; see `load_backbone` and `load_causal_backbone`, also for errors."""
+    return load_causal_backbone(source) if arch_of(source) == "causal" else load_backbone(source)
 
 
 def check_t5(source: str | os.PathLike[str], needed_by: str) -> None:

@@ -264,6 +264,54 @@ def decode_step(
     return F.linear(norm(t5, x_RD, t5.decoder_norm_D) * t5.head_scale, t5.head_VD)
 
 
+class T5Reader:
+    """Reads sources for the search of `idgr.ids.diverse_beam`."""
+
+    def __init__(self, t5: T5) -> None:
+        self.t5, self.device = t5, t5.device
+
+    def read(self, rows: Sequence[Sequence[int] | npt.NDArray[np.int32]]) -> tuple[Tensor, Tensor]:
+        """The encoder's states [B, S, D] and the lengths [B]; see `encode`."""
+        return encode(self.t5, rows)
+
+    def batch(self, states_BSD: Tensor, lengths_B: Tensor, _rows: object = None) -> T5Batch:
+        return T5Batch(self.t5, states_BSD, lengths_B)
+
+
+class T5Batch:
+    """Encoded sources that are answered step by step, as `idgr.ids.diverse_beam` asks for it.
+
+    Args:
+        states_BSD: the encoder's states, from `encode`.
+        lengths_B: the lengths of the sources.
+    """
+
+    def __init__(self, t5: T5, states_BSD: Tensor, lengths_B: Tensor) -> None:
+        self.t5, self.size = t5, len(states_BSD)
+        self.start, self.eos, self.pad = t5.start, t5.eos, t5.pad
+        self.device, self.dtype = t5.device, t5.dtype
+        self._source = source_of(t5, states_BSD, lengths_B)
+
+    def begin(self, n_beams: int, n_steps: int) -> None:
+        self._cache = new_cache(self.t5, self.size, n_beams, n_steps)
+        self._bias_1HLL = self.t5.decoder_bias(n_steps, n_steps)
+
+    def step(self, tokens_R: Tensor, rows_BK: Tensor, first_R: Tensor, step: int) -> Tensor:
+        return decode_step(self.t5, self._source, self._cache, tokens_R, rows_BK, first_R, step, self._bias_1HLL)
+
+    def keep(self, rows: Tensor) -> None:
+        keys, values, mask = self._source
+        self._source = Source([k[rows] for k in keys], [v[rows] for v in values], mask[rows])
+        self._cache = Cache([k[rows] for k in self._cache.keys], [v[rows] for v in self._cache.values])
+
+    def reorder(self, parent_BK: Tensor) -> None:
+        rows_B1 = torch.arange(len(parent_BK), device=parent_BK.device)[:, None]
+        self._cache = Cache(
+            [keys[rows_B1, parent_BK] for keys in self._cache.keys],
+            [values[rows_B1, parent_BK] for values in self._cache.values],
+        )
+
+
 def norm(t5: T5, x: Tensor, weight_D: Tensor) -> Tensor:
     """T5's layer norm, which neither centres nor shifts."""
     return F.rms_norm(x, (x.shape[-1],), weight_D, t5.epsilon)

@@ -35,6 +35,8 @@ class Options(GenerationOptions, SchemeOptions):
 
     Example: idgr gen-ids data/beauty/items.jsonl --model gen/ -o ids.jsonl
 
+    Example: idgr gen-ids data/beauty/items.jsonl --model smollm2/ -o ids.jsonl
+
     Example: idgr gen-ids data/beauty/items.jsonl --scheme shared --train data/beauty/train.jsonl -o ids.jsonl
 
     Example: idgr gen-ids data/beauty/items.jsonl --scheme dual --item-vectors sasrec/ -o ids.jsonl
@@ -50,7 +52,7 @@ class Options(GenerationOptions, SchemeOptions):
     model: Annotated[
         str,
         SchemeOption(
-            "Generator: a folder, a hub name, or `keyphrase`, a rule without a model.",
+            "Generator, a T5 or a Llama: a folder, a hub name, or `keyphrase`, a rule without a model.",
             schemes=(TEXTUAL,),
             panel=COMMON,
         ),
@@ -194,11 +196,15 @@ def _settings(options: Options) -> dict[str, Any]:
 
 
 def _load(options: Options) -> Backbone:
-    from idgr.models.backbone import Backbone, load_backbone
+    from idgr.models.backbone import Backbone, arch_of, load_either
     from idgr.models.device import pick_device
+    from idgr.models.memory import check_memory
 
     where = pick_device(options.device)
-    backbone = load_backbone(options.model)
+    # In single precision and, on the device, for close searches in double; a Llama's joined weights are copies.
+    needed = 4 if where.type != "cpu" else 16 if arch_of(options.model) == "causal" else 12
+    check_memory(options.model, needed)
+    backbone = load_either(options.model)
     return Backbone(backbone.model.to(where).eval(), backbone.tokenizer)
 
 

@@ -55,3 +55,38 @@ def generator_folder(generator: Backbone, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp("gen")
     save_backbone(generator, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def causal_generator() -> Backbone:
+    """A Llama of random weights whose output depends on its input, with a vocabulary that spells everything."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = train_tokenizer([*TEXTS, "Red Nail Polish"], 400)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        initializer_range=0.5,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        model = LlamaForCausalLM(config).eval()
+        # Single bytes and special tokens but EOS are seldom the likeliest.
+        pieces = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+        unlikely = [n for n, piece in enumerate(pieces) if piece.startswith("<") and piece != "</s>"]
+        model.lm_head.weight[unlikely] *= 0.2
+    return Backbone(model, tokenizer)
+
+
+@pytest.fixture(scope="session")
+def causal_folder(causal_generator: Backbone, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("causal-gen")
+    save_backbone(causal_generator, folder)
+    return folder

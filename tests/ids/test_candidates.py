@@ -15,7 +15,7 @@ from idgr.ids.candidates import Candidates
 from idgr.ids.diverse_beam import diverse_beam_search
 from idgr.ids.options import BeamOptions
 from idgr.ids.schedule import Limits
-from idgr.models.t5 import encode, read_weights
+from idgr.models.t5 import T5Batch, encode, read_weights
 
 RNG = np.random.default_rng(0)
 SOURCES = [np.append(RNG.integers(2, 40, RNG.integers(1, 12)), 1).astype(np.int32) for _ in range(15)]
@@ -52,7 +52,8 @@ def test_a_close_search_is_made_in_double_precision(twins: Any) -> None:
     assert search.n_close == 10
     for (source, limits), tokens in zip(WANTED[:10], found, strict=True):
         with torch.inference_mode():
-            alone = diverse_beam_search(double, *encode(double, [SOURCES[source]]), [limits], BeamOptions())[0]
+            batch = T5Batch(double, *encode(double, [SOURCES[source]]))
+            alone = diverse_beam_search(batch, [limits], BeamOptions())[0]
         assert tokens == alone.tokens
 
 
@@ -63,7 +64,7 @@ def test_a_source_is_encoded_once(model: Any, monkeypatch: pytest.MonkeyPatch) -
         encoded.extend(len(row) for row in rows)
         return encode(t5, rows)
 
-    monkeypatch.setattr(candidates, "encode", counted)
+    monkeypatch.setattr("idgr.models.t5.encode", counted)
     search = Candidates(model, SOURCES, BeamOptions(), 16, close=0.0)
     first = search.search(WANTED)
     again = search.search(WANTED)
@@ -75,11 +76,11 @@ def test_too_little_memory_halves_the_batch(model: Any, monkeypatch: pytest.Monk
     wanted = Candidates(model, SOURCES, BeamOptions(), 30).search(WANTED)
     sizes: list[int] = []
 
-    def cramped(t5: Any, states: Any, lengths: Any, limits: Any, options: Any) -> Any:
+    def cramped(batch: Any, limits: Any, options: Any) -> Any:
         sizes.append(len(limits))
         if len(limits) > 10:
             raise torch.OutOfMemoryError("no memory left")
-        return diverse_beam_search(t5, states, lengths, limits, options)
+        return diverse_beam_search(batch, limits, options)
 
     monkeypatch.setattr(candidates, "diverse_beam_search", cramped)
     assert Candidates(model, SOURCES, BeamOptions(), 30).search(WANTED) == wanted

@@ -15,11 +15,10 @@ import pytest
 import torch
 
 from idgr.errors import UsageError
-from idgr.ids import diverse_beam
 from idgr.ids.diverse_beam import Found, diverse_beam_search
 from idgr.ids.options import BeamOptions
 from idgr.ids.schedule import Limits
-from idgr.models.t5 import T5, decode_step, encode, read_weights
+from idgr.models.t5 import T5, T5Batch, decode_step, encode, read_weights
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +33,7 @@ def cases(make_golden: ModuleType) -> list[dict]:
 
 def search(t5: T5, rows: list[list[int]], limits: list[Limits], options: BeamOptions) -> list[Found]:
     with torch.inference_mode():
-        return diverse_beam_search(t5, *encode(t5, rows), limits, options)
+        return diverse_beam_search(T5Batch(t5, *encode(t5, rows)), limits, options)
 
 
 def limits_of(case: dict) -> Limits:
@@ -94,7 +93,7 @@ def test_beams_that_agree_are_computed_once(
         rows.append(len(tokens_R))
         return decode_step(t5, source, cache, tokens_R, *rest)
 
-    monkeypatch.setattr(diverse_beam, "decode_step", counted)
+    monkeypatch.setattr("idgr.models.t5.decode_step", counted)
     # Without a penalty all five groups do the same.
     found = search(models["tied"], make_golden.ROWS[:1], [Limits(0.0, 10, 20)], BeamOptions())[0]
     assert len({tuple(tokens) for tokens in found.tokens}) == 1

@@ -21,7 +21,7 @@ from idgr.ids.keyphrase import keyphrase_ids
 from idgr.ids.options import BeamOptions, GenerationOptions
 from idgr.ids.quality import id_quality
 from idgr.ids.spelling import can_spell
-from idgr.models.backbone import Backbone, load_backbone
+from idgr.models.backbone import Backbone, load_either
 from idgr.models.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def _made_again(ids: Numbered, items: list[Item], maker: Output, findings: Findi
         return 0, 0
     from idgr.ids.generation import generate_ids  # and with it torch, which most audits can do without
 
-    backbone = load_backbone(str(generator))
+    backbone = load_either(str(generator))
     tokenizer = load_tokenizer(str(spelled_by)) if spelled_by is not None else backbone.tokenizer
     first = items[:REMADE]
     again = generate_ids(first, lambda: Backbone(backbone.model.eval(), backbone.tokenizer), tokenizer, _options(maker))
