@@ -16,12 +16,12 @@ from idgr.errors import UsageError
 from idgr.formats.records import ItemId, Query, Recommendation
 from idgr.prompts.histories import HistoryRenderer
 from idgr.prompts.rendering import PromptRenderer
-from idgr.recommender.calibration import Calibration
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from idgr.models.backbone import Backbone
+    from idgr.recommender.calibration import Calibration
 
 
 # Beam search holds what it knows of a user's prefixes in tables of prefixes by prefixes.

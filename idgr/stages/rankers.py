@@ -209,7 +209,6 @@ def _recommender(options: RankerOptions) -> Recommender:
     from idgr.models.device import pick_device
     from idgr.models.llama import fit_item_slots
     from idgr.prompts.histories import HistoryRenderer
-    from idgr.recommender.calibration import Calibration
     from idgr.recommender.prompts import causal_renderer_of, renderer_of, user_ids_of
     from idgr.recommender.ranking import Recommender
 
@@ -235,6 +234,8 @@ def _recommender(options: RankerOptions) -> Recommender:
         renderer = renderer_of(facts, tokenizer, rows, named)
     calibration = None
     if options.calibration_weight:
+        from idgr.recommender.calibration import Calibration
+
         assert isinstance(renderer, HistoryRenderer)
         model: Any = backbone.model
         calibration = Calibration(model, renderer, options.calibration_weight, search.length_penalty)
