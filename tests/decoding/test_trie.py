@@ -140,7 +140,7 @@ def test_a_cut_file_is_refused(tmp_path: Path) -> None:
     [
         ([], "no IDs"),
         ([[4], []], "item 1 has no tokens"),
-        ([[4, EOS, 5]], "end-of-sequence"),
+        ([[4, EOS, 5]], "the token that ends IDs"),
         ([[4, 5], [6], [4, 5]], "items 0 and 2 have the same"),
     ],
 )
