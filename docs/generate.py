@@ -94,14 +94,9 @@ def python_page() -> str:
     lines += ["## idgr.Recommender", "", inspect.cleandoc(Recommender.__doc__ or ""), ""]
     for method in ("load", "recommend"):
         function: Any = getattr(Recommender, method)
-        lines += [
-            f"### {method}{inspect.signature(function)}",
-            "",
-            "```text",
-            inspect.getdoc(function) or "",
-            "```",
-            "",
-        ]
+        signature = inspect.signature(function, eval_str=True)
+        lines += [f"### {method}", "", "```text", f"{method}{signature}".replace("idgr.api.", ""), ""]
+        lines += [inspect.getdoc(function) or "", "```", ""]
     lines += ["## Stages", "", "Each takes the options of a command, with underscores for dashes.", ""]
     lines += ["| function | command | returns |", "|---|---|---|"]
     by_stage = {f"{one.stage}:{one.options}": name for name, one in commands().items()}
