@@ -173,13 +173,13 @@ def test_two_runs_may_make_the_same_tree(shop: Path, tmp_path: Path, capsys: pyt
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_shards_in_processes_of_their_own_share_a_tree(shop: Path, tmp_path: Path) -> None:
+def test_shards_in_processes_of_their_own_share_a_tree(shop: Path, tmp_path: Path, warm_path: str) -> None:
     files = ["--rec", str(shop / "rec"), "--ids", str(shop / "ids.jsonl"), "--trie", str(tmp_path / "ids.trie")]
     running = []
     for number in (1, 2):
         words = [str(shop / "test.jsonl"), *files, "--shard", f"{number}/2", "-o", str(tmp_path / f"{number}")]
-        command = [sys.executable, "-m", "idgr", "recommend", *words, "--device", "cpu"]
-        running.append(subprocess.Popen(command, stderr=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT)}))
+        command = [f"{warm_path.split(os.pathsep)[0]}/idgr", "recommend", *words, "--device", "cpu"]
+        running.append(subprocess.Popen(command, stderr=subprocess.PIPE))
     for one in running:
         _, said = one.communicate(timeout=120)
         assert one.returncode == 0, said
