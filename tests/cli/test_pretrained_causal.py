@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from ..decoding.oracle import tiny_llama, tiny_t5
 IDS = ("chi pro hair dryer", "chi hair brush", "red nail polish", "blue nail polish", "aloe", "aloe cream", "soap bar")
 KEYS = [f"I{n}" for n in range(len(IDS))]
 HISTORIES = [["I0", "I2", "I3"], ["I4"], [], ["I6", "I5", "I1", "I2"]]
-SMOLLM2 = Path(tempfile.gettempdir()) / "models" / "smollm2"
+SMOLLM2 = Path(__file__).parents[2] / "models" / "smollm2"  # of recipes/pretrained.sh
 
 
 def byte_level_tokenizer() -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from idgr.models import memory
 from idgr.models.backbone import Backbone, load_either
 from idgr.models.memory import check_memory, free_memory
 
-SMOLLM2 = Path(tempfile.gettempdir(), "models", "smollm2")
+SMOLLM2 = Path(__file__).parents[2] / "models" / "smollm2"  # of recipes/pretrained.sh
 CATALOGUE = [
     Item(f"i{n}", f"title: {colour} {thing}; brand: Aurora")
     for n, (colour, thing) in enumerate(

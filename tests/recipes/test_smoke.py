@@ -13,6 +13,8 @@ import pytest
 
 from idgr.cli.main import run
 
+from ..cli.test_pretrained_causal import byte_level_tokenizer, save_llama
+
 ROOT = Path(__file__).parents[2]
 BASH = shutil.which("bash")
 pytestmark = pytest.mark.skipif(BASH is None, reason="bash is not there")
@@ -176,3 +178,17 @@ def test_llm_bs(path: str, tmp_path: Path) -> None:
     assert sorted(before) == ["dual-gct-aat/adapter/run.json", "dual-gct/rec/run.json", "sasrec/rec/run.json"]
     recipe(path, "llm-bs", *words, "--stage", "2", "--stop-stage", "5")
     assert trained(out) == before
+
+
+def test_untrained(path: str, tmp_path: Path) -> None:
+    """A language model as it comes, here with random weights, beside the text rule."""
+    model, out = tmp_path / "model", tmp_path / "out"
+    save_llama(byte_level_tokenizer(), model)
+    words = ("--rec", str(model), "--test", "demo-1", "--users", "20", "--out", str(out))
+    done = recipe(path, "foundation", *words, script="untrained.sh")
+    (table,) = tables(done.stdout)
+    assert list(table) == ["untrained", "text", "popularity", "markov"]
+    for row in ("untrained", "text"):
+        check(table[row], out / "demo-1" / row / "metrics.json", 20)
+    told = json.loads((out / "demo-1" / "untrained" / "run.json").read_bytes())
+    assert told["options"]["scheme"] == "keyphrase"

@@ -20,7 +20,7 @@ from ...encoder_folder import save_encoder, shape, tiny_bert
 
 WORDS = "red blue nail polish hair dryer with a longer text brush soap".split()  # noqa: SIM905
 TEXTS = [" ".join(WORDS[(n * 5 + step) % len(WORDS)] for step in range(n % 9)) for n in range(70)]
-MINILM = Path("/tmp/models/minilm")  # noqa: S108 - read where it lies
+MINILM = Path(__file__).parents[3] / "models" / "minilm"  # of recipes/pretrained.sh
 
 
 @pytest.fixture
