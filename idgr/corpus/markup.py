@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import re
+import sys
 from html.entities import html5
 
 # Control characters but white space, bidirectional marks, byte order marks, and halves of surrogate pairs.
@@ -35,6 +36,16 @@ _BARE = (
     r"|multiple|muted|nohref|noresize|noshade|novalidate|nowrap|open|readonly|required|reversed|selected)(?![\w=-])"
 )
 _ATTRIBUTE = rf"""\s+(?:[\w:.-]+\s*=\s*(?:{_QUOTED}|[^\s"'<>]+)|(?:data|aria)-[\w-]+|{_BARE})"""
+_QUOTED_ATTRIBUTES = rf"(?:\s+[\w:.-]+\s*=\s*{_QUOTED})+"
+
+
+def _whole(attributes: str, name: str) -> str:
+    """A repetition, as long as it can be: by a possessive quantifier, which Python has wrong before 3.11.5."""
+    if sys.version_info >= (3, 11, 5):
+        return f"{attributes}+"
+    return f"(?=(?P<{name}>{attributes}))(?P={name})"  # type: ignore[unreachable, unused-ignore]
+
+
 _COMMON = "align alt border class color height href id name rel size src style target title type width".split()  # noqa: SIM905
 _BEGUN = "|".join(sorted({name[:end] for name in _COMMON for end in range(1, len(name) + 1)}, key=len, reverse=True))
 _CUT_ATTRIBUTE = rf"""(?:\s+(?:[\w:.-]+\s*=\s*(?:"[^"<>]*|'[^'<>]*|[^\s"'<>]*)|data-[\w-]*|(?:{_BEGUN})))?\s*/?"""
@@ -46,14 +57,14 @@ _WITH_CONTENTS = re.compile(
     re.DOTALL,
 )
 # Any name of two letters or more: also XML and elements of the page's own.
-_WELL_FORMED = re.compile(rf"</?(?:[a-z][\w:.-]+|{_ONE_LETTER})(?:{_ATTRIBUTE})*+\s*/?>")
+_WELL_FORMED = re.compile(rf"</?(?:[a-z][\w:.-]+|{_ONE_LETTER}){_whole(f'(?:{_ATTRIBUTE})*', 'a')}\s*/?>")
 _OTHER_TAG = re.compile(
     rf"</?{_NAME}(?:"
     r"[\s/][^<>]{0,2000}>"  # attributes that are none
-    rf"|(?:{_ATTRIBUTE})*+(?:{_CUT_ATTRIBUTE}(?=<|$)|(?![\w-]))"  # cut short
+    rf"|{_whole(f'(?:{_ATTRIBUTE})*', 'a')}(?:{_CUT_ATTRIBUTE}(?=<|$)|(?![\w-]))"  # cut short
     r")"
     rf"|<{_ONE_LETTER}\s+[\w:.-]+\s*=\s*[\"'](?:[^<>]{{0,2000}}>|[^<>\"']*$)"
-    rf"|<{_ONE_LETTER}(?:\s+[\w:.-]+\s*=\s*{_QUOTED})++(?:{_CUT_ATTRIBUTE}(?=<|$))?"
+    rf"|<{_ONE_LETTER}{_whole(_QUOTED_ATTRIBUTES, 'b')}(?:{_CUT_ATTRIBUTE}(?=<|$))?"
     rf"|<{_ONE_LETTER}\s+(?:{_BEGUN})(?<=\w{{3}})\s*=?\s*$"
     r"|</(?:[a-z][\w:.-]*(?:[^<>]{0,200}>)?|\s*$)"
     rf"|<\s+(?:/?\s*{_NAME}\s*/?>|/\s*{_ONE_LETTER}\s*>)|</\s+(?:{_NAME}|{_ONE_LETTER})\s*>"

@@ -130,7 +130,7 @@ def parse_object(path: str, number: int, line: bytes) -> dict[str, Any]:
 
 
 # A string, whole or cut off, which is passed over; or a number that is none.
-_NAN = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|(-?\b(?:NaN|Infinity)\b)', re.DOTALL)
+_NAN = re.compile(rb'"(?:[^"\\]+|\\.)*"?|(-?\b(?:NaN|Infinity)\b)', re.DOTALL)
 
 
 def _without_nan(line: bytes) -> bytes | None:
