@@ -23,7 +23,7 @@ from idgr.formats.jsonl import replace_file, replace_folder, write_json, write_j
 from idgr.formats.lock import hold
 from idgr.formats.rec_folder import RecommenderFacts, read_recommender_facts
 from idgr.formats.records import read_ids, read_queries
-from idgr.formats.replacing import is_leftover, remove
+from idgr.formats.replacing import discard, is_leftover, remove
 from idgr.formats.run_info import RUN_FILE, RunInfo, hash_input, hash_output, read_run
 from idgr.ids.diff import changed_share
 from idgr.models.backbone import PRESETS, load_backbone, save_backbone
@@ -220,7 +220,7 @@ def clear(phase: Phase) -> None:
     """
     if phase.output.is_dir():
         check_model(phase.output)
-        shutil.rmtree(phase.output)
+        discard(phase.output)
     checkpoints = checkpoint_folder(phase.output)
     origin = read_origin(checkpoints)
     if origin is not None and not _same_inputs(phase, origin["inputs"]):

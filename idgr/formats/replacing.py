@@ -157,6 +157,13 @@ def remove(path: Path) -> None:
         log(f"{path} is left over and cannot be removed ({fault.strerror})")
 
 
+def discard(folder: Path) -> None:
+    """Remove a folder at once: a kill in the midst leaves what `is_leftover` knows, not half a folder of its name."""
+    hidden = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
+    folder.rename(hidden)  # which is empty, so it is replaced
+    remove(hidden)
+
+
 def _leftovers(final: Path, suffix: str) -> list[Path]:
     """What `tempfile` made for this name."""
     name = re.compile(re.escape(f".{final.name}.") + _TEMPORARY + re.escape(suffix))

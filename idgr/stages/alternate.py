@@ -15,7 +15,7 @@ from idgr.errors import IdgrError, UsageError, check_utf8
 from idgr.formats.claims import check_apart, final_place
 from idgr.formats.held_out import refuse_held_out
 from idgr.formats.lock import hold
-from idgr.formats.replacing import remove
+from idgr.formats.replacing import discard, remove
 from idgr.formats.run_info import RUN_FILE, RunInfo, differences, read_run
 from idgr.generator.options import PAPER_LR
 from idgr.ids.schemes.options import SchemeOptions
@@ -258,7 +258,7 @@ def _claim(folder: Path, now: dict[str, Any], what: Alternation, overwrite: bool
     if overwrite:
         check_run(folder)
         for path in sorted(folder.iterdir(), key=lambda path: path.name == RUN_FILE):  # last, what tells whose it is
-            remove(path)
+            discard(path) if path.is_dir() and not path.is_symlink() else remove(path)
         return
     before = record.get("options", {})
     rounds = before.get("rounds", 0)

@@ -18,6 +18,7 @@ from idgr.errors import IdgrError, UsageError
 from idgr.formats import claims, replacing, swap
 from idgr.formats.claims import check_file, check_folder, mount_points
 from idgr.formats.jsonl import replace_file, replace_folder, write_json
+from idgr.formats.replacing import discard, is_leftover
 
 
 def put(place: Path, *names: str, command: str = "prep demo") -> None:
@@ -364,3 +365,16 @@ def test_names_of_unfinished_outputs_are_told_from_others() -> None:
     assert replacing.is_leftover(Path("x/.rec.abc_1234.tmp"))
     for name in (".notes.old", "rec.abc_1234.tmp", ".rec.abc_1234.txt", ".rec.abc.tmp"):
         assert not replacing.is_leftover(Path(name))
+
+
+def test_a_discarded_folder_is_gone_or_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("whole", "cut"):
+        (tmp_path / name / "inner").mkdir(parents=True)
+        (tmp_path / name / "inner" / "file").write_text("x")
+    discard(tmp_path / "whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["cut"]
+    monkeypatch.setattr("idgr.formats.replacing.remove", lambda path: None)  # as after a kill
+    discard(tmp_path / "cut")
+    (left,) = tmp_path.iterdir()
+    assert is_leftover(left)
+    assert (left / "inner" / "file").read_text() == "x"
