@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from idgr.errors import IdgrError
 from idgr.formats.held_out import refuse_held_out
-from idgr.options import MODEL, TRAINING, Role, option
+from idgr.options import MODEL, TRAINING, Role, option, output_option
 from idgr.recommender.options import RecommenderOptions, ValidationOptions
 from idgr.stages.options import refuse_stream, run_info
 from idgr.stages.recommender_training import Prepared, forecast_recommender, read_inputs
@@ -23,6 +23,13 @@ if TYPE_CHECKING:
     from idgr.formats.rec_folder import RecommenderFacts
 
 
+@dataclass(frozen=True)
+class _Prepared(Prepared):
+    """The recommender as it was read, by the hash of its weights, with what every training has."""
+
+    base: str = ""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Options(SequenceTraining, ValidationOptions):
     """Train a low-rank adapter of a causal recommender on recommendation alone, its own weights frozen (LLM-BS).
@@ -32,7 +39,7 @@ class Options(SequenceTraining, ValidationOptions):
 
     rec: str = option("The recommender, a folder of `idgr train-rec --arch causal`.", role=Role.INPUT)
     ids: str = option("The ids.jsonl that it was trained on.", role=Role.INPUT)
-    output: str = option("Folder for the adapter.", flags=("--output", "-o"), role=Role.OUTPUT)
+    output: str = output_option("Folder for the adapter.")
     rank: int = option("Rank of the updates of each projection.", 8, MODEL, at_least=1)
     epochs: int = 5
     batch_size: int = option("Sequences a batch.", 64, TRAINING, at_least=1)
@@ -73,7 +80,8 @@ def run(options: Options) -> dict[str, Any] | None:
     )
 
 
-def _prepare(options: Options, facts: RecommenderFacts, device: torch.device) -> Prepared:
+def _prepare(options: Options, facts: RecommenderFacts, device: torch.device) -> _Prepared:
+    from idgr.formats.adapter_folder import weights_hash
     from idgr.formats.rec_folder import check_ids_known
     from idgr.models.backbone import load_causal_backbone
     from idgr.models.llama import fit_item_slots
@@ -88,7 +96,8 @@ def _prepare(options: Options, facts: RecommenderFacts, device: torch.device) ->
     fit_item_slots(backbone.model, tokens, new=False, separator=facts.separator)
     add_lora(backbone.model, options.rank, seed=options.seed)
     backbone.model.to(device)
-    return Prepared(inputs, backbone, causal_renderer_of(facts, backbone.tokenizer, tokens))
+    renderer = causal_renderer_of(facts, backbone.tokenizer, tokens)
+    return _Prepared(inputs, backbone, renderer, base=weights_hash(options.rec))
 
 
 def _task(
@@ -125,11 +134,10 @@ def _train(prepared: Prepared, options: Options, facts: RecommenderFacts, runnin
     return kept
 
 
-def _save(prepared: Prepared, options: Options, folder: Path, kept: dict[str, Any]) -> dict[str, Any]:
-    from idgr.formats.adapter_folder import weights_hash
+def _save(prepared: _Prepared, options: Options, folder: Path, kept: dict[str, Any]) -> dict[str, Any]:
     from idgr.formats.records import ids_fingerprint
     from idgr.models.lora import save_adapter
 
     save_adapter(prepared.backbone.model, folder, options.rec)
     known = ids_fingerprint(prepared.inputs.known)
-    return {"base": weights_hash(options.rec), "ids_fingerprint": known, "kept": kept}
+    return {"base": prepared.base, "ids_fingerprint": known, "kept": kept}

@@ -12,6 +12,8 @@ import pytest
 import torch
 
 from idgr.cli.main import run
+from idgr.engine import trainer
+from idgr.formats.adapter_folder import weights_hash
 from idgr.formats.jsonl import write_jsonl
 from idgr.formats.run_info import hash_folder, sha256_file
 from idgr.models import lora
@@ -186,3 +188,16 @@ def test_what_does_not_go_together_is_refused(
     refused(train_rec(data, "--lora", "2", "--model", str(data / "start"), output="other"), 1, f"--lora {needs}")
     refused(recommend(data, "--adapter", adapter), 1, f"--adapter {needs}")
     assert not (data / "other").exists()
+
+
+def test_the_base_is_the_recommender_as_it_was_read(data: Path, rec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not what lies in its place when the training is over."""
+    base, train = weights_hash(rec), trainer.run_epochs
+
+    def replaced_meanwhile(*arguments: Any) -> dict[str, Any]:
+        (rec / "model.safetensors").write_bytes((rec / "model.safetensors").read_bytes() + b" ")
+        return train(*arguments)
+
+    monkeypatch.setattr(trainer, "run_epochs", replaced_meanwhile)
+    assert run(train_adapter(data, "--epochs", "1")) == 0
+    assert record_of(data / "adapter" / "run.json")["base"] == base != weights_hash(rec)
