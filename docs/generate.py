@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from idgr.cli.commands import COMMANDS, Command, Group
-from idgr.options import COMMON, Field, Forwarded, option_fields
+from idgr.options import COMMON, Field, spelled_fields
 from idgr.stages.functions import FUNCTIONS, as_function
 
 DOCS = Path(__file__).parent
@@ -70,10 +70,7 @@ def rows(fields: list[Field]) -> list[str]:
 def page(name: str, command: Command) -> str:
     options = getattr(import_module(command.stage), command.options)
     lines = [f"# idgr {name}", "", inspect.cleandoc(options.__doc__ or ""), ""]
-    known: list[tuple[str, Field]] = []
-    for field in option_fields(options):
-        inner = field.option.fields().values() if isinstance(field.option, Forwarded) else [field]
-        known += [("Arguments" if one.option.positional else one.option.panel, one) for one in inner]
+    known = [("Arguments" if one.option.positional else one.option.panel, one) for one in spelled_fields(options)]
     order = list(dict.fromkeys(panel for panel, _ in known))
     order.sort(key=lambda panel: (panel != "Arguments", panel != COMMON))
     for panel, group in groupby(sorted(known, key=lambda one: order.index(one[0])), key=lambda one: one[0]):

@@ -127,7 +127,7 @@ class Forwarded(Option):
             if field.name in self.left_out or field.option.positional:
                 continue
             flags = (f"--{self.prefix}.{field.flag.lstrip('-')}",)
-            option = replace(field.option, flags=flags, panel=self.panel, role=field.option.role)
+            option = replace(field.option, flags=flags, panel=self.panel)
             kind = field.type if is_optional(field.type) else field.type | None
             found[field.name] = Field(f"{self.prefix}__{field.name}", kind, None, option)
         return found
@@ -201,14 +201,16 @@ class StageOptions:
         return found
 
 
-_FIELDS: dict[type, tuple[Field, ...]] = {}
-
-
 def option_fields(of: type[StageOptions]) -> tuple[Field, ...]:
     """The fields of a stage's options, its own before those of the classes above."""
-    if of not in _FIELDS:
-        _FIELDS[of] = tuple(_fields(of))
-    return _FIELDS[of]
+    known: Any = of  # a class has a hash, which mypy denies those of such instances
+    return _fields(known)
+
+
+def spelled_fields(of: type[StageOptions]) -> Iterator[Field]:
+    """Those that the command line has: with the options that are handed on to other stages in place of their field."""
+    for field in option_fields(of):
+        yield from field.option.fields().values() if isinstance(field.option, Forwarded) else [field]
 
 
 @cache
@@ -216,19 +218,22 @@ def _hints(of: Any) -> dict[str, Any]:
     return get_type_hints(of, include_extras=True)
 
 
-def _fields(of: type[StageOptions]) -> Iterator[Field]:
+@cache
+def _fields(of: Any) -> tuple[Field, ...]:
     hints = [(above, _hints(above)) for above in of.__mro__]
     own: dict[str, int] = {}
     for depth, (above, _) in enumerate(hints):
         for name in vars(above).get("__annotations__", ()):
             own.setdefault(name, depth)
+    found = []
     for one in sorted(fields(of), key=lambda one: own[one.name]):
         kind = hints[0][1][one.name]
         kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
         known = (_option_of(above, one.name, hint[one.name]) for above, hint in hints if one.name in hint)
-        option = next((found for found in known if found is not None), None)
+        option = next((told for told in known if told is not None), None)
         if option is not None:
-            yield Field(one.name, kind, one.default, option)
+            found.append(Field(one.name, kind, one.default, option))
+    return tuple(found)
 
 
 def _option_of(of: type, name: str, hint: Any) -> Option | None:

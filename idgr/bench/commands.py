@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from idgr.engine.options import Device, Precision
+from idgr.engine.options import Precision
 from idgr.errors import IdgrError, UsageError
 from idgr.formats.claims import check_file
 from idgr.formats.jsonl import STDIN, STDOUT, read_jsonl, write_jsonl
-from idgr.options import MODEL, RUN, Option, Role, StageOptions, argument, option, output_option
+from idgr.options import MODEL, RUN, Device, Option, Role, StageOptions, argument, option, output_option
 
 if TYPE_CHECKING:
     from idgr.bench.decode import DecodeBench

@@ -20,6 +20,7 @@ from idgr.options import (
     StageOptions,
     is_optional,
     option_fields,
+    spelled_fields,
 )
 
 
@@ -33,13 +34,8 @@ def as_command(
         run: the stage's function.
         show: prints what the stage made, given it and the options.
     """
-    parameters, forwarded = [], {}
-    for field in option_fields(options):
-        if isinstance(field.option, Forwarded):
-            forwarded[field.name] = inner = field.option.fields()
-            parameters += [_parameter(one) for one in inner.values()]
-        else:
-            parameters.append(_parameter(field))
+    parameters = sorted(map(_parameter, spelled_fields(options)), key=_panel)
+    forwarded = {one.name: one.option.fields() for one in option_fields(options) if isinstance(one.option, Forwarded)}
 
     def command(**values: Any) -> None:
         for name, inner in forwarded.items():
@@ -50,7 +46,6 @@ def as_command(
         if show is not None:
             show(made, chosen)
 
-    parameters.sort(key=_panel)
     command.__doc__ = inspect.getdoc(options)
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return command

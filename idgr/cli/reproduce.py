@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from idgr.cli.commands import Command, find_stage
+from idgr.cli.commands import find_stage
 from idgr.formats.run_info import PARTS, with_dashes
-from idgr.options import Field, Forwarded, option_fields
+from idgr.options import Field, spelled_fields
 
 
 def command_line(record: dict[str, Any], outputs: Sequence[Path]) -> list[str]:
@@ -27,7 +27,7 @@ def command_line(record: dict[str, Any], outputs: Sequence[Path]) -> list[str]:
     stage = find_stage(path)
     if stage is None:
         return [f"# made by a command that this version does not have: {shlex.quote(' '.join(path))}"]
-    fields = {field.key: field for field in _fields(stage)}
+    fields = {field.key: field for field in spelled_fields(stage.load(stage.options))}
     values = _values(record, fields, outputs)
     words, options = ["idgr", *path], []
     for field in fields.values():
@@ -43,15 +43,6 @@ def command_line(record: dict[str, Any], outputs: Sequence[Path]) -> list[str]:
             options += [f"{flag} {shlex.quote(str(one))}" for one in listed]
     unknown = [f"{name}={value}" for name, value in values.items()]
     return [*words, *options, *([f"# also recorded: {' '.join(unknown)}"] if unknown else [])]
-
-
-def _fields(stage: Command) -> Iterator[Field]:
-    """Those of a stage's options, and of options that it hands on."""
-    for field in option_fields(stage.load(stage.options)):
-        if isinstance(field.option, Forwarded):
-            yield from field.option.fields().values()
-        else:
-            yield field
 
 
 def _values(record: dict[str, Any], fields: dict[str, Field], outputs: Sequence[Path]) -> dict[str, Any]:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from idgr.options import RUN, TRAINING, Option, Role, StageOptions, option
-from idgr.options import Device as Device
-from idgr.options import Seed as Seed
+from idgr.options import RUN, TRAINING, Device, Option, Role, Seed, StageOptions, option
 
 Precision = Annotated[
     Literal["fp32", "bf16", "auto"],

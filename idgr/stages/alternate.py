@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from idgr.engine.options import Device, Precision, Seed
+from idgr.engine.options import Precision
 from idgr.errors import IdgrError, UsageError, check_utf8
 from idgr.formats.claims import check_apart, final_place
 from idgr.formats.held_out import refuse_held_out
@@ -19,7 +19,20 @@ from idgr.formats.replacing import discard, remove
 from idgr.formats.run_info import RUN_FILE, RunInfo, differences, read_run
 from idgr.generator.options import PAPER_LR
 from idgr.ids.schemes.options import SchemeOptions
-from idgr.options import RUN, TRAINING, UNSET, Forwarded, Role, StageOptions, option, option_fields
+from idgr.options import (
+    RUN,
+    TRAINING,
+    UNSET,
+    Device,
+    Forwarded,
+    Role,
+    Seed,
+    StageOptions,
+    argument,
+    option,
+    option_fields,
+    output_option,
+)
 from idgr.progress import log
 from idgr.recommender.defaults import defaults
 from idgr.recommender.options import Paper, PromptOptions, ValidationOptions
@@ -36,6 +49,7 @@ PARTS = ("items", "train", "valid")
 _PATHS = frozenset({"train", "items", "ids", "valid", "rec", "gen", "output", "templates"})
 _SHARED = frozenset({"objective", "max_history", "max_prompt_tokens", "max_text_tokens", "precision", "device", "seed"})
 _RUN = frozenset({"overwrite", "dry_run", "force", "paper"})
+_SETTLED = _PATHS | _SHARED | _RUN
 
 
 def _names(options: type[StageOptions]) -> frozenset[str]:
@@ -51,9 +65,9 @@ class Options(ValidationOptions, PromptOptions):
     Example: idgr alternate data/beauty/ --gen gen/ --rec nano --rounds 3 -o runs/beauty/
     """
 
-    data: str = option("A folder that `idgr prep` wrote.", role=Role.INPUT, positional=True, metavar="DATA")
+    data: str = argument("A folder that `idgr prep` wrote.", "DATA")
     gen: str = option("The ID generator to begin from.", role=Role.INPUT)
-    output: str = option("Folder for the run, taken up where it stopped.", flags=("--output", "-o"), role=Role.OUTPUT)
+    output: str = output_option("Folder for the run, taken up where it stopped.")
     rec: str = option("The recommender to begin from: a preset, a folder or a hub model.", "nano")
     rounds: int = option(
         "Rounds of generator, new IDs, recommender; with rec-first, round 1 trains the recommender alone.",
@@ -80,7 +94,7 @@ class Options(ValidationOptions, PromptOptions):
             of=train_gen.Options,
             prefix="gen",
             panel="The generator's training",
-            left_out=_PATHS | _SHARED | _RUN,
+            left_out=_SETTLED,
         ),
     ] = field(default_factory=dict)
     ids_options: Annotated[
@@ -90,11 +104,7 @@ class Options(ValidationOptions, PromptOptions):
             of=gen_ids.Options,
             prefix="ids",
             panel="Making IDs",
-            left_out=_PATHS
-            | _SHARED
-            | _RUN
-            | _names(SchemeOptions)
-            | {"model", "rec_tokenizer", "shard", "assign", "train"},
+            left_out=_SETTLED | _names(SchemeOptions) | {"model", "rec_tokenizer", "shard", "assign", "train"},
         ),
     ] = field(default_factory=dict)
     rec_options: Annotated[
@@ -104,9 +114,7 @@ class Options(ValidationOptions, PromptOptions):
             of=train_rec.Options,
             prefix="rec",
             panel="The recommender's training",
-            left_out=_PATHS
-            | _SHARED
-            | _RUN
+            left_out=_SETTLED
             | {"arch", "model", "tokenizer", "lora", "reorder", "layers", "separator"}
             | _names(PromptOptions)
             | _names(train_rec.AuxiliaryOptions)

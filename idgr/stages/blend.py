@@ -14,7 +14,7 @@ from idgr.formats.claims import check_file
 from idgr.formats.held_out import refuse_held_out, refuse_made_on_test
 from idgr.formats.jsonl import STDIN, STDOUT, dump_line, write_json
 from idgr.formats.records import Recommendation, read_queries, read_recommendations
-from idgr.options import Role, StageOptions, option
+from idgr.options import Role, StageOptions, argument, option
 from idgr.progress import log
 from idgr.stages.options import K, OutputFile, run_info
 
@@ -35,10 +35,8 @@ class Options(StageOptions):
     Example: idgr blend test-a.jsonl test-b.jsonl --weight weight.json -o recs.jsonl
     """
 
-    first: str = option(
-        "recs.jsonl of a recommender, with more than 10 items.", role=Role.INPUT, positional=True, metavar="RECS"
-    )
-    second: str = option("That of another one, for the same users.", role=Role.INPUT, positional=True, metavar="OTHER")
+    first: str = argument("recs.jsonl of a recommender, with more than 10 items.", "RECS")
+    second: str = argument("That of another one, for the same users.", "OTHER")
     weight: str | None = option("Of the second, from 0 to 1; or a file that --truth wrote.", None)
     truth: str | None = option(
         "valid.jsonl: find the weight with the best NDCG@10 instead, and write it to -o.", None, role=Role.INPUT

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from idgr.errors import UsageError, check_utf8
 from idgr.formats.claims import check_file
 from idgr.formats.jsonl import STDOUT, write_json
-from idgr.options import Role, Seed, StageOptions, option
+from idgr.options import Seed, StageOptions, argument, option
 from idgr.progress import log
 from idgr.stages.options import OutputFile, run_info
 
@@ -22,9 +22,7 @@ class Options(StageOptions):
     Example: idgr compare runs/sasrec/users.jsonl runs/idgr/users.jsonl -o significance.json
     """
 
-    results: list[str] = option(
-        "Two or more files of `idgr eval --per-user`.", role=Role.INPUT, positional=True, metavar="USERS…"
-    )
+    results: list[str] = argument("Two or more files of `idgr eval --per-user`.", "USERS…")
     reference: str | None = option("The file that the others are held against (default: the first).", None)
     metrics: list[str] | None = option(
         "A column of the files; may be repeated (default: HR and NDCG at 5, 10).", None, flags=("--metric", "-m")

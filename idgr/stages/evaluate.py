@@ -11,7 +11,7 @@ from idgr.formats.claims import check_file
 from idgr.formats.held_out import refuse_held_out
 from idgr.formats.jsonl import STDIN, STDOUT, read_jsonl, write_json, write_jsonl
 from idgr.formats.records import key, read_queries, read_sequences
-from idgr.options import Role, StageOptions, option
+from idgr.options import Role, StageOptions, argument, option
 from idgr.progress import log
 from idgr.stages.options import OutputFile, run_info
 
@@ -30,7 +30,7 @@ class Options(StageOptions):
     Example: idgr eval recs.jsonl --truth data/beauty/test.jsonl --train data/beauty/train.jsonl -o metrics.json
     """
 
-    recs: str = option("Recommendations, recs.jsonl, or - for standard input.", role=Role.INPUT, positional=True)
+    recs: str = argument("Recommendations, recs.jsonl, or - for standard input.", "RECS")
     truth: str = option("valid.jsonl or test.jsonl: histories with targets.", role=Role.INPUT)
     train: str | None = option("train.jsonl, for the baselines and segments.", None, role=Role.INPUT)
     output: OutputFile = STDOUT

@@ -16,7 +16,7 @@ from idgr.formats.run_info import RunInfo, hash_input
 from idgr.ids.options import GenerationOptions
 from idgr.ids.schemes.options import OF_SEQUENCES, OF_TEXT, OF_USE, TEXTUAL, TFIDF, Scheme, SchemeOption, SchemeOptions
 from idgr.ids.shards import candidate_rows, parse_shard, read_candidates
-from idgr.options import COMMON, RUN, Option, Role, option, option_fields
+from idgr.options import COMMON, RUN, Option, Role, argument, option, option_fields, output_option
 from idgr.progress import Progress, log
 from idgr.stages.options import run_info
 
@@ -44,10 +44,8 @@ class Options(GenerationOptions, SchemeOptions):
     Example: idgr gen-ids data/beauty/items.jsonl --scheme collaborative --train data/beauty/train.jsonl -o ids.jsonl
     """
 
-    items: str = option(
-        "items.jsonl, or any JSON Lines with item_id.", role=Role.INPUT, positional=True, metavar="ITEMS"
-    )
-    output: str = option("ids.jsonl; with --shard, the candidates.", STDOUT, flags=("-o", "--output"), role=Role.OUTPUT)
+    items: str = argument("items.jsonl, or any JSON Lines with item_id.", "ITEMS")
+    output: str = output_option("ids.jsonl; with --shard, the candidates.", STDOUT)
     scheme: Scheme = TEXTUAL
     model: Annotated[
         str,

@@ -12,7 +12,7 @@ from idgr.errors import IdgrError
 from idgr.formats.held_out import refuse_held_out
 from idgr.formats.jsonl import read_jsonl
 from idgr.formats.records import Item, key
-from idgr.options import MODEL, TRAINING, UNSET, Role, option
+from idgr.options import MODEL, TRAINING, UNSET, Role, argument, option
 from idgr.progress import log
 from idgr.stages.options import refuse_stream, run_info
 from idgr.stages.training import TrainingStage, run_training
@@ -33,9 +33,7 @@ class Options(TrainingStage):
     Example: idgr init-gen data/beauty/items.jsonl --pairs initial_ids.jsonl.gz -o gen/
     """
 
-    items: str = option(
-        "items.jsonl of `idgr prep`, or raw metadata with item_id.", role=Role.INPUT, positional=True, metavar="ITEMS"
-    )
+    items: str = argument("items.jsonl of `idgr prep`, or raw metadata with item_id.", "ITEMS")
     pairs: str | None = option(
         "Pairs to learn from: item_id (or text) and id a line; else keyphrases.", None, role=Role.INPUT
     )

@@ -15,7 +15,7 @@ from idgr.formats.jsonl import STDIN, STDOUT, Lines, dump_line, is_stream, read_
 from idgr.formats.records import Query
 from idgr.formats.run_info import RunInfo
 from idgr.ids.shards import Shard, parse_shard
-from idgr.options import Role, option
+from idgr.options import Role, argument, option
 from idgr.progress import Progress, log
 from idgr.stages.options import OutputFile, run_info
 from idgr.stages.ranker_options import RankerOptions, Textual, complete
@@ -32,9 +32,7 @@ class Options(RankerOptions):
     Example: idgr recommend data/beauty/test.jsonl --rec rec/ --ids ids.jsonl -k 10 -o recs.jsonl
     """
 
-    histories: str = option(
-        "test.jsonl, train.jsonl, or any user_id and history a line; - for stdin.", role=Role.INPUT, positional=True
-    )
+    histories: str = argument("test.jsonl, train.jsonl, or any user_id and history a line; - for stdin.", "HISTORIES")
     rec: str | None = None
     ids: str | None = None
     output: OutputFile = STDOUT

@@ -12,7 +12,7 @@ from idgr.formats.jsonl import replace_folder, write_json
 from idgr.formats.rec_folder import read_seen_tokens
 from idgr.formats.records import read_ids
 from idgr.formats.run_info import read_run
-from idgr.options import Device, Role, StageOptions, option
+from idgr.options import Device, Role, StageOptions, argument, option, output_option
 from idgr.progress import log
 from idgr.stages import evaluate, gen_ids, recommend
 from idgr.stages.options import K, refuse_stream, run_info
@@ -36,7 +36,7 @@ class Options(StageOptions):
     Example: idgr zeroshot data/yelp/ --scheme keyphrase --rec SmolLM2-135M/ -o out/yelp/
     """
 
-    data: str = option("A folder that `idgr prep` wrote, of the new platform.", role=Role.INPUT, positional=True)
+    data: str = argument("A folder that `idgr prep` wrote, of the new platform.", "DATA")
     scheme: Literal["textual", "keyphrase"] = option(
         "What makes the IDs: the generator, or the keyphrase rule, which needs none.", "textual"
     )
@@ -45,7 +45,7 @@ class Options(StageOptions):
         "The recommender, trained elsewhere; or a causal language model as it comes, untrained for this.",
         role=Role.INPUT,
     )
-    output: str = option("Folder for IDs, recommendations and metrics.", flags=("--output", "-o"), role=Role.OUTPUT)
+    output: str = output_option("Folder for IDs, recommendations and metrics.")
     models: Literal["both", "gen-only", "rec-only"] = option(
         "Which of the two are the trained ones; the other one is its base.", "both"
     )

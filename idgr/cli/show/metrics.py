@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from idgr.cli.show.tables import console
 from idgr.formats.jsonl import STDIN
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 
 def evaluation(metrics: dict[str, Any], options: Any) -> None:
@@ -23,7 +21,7 @@ def zeroshot(metrics: dict[str, Any], options: Any) -> None:
 def _metrics(name: str, metrics: dict[str, Any], ks: list[int]) -> None:
     from rich.table import Table
 
-    console = _console(120)
+    out = console(120)
     accuracy = [f"{metric}@{k}" for k in ks for metric in ("hr", "ndcg")] + [f"mrr@{ks[-1]}"]
     columns = [*accuracy, *(f"{metric}@{ks[-1]}" for metric in ("coverage", "gini", "short"))]
     table = Table(
@@ -38,7 +36,7 @@ def _metrics(name: str, metrics: dict[str, Any], ks: list[int]) -> None:
     rivals = metrics.get("baselines", {})
     for row, figures in {name: metrics, **rivals}.items():
         table.add_row(row, *(f"{figures[column]:.4f}" for column in columns))
-    console.print(table)
+    out.print(table)
 
     shown = f"hr@{ks[-1]}"
     for division, parts in metrics.get("segments", {}).items():
@@ -48,7 +46,7 @@ def _metrics(name: str, metrics: dict[str, Any], ks: list[int]) -> None:
         for segment, figures in parts.items():
             everyone = [figures, *(figures["baselines"][rival] for rival in rivals)]
             table.add_row(segment, f"{figures['n_users']:,}", *(f"{one[shown]:.4f}" for one in everyone))
-        console.print(table)
+        out.print(table)
 
 
 def comparison(tests: dict[str, Any], options: Any) -> None:
@@ -83,18 +81,8 @@ def comparison(tests: dict[str, Any], options: Any) -> None:
             _p(row["p_t_test_corrected"]),
             _p(row["p_randomisation_corrected"]),
         )
-    _console(160).print(table)
+    console(160).print(table)
 
 
 def _p(value: float) -> str:
     return "<.0001" if value < 0.0001 else f"{value:.4f}"
-
-
-def _console(width: int) -> Console:
-    """Standard error, so many characters wide where it is no terminal."""
-    from rich.console import Console
-
-    console = Console(stderr=True, markup=False, highlight=False)
-    if not console.is_terminal:
-        console.width = width
-    return console
