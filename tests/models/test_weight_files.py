@@ -292,7 +292,7 @@ def test_a_tokenizer_that_names_a_file_elsewhere_is_refused(key: str, folder: Pa
 
 
 def test_what_old_libraries_noted_of_other_machines_is_no_fault(folder: Path) -> None:
-    settings(folder, tokenizer_file="/root/.cache/x/tokenizer.json", special_tokens_map_file=None, name_or_path="/a/b")
+    settings(folder, tokenizer_file="/home/x/tokenizer.json", special_tokens_map_file=None, name_or_path="/a/b")
     load_backbone(folder)
 
 
