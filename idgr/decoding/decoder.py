@@ -1,7 +1,8 @@
 """A decoder for searches that follow many prefixes of one user's answer.
 
 Legend: B users, Q query tokens of a user in one pass, R queries that are no padding, C slots (tokens of a user that
-have been evaluated), S prompt tokens, H heads, K width of a head, D width of the model, V vocabulary.
+have been evaluated), S prompt tokens, U heads of keys and values, L layers, K width of a head, D width of the model,
+V vocabulary.
 
 What a prompt gives, its keys and values, is held once a user, never once a prefix. Every token that a search evaluates
 takes a slot of its user's cache, and a search says for each query which slots are its ancestors, so that beams can be
@@ -73,9 +74,9 @@ class Decoder:
     def read(self, prompts: Sequence[Sequence[int]]) -> KVCache:
         """Read the prompts: the keys and values that answers attend to, once a user."""
         lengths = [len(prompt) for prompt in prompts]
-        B, S, H = len(prompts), max(lengths), self.n_heads
-        L, K = self.network.shape
-        kept = [(self._empty(B, H, S, K), self._empty(B, H, S, K)) for _ in range(L)]
+        B, S = len(prompts), max(lengths)
+        L, U, K = self.network.shape
+        kept = [(self._empty(B, U, S, K), self._empty(B, U, S, K)) for _ in range(L)]
         for rows in self.alike(lengths):
             if not (rows := [row for row in rows if lengths[row]]):
                 continue
@@ -87,8 +88,8 @@ class Decoder:
             prompt=kept,
             prompt_bias=(padding_BS[:, None, None] * MASKED).to(kept[0][0]),
             origin=torch.tensor([self.network.origin(list(prompt)) for prompt in prompts], device=self.device),
-            keys=[self._empty(B, H, 0, K) for _ in range(L)],
-            values=[self._empty(B, H, 0, K) for _ in range(L)],
+            keys=[self._empty(B, U, 0, K) for _ in range(L)],
+            values=[self._empty(B, U, 0, K) for _ in range(L)],
             position=torch.zeros(B, 0, dtype=torch.long, device=self.device),
             hidden=self._empty(B, 0, self.head_VD.shape[1]),
         )

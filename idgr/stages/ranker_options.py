@@ -42,6 +42,10 @@ CalibrationWeight = Annotated[
         at_least=0,
     ),
 ]
+WeightsPrecision = Annotated[
+    Literal["fp32", "bf16"],
+    Option("Of the model's weights; bf16 pays where the processor multiplies it.", panel=MODEL),
+]
 BatchSize = Annotated[
     int,
     Option("Histories at a time; with 1 each line is answered at once.", panel=RUN, at_least=1, at_most=10**6),
@@ -70,7 +74,7 @@ class RankerOptions(StageOptions):
         "Where the model lies that reads texts for a SASRec of texts, if moved.", None, MODEL, role=Role.INPUT
     )
     force: Annotated[bool, Textual("Take IDs that the recommender was not trained on.", panel=MODEL)] = False
-    precision: Literal["fp32", "bf16"] = option("Of the model's weights.", "fp32", MODEL)
+    precision: WeightsPrecision = "fp32"
     search: Annotated[Literal["beam", "exact"], Textual("Beams, or the proven best items.", panel=SEARCH)] = "beam"
     beams: Beams = DEFAULT_BEAMS
     normalize: Normalize = None
