@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 import tempfile
-import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -51,14 +50,13 @@ COMMANDS = {
     "--rec {train-rec full} --anchor 0.1 --lr 1e-3 --epochs 1",
     "train-gen straight-through": "train-gen {shop}/train.jsonl --items {shop}/items.jsonl --ids {shop}/ids.jsonl "
     "--gen {init-gen} --rec {train-rec trie} --straight-through --lr 1e-3 --epochs 1",
-    "alternate": "alternate {shop} --gen {init-gen} --rec {train-rec full} --rounds 1 --rec.epochs 1 --valid-beams 10 "
-    "--force",
+    "alternate": "alternate {shop} --gen {init-gen} --rec {train-rec full} --rounds 1 --rec.epochs 1 --valid-beams 10",
     "recommend beam full": ASK + "--rec {train-rec full} --batch-size 4",
     "recommend beam trie": ASK + "--rec {train-rec trie}",
     "recommend exact full": ASK + "--rec {train-rec full} --search exact",
     "recommend exact trie": ASK + "--rec {train-rec trie} --search exact",
     "recommend user IDs": ASK + "--rec {train-rec user IDs} --gen {init-gen} --items {shop}/items.jsonl",
-    "recommend causal": ASK + "--rec {train-rec causal} --calibration-weight 0.3",
+    "recommend causal": ASK + "--rec {train-rec causal} --normalize full --calibration-weight 0.3",
     "recommend causal full": ASK + "--rec {train-rec causal full}",
     "recommend causal exact": ASK + "--rec {train-rec causal} --search exact",
     "recommend --adapter": ASK + "--rec {train-rec causal} --adapter {train-adapter}",
@@ -251,8 +249,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         shop = Shop(Path(place), run)
         for name in COMMANDS:
-            try: done = shop.result(name, "cuda")
-            except AssertionError as e: print("| FAIL", name, str(e)[:300]); continue
+            try:
+                done = shop.result(name, "cuda")
+            except AssertionError as e:
+                print("| FAIL", name, str(e)[:300])
+                continue
             print(f"| {name} | {told(done.steps)} | {told(done.depths)} | {done.all.total()} |", flush=True)
 
 
