@@ -30,7 +30,8 @@ ITEM_MODEL = (
     "{shop}/train.jsonl --items {shop}/items.jsonl --valid {shop}/valid.jsonl --epochs 2 --width 8 --dropout 0 "
 )
 
-# Without dropout, whose draws a GPU makes otherwise. `{name}` is what the command of that name has written on the CPU in fp32.
+# Without dropout, whose numbers a GPU draws otherwise.
+# `{name}` is what the command of that name has written on the CPU in fp32.
 COMMANDS = {
     "init-gen": "init-gen {shop}/items.jsonl --pairs {shop}/ids.jsonl --model {shop}/t5 --epochs 4 --batch-size 4 "
     "--lr 1e-2 --held-out 0.2 --dropout 0",
@@ -54,7 +55,7 @@ COMMANDS = {
     "train-gen straight-through": "train-gen {shop}/train.jsonl --items {shop}/items.jsonl --ids {shop}/ids.jsonl "
     "--gen {init-gen} --rec {train-rec trie} --straight-through --lr 1e-3 --epochs 1 --dropout 0",
     "alternate": "alternate {shop} --gen {init-gen} --rec {train-rec full} --rounds 1 --rec.epochs 1 --valid-beams 10 "
-    "--rec.dropout 0 --gen.dropout 0",
+    "--rec.dropout 0 --gen.dropout 0 " + SHORT.replace("--", "--ids."),
     "recommend beam full": ASK + "--rec {train-rec full} --batch-size 4",
     "recommend beam trie": ASK + "--rec {train-rec trie}",
     "recommend exact full": ASK + "--rec {train-rec full} --search exact",
@@ -67,7 +68,7 @@ COMMANDS = {
     "recommend sasrec": "recommend {shop}/valid.jsonl -k 5 --rec {train-sasrec}",
     "recommend sasrec texts": "recommend {shop}/valid.jsonl -k 5 --rec {train-sasrec texts} --items {shop}/items.jsonl",
     "recommend two-tower": "recommend {shop}/valid.jsonl -k 5 --rec {train-two-tower}",
-    "zeroshot": "zeroshot {shop} --gen {init-gen} --rec {train-rec full} -k 5 --beams 6",
+    "zeroshot": "zeroshot {shop} --scheme keyphrase --rec {train-rec full} -k 5 --beams 6",
 }
 # Commands that have no `--precision`.
 NO_PRECISION = ("gen-ids", "zeroshot", "recommend sasrec", "recommend two-tower")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +37,8 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_waited_for() -> Iterator[None]:
+def _nothing_waited_for() -> None:
     stand_in.take_waits()
-    yield
 
 
 def files(output: Path) -> list[Path]:
@@ -53,11 +51,11 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
 
 
 def assert_close(ours: Any, theirs: Any, where: str) -> None:
-    """Numbers to rounding, but times and what follows from them; everything else exactly."""
+    """Numbers to rounding, but for times and hashes of weights; everything else exactly."""
     if isinstance(theirs, dict):
         assert ours.keys() == theirs.keys(), where
         for key, value in theirs.items():
-            if key not in ("seconds", "instances_per_second"):
+            if key not in ("seconds", "instances_per_second", "scored"):
                 assert_close(ours[key], value, f"{where} {key}")
     elif isinstance(theirs, list):
         assert len(ours) == len(theirs), where
@@ -90,12 +88,12 @@ def test_in_fp32_it_writes_what_the_cpu_writes(shop: Shop, name: str) -> None:
     assert_same(shop.result(name, "cuda").output, shop.result(name).output)
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if not name.startswith(NO_PRECISION)])
+@pytest.mark.parametrize("name", [name for name in COMMANDS if not name.startswith((*NO_PRECISION, "alternate"))])
 def test_in_bf16_it_runs_through(shop: Shop, name: str) -> None:
+    """But for `alternate`, which runs what is run here one by one."""
     output, expected = shop.result(name, "cuda", "bf16").output, shop.result(name).output
-    assert [path.relative_to(output) for path in files(output)] == [
-        path.relative_to(expected) for path in files(expected)
-    ]
+    names = [path.relative_to(output) for path in files(output)]
+    assert names == [path.relative_to(expected) for path in files(expected)]
     for path in files(output):
         if path.name == "log.jsonl":
             for ours, theirs in zip(rows_of(path), rows_of(expected / path.relative_to(output)), strict=True):
@@ -214,12 +212,13 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_weights(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """With dropout, whose numbers are the GPU's: they depend on the seed, the epoch and the batch alone."""
-    words = shop.words("train-rec full", "cuda", "fp32", tmp_path / "out")
+    words = [*shop.words("train-rec full", "cuda", "fp32", tmp_path / "out"), "--dropout", "0.3"]
+    assert run([*words, "-o", str(tmp_path / "whole")]) == 0
     with monkeypatch.context() as patch:
         stop_after(patch, 3, signal.SIGUSR1)
         assert run(words) == 128 + signal.SIGUSR1
     assert run(words) == 0
-    expected = load_file(shop.result("train-rec full", "cuda").output / "model.safetensors")
+    expected = load_file(tmp_path / "whole" / "model.safetensors")
     for name, weight in load_file(tmp_path / "out" / "model.safetensors").items():
         assert torch.equal(weight, expected[name])
 
@@ -287,7 +286,7 @@ def test_with_little_memory_a_training_splits_its_batches(
         return step(training, group)
 
     monkeypatch.setattr(trainer, "accumulate_gradients", tight)
-    assert run([*words[:-2], *words[-2:], "--overwrite"]) == 0
+    assert run([*words, "--overwrite"]) == 0
     assert "out of memory, so batches are split into 2 from now on" in capfd.readouterr().err
     for name, weight in load_file(tmp_path / "out" / "model.safetensors").items():
         torch.testing.assert_close(weight, whole[name], rtol=1e-3, atol=2e-4)

@@ -23,25 +23,9 @@ def test_everything_on_the_stand_in() -> None:
     root = Path(__file__).parents[2]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     environment |= {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    command = [
-        sys.executable,
-        "-c",
-        _START,
-        "-x",
-        "-p",
-        "no:xdist",
-        "-p",
-        "no:cacheprovider",
-        "--tb=short",
-        "--no-header",
-    ]
-    done = subprocess.run(
-        [*command, str(Path(__file__).with_name("on_device.py"))],
-        cwd=root,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    tried = str(Path(__file__).with_name("on_device.py"))
+    command = [sys.executable, "-c", _START, tried, "-x", "-p", "no:xdist", "-p", "no:cacheprovider", "--tb=short"]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
 
