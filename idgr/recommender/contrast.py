@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from idgr.engine.task import figure
+from idgr.models.device import to_device
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
@@ -90,7 +91,7 @@ class Contrast:
             terms: those of the generation's loss, which the loop will divide by.
         """
         total = hidden_WD.new_zeros((), dtype=torch.float32)
-        items_W = torch.from_numpy(last_W).to(hidden_WD.device)
+        items_W = to_device(last_W, hidden_WD.device)
         for name, weight in self.weights.items():
             projected_WE = self.summary.projectors[name](hidden_WD)
             cost = info_nce(projected_WE.float(), self.vectors_IE[name][items_W], items_W)

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from idgr.decoding.trie import Trie
 from idgr.engine.task import figure
+from idgr.models.device import to_device
 from idgr.models.llama import item_slots, pad_token, position_ids
-from idgr.models.padding import IGNORED
+from idgr.models.padding import IGNORED, causal_mask
 from idgr.prompts.draws import draws
 from idgr.recommender.objectives import (
     Branches,
@@ -156,14 +157,13 @@ def window_loss(
         if not leads:  # its first item is no target, so nothing is asked of the token before it
             tokens_WS, along, offset_N, end_W = tokens_WS[:, 1:], along - 1, offset_N - 1, end_W - 1
         place_WS = position_ids(tokens_WS, trie.eos, slots)
-        read_WS = torch.from_numpy(tokens_WS).to(device)
-        behind_W = torch.from_numpy(end_W).to(device)
+        read_WS, behind_W = to_device(tokens_WS, device), to_device(end_W, device)
 
         hidden_WSD = model.model(
             input_ids=read_WS if contrast is None else None,
             inputs_embeds=None if contrast is None else contrast.embed(model, read_WS, behind_W),
-            position_ids=torch.from_numpy(place_WS).to(device),
-            attention_mask=torch.ones(tokens_WS.shape, dtype=torch.long, device=device),
+            position_ids=to_device(place_WS, device),
+            attention_mask=causal_mask(model, read_WS),
             use_cache=False,
         )[0]
         wanted_N = place_N >= windows.first[batch][window_N]
@@ -172,7 +172,7 @@ def window_loss(
             labels_WS = np.full_like(tokens_WS, IGNORED)
             ours = wanted_N[item]
             labels_WS[row[ours], along[ours]] = labels_IL[items_N[item], column][ours]
-            loss, terms = full_loss(hidden_WSD, head_VD, torch.from_numpy(labels_WS).to(device))
+            loss, terms = full_loss(hidden_WSD, head_VD, labels_WS)
         else:
             targets = item_targets(branches, items_N[wanted_N], window_N[wanted_N], offset_N[wanted_N], device)
             loss, terms = trie_loss(hidden_WSD, head_VD, targets, n_instances=int(wanted_N.sum()))
@@ -188,5 +188,5 @@ def window_loss(
 def item_targets(branches: Branches, items_M: Ints, row_M: Ints, offset_M: Ints, device: torch.device) -> BranchTargets:
     """The branch points of targets that stand in sequences, each behind an EOS at a row and a place in it."""
     targets = branch_targets(branches, items_M, device)
-    row, offset = (torch.from_numpy(values).to(device)[targets.instance] for values in (row_M, offset_M))
+    row, offset = (to_device(values, device)[targets.instance] for values in (row_M, offset_M))
     return replace(targets, instance=row, position=offset + targets.position)

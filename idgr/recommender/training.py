@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from idgr.decoding.beam import SearchOptions, beam_search
@@ -227,7 +226,7 @@ def instance_loss(
         hidden_BTD = decoder_states(model, read, mask_BS, decoder_inputs(model, labels_BT))
         head_VD = model.lm_head.weight
         if branches is None:
-            return full_loss(hidden_BTD, head_VD, torch.from_numpy(labels_BT).to(model.device))
+            return full_loss(hidden_BTD, head_VD, labels_BT)
         return trie_loss(hidden_BTD, head_VD, branch_targets(branches, targets, model.device), n_instances=len(batch))
 
     return loss_of
