@@ -8,6 +8,7 @@ file's header (`idgr.models.gguf_header`).
 from __future__ import annotations
 
 import io
+import json
 import math
 import re
 import tempfile
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from idgr.errors import IdgrError
-from idgr.models.gguf_header import GgufHeader
+from idgr.models.gguf_header import GgufHeader, read_gguf_header
 from idgr.models.hub import quiet_transformers, told_as_unusable
 
 if TYPE_CHECKING:
@@ -75,7 +76,9 @@ def gguf_config(header: GgufHeader, source: str) -> dict[str, Any]:
     architecture = header.architecture
     if architecture != _LLAMA:
         told = f"of the architecture {architecture!r}" if "general.architecture" in header.metadata else "of none"
-        raise IdgrError(f"is a GGUF file {told}", "give one of the architecture 'llama', or a T5's folder", where=source)
+        raise IdgrError(
+            f"is a GGUF file {told}", "give one of the architecture 'llama', or a T5's folder", where=source
+        )
     told_of = {key.removeprefix(f"{_LLAMA}."): value for key, value in header.metadata.items()}
     missing = sorted(key for key in _NEEDED if key not in told_of)
     if missing:
@@ -165,17 +168,41 @@ def load_gguf_tokenizer(path: Path, source: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a GGUF file.
 
     Raises:
-        IdgrError: the package gguf is not installed, or the file has no tokenizer that transformers can read.
+        IdgrError: the file is none of a Llama, the package gguf is not installed, or the file has no tokenizer that
+            transformers can read.
     """
     from transformers import AutoTokenizer
 
+    header = read_gguf_header(path)
+    gguf_config(header, source)  # which tells more of a file that is no model than a tokenizer can
     check_gguf_package(source)
     with told_as_unusable("tokenizer", source), _alone(path) as (folder, name):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder, gguf_file=name, trust_remote_code=False, local_files_only=True
         )
+        tokenizer = _of_the_file(tokenizer, header.lengths.get("tokenizer.ggml.tokens", 0))
     tokenizer.name_or_path = source
     return tokenizer
+
+
+def _of_the_file(tokenizer: PreTrainedTokenizerBase, n_tokens: int) -> PreTrainedTokenizerBase:
+    """A tokenizer without what transformers adds to a file's first `n_tokens` tokens: GPT-2's <|endoftext|>."""
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    inner: Any = tokenizer.backend_tokenizer
+    told = json.loads(inner.to_str())
+    own = [token for token in told["added_tokens"] if token["id"] < n_tokens]
+    if len(own) == len(told["added_tokens"]):
+        return tokenizer
+    names = ("bos_token", "eos_token", "unk_token", "pad_token")
+    special = {name: getattr(tokenizer, name) for name in names if getattr(tokenizer, f"{name}_id") is not None}
+    found: PreTrainedTokenizerBase = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(told | {"added_tokens": own})),
+        chat_template=tokenizer.chat_template,
+        **{name: token for name, token in special.items() if tokenizer.convert_tokens_to_ids(token) < n_tokens},
+    )
+    return found
 
 
 @contextmanager
