@@ -43,7 +43,7 @@ def byte_level_tokenizer() -> Any:
         show_progress=False,
     )
     inner.train_from_iterator([*IDS, " ".join(IDS), *IDS], trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="<pad>", eos_token="<end>")
+    return PreTrainedTokenizerFast(tokenizer_object=inner, **{"pad_token": "<pad>", "eos_token": "<end>"})
 
 
 def grouped_llama(seed: int, vocabulary: int, **changes: Any) -> Any:
