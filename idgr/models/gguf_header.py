@@ -103,10 +103,10 @@ def read_gguf_header(path: Path) -> GgufHeader:
         for _ in range(n_tensors):
             name = reader.text()
             if name in shapes:
-                raise ValueError(f"it has two tensors {name!r}")
+                raise IdgrError(f"it has two tensors {name!r}", _WHOLE)
             n_dimensions = reader.number("<I")
             if n_dimensions > _MOST_DIMENSIONS:
-                raise ValueError(f"its tensor {name!r} has {n_dimensions} dimensions")
+                raise IdgrError(f"its tensor {name!r} has {n_dimensions} dimensions", _WHOLE)
             shapes[name] = tuple(reversed([int(reader.number("<Q")) for _ in range(n_dimensions)]))
             reader.number("<I")  # how its numbers are packed
             reader.number("<Q")  # where they are
@@ -118,6 +118,10 @@ def _told(path: Path) -> Iterator[None]:
     """Tell in one line what is wrong with a file."""
     try:
         yield
+    except IdgrError as fault:
+        if fault.where is not None:
+            raise
+        raise IdgrError(f"is a damaged GGUF file: {fault.what}", _WHOLE, where=path) from None
     except (OSError, ValueError, struct.error, OverflowError) as fault:
         reason = "it is cut off" if isinstance(fault, (struct.error, OverflowError)) else str(fault)
         raise IdgrError(f"is a damaged GGUF file: {reason}", _WHOLE, where=path) from None
@@ -125,7 +129,7 @@ def _told(path: Path) -> Iterator[None]:
 
 @dataclass
 class _Reader:
-    """Reads one value after the other; raises `struct.error` behind the end, `ValueError` for what is no value."""
+    """Reads one value after the other; raises `struct.error` behind the end, `IdgrError` for what is no value."""
 
     content: mmap.mmap
     at: int
@@ -143,7 +147,7 @@ class _Reader:
         if kind == _STRING:
             return self.text()
         if kind not in _FIXED:
-            raise ValueError(f"its metadata has a value of type {kind}")
+            raise IdgrError(f"its metadata has a value of type {kind}", _WHOLE)
         return self.number(_FIXED[kind])
 
     def skip_array(self) -> int:
@@ -155,13 +159,13 @@ class _Reader:
         elif kind in _FIXED:
             self._pass(length * struct.calcsize(_FIXED[kind]))
         else:
-            raise ValueError(f"its metadata has an array of values of type {kind}")
+            raise IdgrError(f"its metadata has an array of values of type {kind}", _WHOLE)
         return length
 
     def _pass(self, size: int) -> int:
         """Where the next `size` bytes begin, which lie behind from now on."""
         begin = self.at
         if size > len(self.content) - begin:
-            raise ValueError("it is cut off")
+            raise IdgrError("it is cut off", _WHOLE)
         self.at += size
         return begin

@@ -49,7 +49,7 @@ def refuse_stream(output: str, what: str) -> None:
 
 
 def local_model(name: str) -> str | None:
-    """A model's name where it is a folder or a GGUF file, and so an input with a hash; None for a preset and the like."""
+    """A model's name where it is a folder or a GGUF file, and so an input with a hash; None for a preset."""
     from idgr.models.gguf_header import is_gguf
 
     return name if Path(name).is_dir() or is_gguf(Path(name)) else None
