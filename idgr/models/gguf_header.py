@@ -85,7 +85,7 @@ def read_gguf_header(path: Path) -> GgufHeader:
         IdgrError: it cannot be read, is cut off, or is of a version that is not read here.
     """
     with _told(path), path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        reader = _Reader(content, len(_MAGIC))
+        reader = _Reader(path, content, len(_MAGIC))
         version = reader.number("<I")
         if version not in _VERSIONS:
             raise IdgrError(f"is a GGUF file of version {version}", "convert it to version 3", where=path)
@@ -103,10 +103,12 @@ def read_gguf_header(path: Path) -> GgufHeader:
         for _ in range(n_tensors):
             name = reader.text()
             if name in shapes:
-                raise IdgrError(f"it has two tensors {name!r}", _WHOLE)
+                raise IdgrError(f"is a damaged GGUF file: it has two tensors {name!r}", _WHOLE, where=path)
             n_dimensions = reader.number("<I")
             if n_dimensions > _MOST_DIMENSIONS:
-                raise IdgrError(f"its tensor {name!r} has {n_dimensions} dimensions", _WHOLE)
+                raise IdgrError(
+                    f"is a damaged GGUF file: its tensor {name!r} has {n_dimensions} dimensions", _WHOLE, where=path
+                )
             shapes[name] = tuple(reversed([int(reader.number("<Q")) for _ in range(n_dimensions)]))
             reader.number("<I")  # how its numbers are packed
             reader.number("<Q")  # where they are
@@ -118,10 +120,6 @@ def _told(path: Path) -> Iterator[None]:
     """Tell in one line what is wrong with a file."""
     try:
         yield
-    except IdgrError as fault:
-        if fault.where is not None:
-            raise
-        raise IdgrError(f"is a damaged GGUF file: {fault.what}", _WHOLE, where=path) from None
     except (OSError, ValueError, struct.error, OverflowError) as fault:
         reason = "it is cut off" if isinstance(fault, (struct.error, OverflowError)) else str(fault)
         raise IdgrError(f"is a damaged GGUF file: {reason}", _WHOLE, where=path) from None
@@ -131,6 +129,7 @@ def _told(path: Path) -> Iterator[None]:
 class _Reader:
     """Reads one value after the other; raises `struct.error` behind the end, `IdgrError` for what is no value."""
 
+    path: Path
     content: mmap.mmap
     at: int
 
@@ -147,7 +146,7 @@ class _Reader:
         if kind == _STRING:
             return self.text()
         if kind not in _FIXED:
-            raise IdgrError(f"its metadata has a value of type {kind}", _WHOLE)
+            raise IdgrError(f"is a damaged GGUF file: its metadata has a value of type {kind}", _WHOLE, where=self.path)
         return self.number(_FIXED[kind])
 
     def skip_array(self) -> int:
@@ -159,13 +158,15 @@ class _Reader:
         elif kind in _FIXED:
             self._pass(length * struct.calcsize(_FIXED[kind]))
         else:
-            raise IdgrError(f"its metadata has an array of values of type {kind}", _WHOLE)
+            raise IdgrError(
+                f"is a damaged GGUF file: its metadata has an array of values of type {kind}", _WHOLE, where=self.path
+            )
         return length
 
     def _pass(self, size: int) -> int:
         """Where the next `size` bytes begin, which lie behind from now on."""
         begin = self.at
         if size > len(self.content) - begin:
-            raise IdgrError("it is cut off", _WHOLE)
+            raise IdgrError("is a damaged GGUF file: it is cut off", _WHOLE, where=self.path)
         self.at += size
         return begin
