@@ -12,7 +12,7 @@ from idgr.options import MODEL, TRAINING, UNSET, Role, option
 from idgr.recommender.defaults import defaults
 from idgr.recommender.options import PROMPTS, Paper, PromptOptions, RecommenderOptions
 from idgr.stages.auxiliary import AuxiliaryOptions, auxiliary_tasks, check_auxiliary, contrast
-from idgr.stages.options import refuse_stream, run_info
+from idgr.stages.options import local_model, refuse_stream, run_info
 from idgr.stages.recommender_training import Ids, Prepared, forecast_recommender, read_inputs
 from idgr.stages.training import SequenceTraining, run_training, say_if_unvalidated, say_what_is_kept
 
@@ -108,8 +108,8 @@ def run(options: Options) -> dict[str, Any] | None:
         arch=options.arch,
         separator=options.separator,
     )
-    folder = options.model if Path(options.model).is_dir() else None
-    info = run_info("train-rec", options, text_vectors=options.encoder, model=folder)
+    model = local_model(options.model)
+    info = run_info("train-rec", options, text_vectors=options.encoder, model=model)
     refuse_held_out({name: path for name, path in info.inputs.items() if name != "model"})
     if options.dry_run:
         prepared = _prepare(options, facts, pick_device(options.device))
