@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
     from idgr.recommender.contrast import Contrast
+    from idgr.recommender.item_head import ItemObjective
 
 Ints = npt.NDArray[np.int64]
 
@@ -112,6 +113,7 @@ def window_loss(
     windows: Windows,
     objective: str,
     contrast: Contrast | None = None,
+    item_head: ItemObjective | None = None,
     *,
     leads: bool = True,
     reorder: float = 0.0,
@@ -120,7 +122,7 @@ def window_loss(
     """The summed loss of windows in an epoch, as the loop wants it: the terms are those of `instance_loss`.
 
     Args:
-        contrast: what is added to the mean over the terms, for each batch.
+        contrast, item_head: what is added to the mean over the terms, for each batch.
         leads: whether a window begins with the token that stands between items, as the renderer's histories do.
         reorder: the reach of `reordered`; 0 for the order of the sequences. `seed` is that of the draws.
     """
@@ -176,11 +178,15 @@ def window_loss(
         else:
             targets = item_targets(branches, items_N[wanted_N], window_N[wanted_N], offset_N[wanted_N], device)
             loss, terms = trie_loss(hidden_WSD, head_VD, targets, n_instances=int(wanted_N.sum()))
-        if contrast is None:
-            return loss, terms
-        contrast.found["generation"] = figure(loss, terms)
-        hidden_WD = hidden_WSD[torch.arange(len(batch), device=device), behind_W]
-        return loss + contrast.cost(hidden_WD, items_N[last_W], terms), terms
+        cost = torch.zeros_like(loss)
+        if item_head is not None:
+            place_M = (torch.from_numpy(at[wanted_N]).to(device) for at in (window_N, offset_N))
+            cost = cost + item_head.cost(model, hidden_WSD[*place_M], items_N[wanted_N], terms)
+        if contrast is not None:
+            contrast.found["generation"] = figure(loss, terms)
+            hidden_WD = hidden_WSD[torch.arange(len(batch), device=device), behind_W]
+            cost = cost + contrast.cost(hidden_WD, items_N[last_W], terms)
+        return loss + cost if contrast is not None or item_head is not None else loss, terms
 
     return loss_of
 
