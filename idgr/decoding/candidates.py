@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 Second = Callable[[torch.Tensor], torch.Tensor]
 
+# Pairs of a state and a child at one node from which a product of matrices pays; measured on a CPU.
+_WIDE = 64
+
 
 @dataclass(frozen=True)
 class Candidates:
@@ -254,9 +257,22 @@ def _normalisers(expansion: Expansion, state_SD: torch.Tensor, node_R: torch.Ten
     B = len(state_SD) - len(node_R)
     n_root = int(tree.n_children(torch.zeros(1, dtype=torch.long, device=node_R.device)))
     root_B = (state_SD[:B] @ decoder.head_VD[tree.token[1 : n_root + 1].long()].T).float().logsumexp(1)
+    result_R = root_B.new_zeros(len(node_R))
     count_R = tree.n_children(node_R)
-    row_N, among_N = runs(count_R, int(count_R.sum()))
-    token_N = tree.token[tree.first(node_R)[row_N] + among_N].long()
-    logit_N = products(state_SD[B:], row_N, decoder.head_VD, token_N) if len(row_N) else root_B[:0]
-    sum_N = log_sums(logit_N, row_N, len(node_R))
-    return torch.cat([root_B, root_B.new_zeros(len(node_R)).index_copy_(0, row_N, sum_N)])
+    narrow_R = torch.ones_like(count_R, dtype=torch.bool)
+    if decoder.device.type == "cpu":  # a GPU is the slower the more often it is asked
+        node_W, of_R, times_W = torch.unique(node_R, return_inverse=True, return_counts=True)
+        first_W, count_W = tree.first(node_W).tolist(), tree.n_children(node_W)
+        wide_W = times_W * count_W >= _WIDE
+        rows = of_R.argsort(stable=True).split(times_W.tolist())
+        for place in wide_W.nonzero().flatten().tolist():
+            token_C = tree.token[first_W[place] : first_W[place] + int(count_W[place])].long()
+            logits = state_SD[B:][rows[place]] @ decoder.head_VD[token_C].T
+            result_R[rows[place]] = logits.float().logsumexp(1)
+        narrow_R = ~wide_W[of_R]
+    row_N, among_N = runs(count_R * narrow_R, int((count_R * narrow_R).sum()))
+    if len(row_N):
+        token_N = tree.token[tree.first(node_R)[row_N] + among_N].long()
+        logit_N = products(state_SD[B:], row_N, decoder.head_VD, token_N)
+        result_R.index_copy_(0, row_N, log_sums(logit_N, row_N, len(node_R)))
+    return torch.cat([root_B, result_R])

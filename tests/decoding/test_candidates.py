@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from idgr.decoding import candidates
 from idgr.decoding.beam import BeamSearch, SearchOptions
 from idgr.decoding.candidates import CandidateSearch
 from idgr.decoding.trie import build_trie
@@ -17,7 +20,15 @@ from .oracle import EOS, random_ids, score_every_item
 from .test_causal import MODELS, histories
 
 
-@settings(derandomize=True, deadline=None, max_examples=60)
+@pytest.fixture(params=[1, 64, 10**9], scope="module", autouse=True)
+def _wide(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Nodes are wide always, sometimes and never."""
+    usual, candidates._WIDE = candidates._WIDE, request.param
+    yield
+    candidates._WIDE = usual
+
+
+@settings(derandomize=True, deadline=None, max_examples=40)
 @given(
     seed=st.integers(0, 10_000),
     items=st.integers(1, 60),
@@ -31,7 +42,7 @@ def test_equals_scoring_every_item(
 ) -> None:
     generator = np.random.default_rng(seed)
     model = MODELS[seed % len(MODELS)]
-    ids = random_ids(generator, items, longest=8)
+    ids = random_ids(generator, items, longest=6)  # with the chain and an EOS, as long as the models' items may be
     if seed % 4 == 0:  # a chain of forced tokens at the root
         ids = [[3, 4, *row] for row in ids]
     prompts = histories(generator, ids, 3)
