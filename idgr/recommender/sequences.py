@@ -178,15 +178,14 @@ def window_loss(
         else:
             targets = item_targets(branches, items_N[wanted_N], window_N[wanted_N], offset_N[wanted_N], device)
             loss, terms = trie_loss(hidden_WSD, head_VD, targets, n_instances=int(wanted_N.sum()))
-        cost = torch.zeros_like(loss)
+        total = loss
         if item_head is not None:
             place_M = (torch.from_numpy(at[wanted_N]).to(device) for at in (window_N, offset_N))
-            cost = cost + item_head.cost(model, hidden_WSD[*place_M], items_N[wanted_N], terms)
+            total = total + item_head.cost(model, hidden_WSD[*place_M], items_N[wanted_N], terms)
         if contrast is not None:
             contrast.found["generation"] = figure(loss, terms)
-            hidden_WD = hidden_WSD[torch.arange(len(batch), device=device), behind_W]
-            cost = cost + contrast.cost(hidden_WD, items_N[last_W], terms)
-        return loss + cost if contrast is not None or item_head is not None else loss, terms
+            total = total + contrast.cost(hidden_WSD[np.arange(len(batch)), end_W], items_N[last_W], terms)
+        return total, terms
 
     return loss_of
 
