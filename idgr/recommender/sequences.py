@@ -160,7 +160,6 @@ def window_loss(
         place_WS = position_ids(tokens_WS, trie.eos, slots)
         read_WS = torch.from_numpy(tokens_WS).to(device)
         behind_W = torch.from_numpy(end_W).to(device)
-
         hidden_WSD = model.model(
             input_ids=read_WS if contrast is None else None,
             inputs_embeds=None if contrast is None else contrast.embed(model, read_WS, behind_W),
@@ -180,8 +179,8 @@ def window_loss(
             loss, terms = trie_loss(hidden_WSD, head_VD, targets, n_instances=int(wanted_N.sum()))
         total = loss
         if item_head is not None:
-            place_M = (torch.from_numpy(at[wanted_N]).to(device) for at in (window_N, offset_N))
-            total = total + item_head.cost(model, hidden_WSD[*place_M], items_N[wanted_N], terms)
+            state_MD = hidden_WSD[window_N[wanted_N], offset_N[wanted_N]]
+            total = total + item_head.cost(model, state_MD, items_N[wanted_N], terms)
         if contrast is not None:
             contrast.found["generation"] = figure(loss, terms)
             total = total + contrast.cost(hidden_WSD[np.arange(len(batch)), end_W], items_N[last_W], terms)
