@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
     from idgr.engine.task import TrainableModel
+    from idgr.recommender.item_head import ItemObjective
 
 Ints = npt.NDArray[np.int64]
 
@@ -122,16 +123,21 @@ def new_contrast(
 
 
 @contextmanager
-def beside(model: TrainableModel, contrast: Contrast | None) -> Iterator[None]:
-    """Inside the block, what a contrast learns is part of the model: of its parameters, and so of its checkpoints."""
-    if contrast is None:
-        yield
-        return
-    model.add_module("contrast", contrast.summary)
+def beside(model: TrainableModel, contrast: Contrast | None, item_head: ItemObjective | None = None) -> Iterator[None]:
+    """Inside the block, what a contrast and a head over items learn is part of the model: of its parameters, and so of
+    its checkpoints."""
+    added: dict[str, nn.Module] = {}
+    if contrast is not None:
+        added["contrast"] = contrast.summary
+    if item_head is not None:
+        added["item_head"] = item_head.head
+    for name, module in added.items():
+        model.add_module(name, module)
     try:
         yield
     finally:
-        del model.contrast
+        for name in added:
+            delattr(model, name)
 
 
 def info_nce(projected_WE: Tensor, vectors_WE: Tensor, items_W: Tensor) -> Tensor:

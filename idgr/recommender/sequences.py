@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
     from idgr.recommender.contrast import Contrast
+    from idgr.recommender.item_head import ItemObjective
 
 Ints = npt.NDArray[np.int64]
 
@@ -113,6 +114,7 @@ def window_loss(
     windows: Windows,
     objective: str,
     contrast: Contrast | None = None,
+    item_head: ItemObjective | None = None,
     *,
     leads: bool = True,
     reorder: float = 0.0,
@@ -121,7 +123,7 @@ def window_loss(
     """The summed loss of windows in an epoch, as the loop wants it: the terms are those of `instance_loss`.
 
     Args:
-        contrast: what is added to the mean over the terms, for each batch.
+        contrast, item_head: what is added to the mean over the terms, for each batch.
         leads: whether a window begins with the token that stands between items, as the renderer's histories do.
         reorder: the reach of `reordered`; 0 for the order of the sequences. `seed` is that of the draws.
     """
@@ -158,7 +160,6 @@ def window_loss(
             tokens_WS, along, offset_N, end_W = tokens_WS[:, 1:], along - 1, offset_N - 1, end_W - 1
         place_WS = position_ids(tokens_WS, trie.eos, slots)
         read_WS, behind_W = to_device(tokens_WS, device), to_device(end_W, device)
-
         hidden_WSD = model.model(
             input_ids=read_WS if contrast is None else None,
             inputs_embeds=None if contrast is None else contrast.embed(model, read_WS, behind_W),
@@ -176,11 +177,14 @@ def window_loss(
         else:
             targets = item_targets(branches, items_N[wanted_N], window_N[wanted_N], offset_N[wanted_N], device)
             loss, terms = trie_loss(hidden_WSD, head_VD, targets, n_instances=int(wanted_N.sum()))
-        if contrast is None:
-            return loss, terms
-        contrast.found["generation"] = figure(loss, terms)
-        hidden_WD = hidden_WSD[torch.arange(len(batch), device=device), behind_W]
-        return loss + contrast.cost(hidden_WD, items_N[last_W], terms), terms
+        total = loss
+        if item_head is not None:
+            state_MD = hidden_WSD[window_N[wanted_N], offset_N[wanted_N]]
+            total = total + item_head.cost(model, state_MD, items_N[wanted_N], terms)
+        if contrast is not None:
+            contrast.found["generation"] = figure(loss, terms)
+            total = total + contrast.cost(hidden_WSD[np.arange(len(batch)), end_W], items_N[last_W], terms)
+        return total, terms
 
     return loss_of
 

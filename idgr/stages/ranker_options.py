@@ -46,6 +46,14 @@ WeightsPrecision = Annotated[
     Literal["fp32", "bf16"],
     Option("Of the model's weights; bf16 pays where the processor multiplies it.", panel=MODEL),
 ]
+ItemHeadWeight = Annotated[
+    float | None,
+    Textual(
+        "Weight of the item head's score, for --rec with one; if not given, as trained, or 0 with --adapter.",
+        panel=SEARCH,
+        at_least=0,
+    ),
+]
 BatchSize = Annotated[
     int,
     Option("Histories at a time; with 1 each line is answered at once.", panel=RUN, at_least=1, at_most=10**6),
@@ -88,6 +96,7 @@ class RankerOptions(StageOptions):
         ),
     ] = 0.0
     calibration_weight: CalibrationWeight = 0.0
+    item_head_weight: ItemHeadWeight = None
     trie: Annotated[str | None, Textual("Keep the IDs' prefix tree here.", role=Role.OUTPUT, panel=SEARCH)] = None
     baseline: Literal["popularity", "markov", "text"] | None = option(
         "Instead of a recommender: a count of --train, or the rare words that texts of --items share.", None, BASELINE

@@ -11,7 +11,7 @@ from idgr.formats.held_out import refuse_held_out
 from idgr.options import MODEL, TRAINING, UNSET, Role, option
 from idgr.recommender.defaults import defaults
 from idgr.recommender.options import PROMPTS, Paper, PromptOptions, RecommenderOptions
-from idgr.stages.auxiliary import AuxiliaryOptions, auxiliary_tasks, check_auxiliary, contrast
+from idgr.stages.auxiliary import AuxiliaryOptions, auxiliary_tasks, check_auxiliary, contrast, item_head
 from idgr.stages.options import local_model, refuse_stream, run_info
 from idgr.stages.recommender_training import Ids, Prepared, forecast_recommender, read_inputs
 from idgr.stages.training import SequenceTraining, run_training, say_if_unvalidated, say_what_is_kept
@@ -202,6 +202,7 @@ def _prepare(options: Options, facts: RecommenderFacts, device: torch.device) ->
         else renderer_of(facts, tokenizer, tokens, users),
         tasks,
         contrast(options, model, inputs.keys, options.seed),
+        item_head(options, model, tokens, options.seed),
         read_seen_tokens(options.model) or set(),
     )
 
@@ -219,6 +220,7 @@ def _task(prepared: Prepared, options: Options) -> TrainingTask:
         options.seed,
         tasks=prepared.tasks,
         contrast=prepared.contrast,
+        item_head=prepared.item_head,
     )
 
 
@@ -239,6 +241,7 @@ def _train(prepared: Prepared, options: Options, running: TrainingRun) -> dict[s
         context=running.context,
         tasks=prepared.tasks,
         contrast=prepared.contrast,
+        item_head=prepared.item_head,
     )
     say_what_is_kept("train-rec", kept, options.epochs)
     return kept
@@ -259,8 +262,22 @@ def _save(
     seen = {token for row in inputs.histories.sequences for item in row for token in renderer.id_tokens[item]}
     write_seen_tokens(folder, seen | prepared.seen_tokens)
     write_rec_ids(folder, inputs.known)
-    return asdict(facts) | {
-        "ids_fingerprint": ids_fingerprint(inputs.known),
-        "kept": kept,
-        "eos_token_id": backbone.model.config.eos_token_id,
-    }
+    return (
+        asdict(facts)
+        | {
+            "ids_fingerprint": ids_fingerprint(inputs.known),
+            "kept": kept,
+            "eos_token_id": backbone.model.config.eos_token_id,
+        }
+        | _save_head(prepared, folder, kept)
+    )
+
+
+def _save_head(prepared: Prepared, folder: Path, kept: dict[str, Any]) -> dict[str, Any]:
+    """Write the item head, if there is one; what `run.json` shall tell of it."""
+    from idgr.recommender.item_head import UNVALIDATED, save_item_head
+
+    if prepared.item_head is None:
+        return {}
+    save_item_head(prepared.item_head.head, prepared.inputs.keys, folder)
+    return {"item_head": {"weight": prepared.item_head.weight, "lambda": kept.get("lambda", UNVALIDATED)}}
