@@ -22,6 +22,7 @@ import torch
 from idgr.decoding.closing import items_below
 from idgr.decoding.decoder import Decoder
 from idgr.decoding.expansion import NEVER, Expansion
+from idgr.decoding.kv_cache import Told
 from idgr.decoding.options import SearchOptions as SearchOptions
 from idgr.decoding.tree import Tree
 from idgr.decoding.trie import Trie
@@ -95,13 +96,14 @@ class BeamSearch:
         options: SearchOptions | None = None,
         *,
         allowed: npt.NDArray[np.bool_] | None = None,
+        told: Told | None = None,
     ) -> None:
         check_tokens(model, trie)
         self.model = model
         self.options = options or SearchOptions()
         self.evaluated = 0
         with torch.inference_mode():
-            self.decoder = Decoder(model, trie.depth, trie.eos)
+            self.decoder = Decoder(model, trie.depth, trie.eos, told)
             self.tree = Tree(trie, self.decoder.start, allowed, model.device)
 
     def search(

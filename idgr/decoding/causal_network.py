@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from idgr.decoding.kv_cache import MASKED, KVCache, Pass, attend_all
+from idgr.decoding.kv_cache import MASKED, KVCache, Pass, Told, attend_all
 from idgr.models.llama import (
     apply_rotary,
     feed_forward,
@@ -36,9 +36,11 @@ class CausalNetwork:
     Args:
         model: its weights are read as they are, in its own precision.
         separator: the token behind which an answer starts, as items do; None for EOS.
+        told: what is added to the embeddings of prompts; None for nothing.
     """
 
-    def __init__(self, model: LlamaForCausalLM, separator: int | None = None) -> None:
+    def __init__(self, model: LlamaForCausalLM, separator: int | None = None, told: Told | None = None) -> None:
+        self._told = told
         self.llama = read_weights(model, model.dtype)
         self.head_VD, self.n_heads = self.llama.head_VD, self.llama.n_heads
         self.start: int = model.config.eos_token_id if separator is None else separator
@@ -67,6 +69,9 @@ class CausalNetwork:
         )
         rotary = rotary[0][:, None], rotary[1][:, None]
         hidden = F.embedding(torch.from_numpy(tokens_BS).to(self.device).view(-1), llama.embedding_VD)
+        if self._told is not None:
+            row_N, place_N, told_ND, _ = self._told(prompts)
+            hidden = hidden.index_add(0, row_N * S + place_N, told_ND.to(hidden.dtype))
         kept = []
         for layer in llama.layers:
             query, key, value = (
@@ -85,6 +90,9 @@ class CausalNetwork:
     def origin(self, prompt: list[int]) -> int:
         return next_position(np.asarray(prompt), self.start, self.llama.item_slots)
 
+    def told(self, prompts: list[list[int]]) -> torch.Tensor | None:
+        return None if self._told is None else self._told(prompts)[3].to(self.dtype)
+
     def extend(self, cache: KVCache, step: Pass) -> torch.Tensor:
         llama = self.llama
         (B, Q), C = step.position_BQ.shape, step.last
@@ -93,6 +101,9 @@ class CausalNetwork:
         own_BQC = step.sees_BQC.new_zeros(B, Q, C, dtype=self.dtype).masked_fill_(~step.sees_BQC, MASKED)
         bias_BQC = torch.cat([cache.prompt_bias[:, 0].expand(-1, Q, -1), own_BQC], dim=-1)
         hidden = F.embedding(step.token_R, llama.embedding_VD)
+        if cache.told is not None:
+            starts_R1 = (step.position_BQ.flatten()[step.cell_R] == 0)[:, None]
+            hidden = hidden + cache.told[step.cell_R // Q] * starts_R1
         for index, layer in enumerate(llama.layers):
             query, key, value = (
                 step.heads(part.flatten(1), part.shape[1]) for part in grouped_heads(llama, layer, hidden)

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from idgr.decoding.causal_network import CausalNetwork
-from idgr.decoding.kv_cache import MASKED, KVCache, Network, Pass
+from idgr.decoding.kv_cache import MASKED, KVCache, Network, Pass, Told
 from idgr.decoding.t5_network import T5Network
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class Decoder:
         model: its weights are read as they are, in its own precision.
         max_positions: the longest answer that will be asked for.
         separator: of a causal model: the token that ends an ID and stands before the next one; None for EOS.
+        told: of a causal model: what is added to the embeddings of prompts; None for nothing.
     """
 
     def __init__(
@@ -50,9 +51,12 @@ class Decoder:
         model: T5ForConditionalGeneration | LlamaForCausalLM,
         max_positions: int,
         separator: int | None = None,
+        told: Told | None = None,
     ) -> None:
         self.network: Network = (
-            T5Network(model, max_positions) if model.config.is_encoder_decoder else CausalNetwork(model, separator)
+            T5Network(model, max_positions)
+            if model.config.is_encoder_decoder
+            else CausalNetwork(model, separator, told)
         )
         self.head_VD, self.start, self.n_heads = self.network.head_VD, self.network.start, self.network.n_heads
 
@@ -92,6 +96,7 @@ class Decoder:
             values=[self._empty(B, U, 0, K) for _ in range(L)],
             position=torch.zeros(B, 0, dtype=torch.long, device=self.device),
             hidden=self._empty(B, 0, self.head_VD.shape[1]),
+            told=self.network.told([list(prompt) for prompt in prompts]),
         )
 
     def only(self, cache: KVCache, rows: list[int]) -> KVCache:
@@ -106,6 +111,7 @@ class Decoder:
             values=[values[rows, :, : cache.used] for values in cache.values],
             position=cache.position[rows, : cache.used],
             hidden=cache.hidden[rows, : cache.used],
+            told=None if cache.told is None else cache.told[rows],
             used=cache.used,
         )
 
@@ -119,6 +125,7 @@ class Decoder:
             values=[values[:, :, slots] for values in cache.values],
             position=cache.position[:, slots],
             hidden=cache.hidden[:, slots],
+            told=cache.told,
             used=len(slots),
         )
 

@@ -7,12 +7,19 @@ together, G queries of a user that share keys: Q for each of the H / U heads tha
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 
 MASKED = -1e9
+
+# What is added to the embeddings of prompts, see `idgr.recommender.told_items.ToldItems`.
+Told = Callable[
+    [Sequence[Sequence[int]]],
+    tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor],
+]
 
 
 @dataclass
@@ -26,6 +33,7 @@ class KVCache:
         keys, values: for each layer [B, U, capacity, K]; the first `used` slots are filled.
         position: [B, capacity] the place of each slot's token in the answer.
         hidden: [B, capacity, D] the last hidden state of each slot, whose product with the head is the logits.
+        told: [B, D] what is added to the embedding of each answer's start token; None for nothing.
         used: the number of slots filled.
     """
 
@@ -36,6 +44,7 @@ class KVCache:
     values: list[torch.Tensor]
     position: torch.Tensor
     hidden: torch.Tensor
+    told: torch.Tensor | None = None
     used: int = 0
 
 
@@ -109,6 +118,10 @@ class Network(Protocol):
 
     def origin(self, prompt: list[int]) -> int:
         """See `KVCache.origin`."""
+        ...
+
+    def told(self, prompts: list[list[int]]) -> torch.Tensor | None:
+        """See `KVCache.told`."""
         ...
 
     def extend(self, cache: KVCache, step: Pass) -> torch.Tensor:

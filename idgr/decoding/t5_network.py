@@ -55,6 +55,9 @@ class T5Network:
     def origin(self, prompt: list[int]) -> int:
         return 0  # answers are a sequence of their own
 
+    def told(self, prompts: list[list[int]]) -> None:
+        return None
+
     def extend(self, cache: KVCache, step: Pass) -> torch.Tensor:
         t5, H = self.t5, self.n_heads
         distance_BQC = (step.position_BQ[:, :, None] - cache.position[:, None, : step.last]).clamp_(min=0)

@@ -6,11 +6,15 @@ state for the item at once, by a softmax over the catalogue:
     score(item) = query(state) · vector(item),    vector(item) = free(item) + projection · mean embedding of its ID
 
 so an item is known both by itself and by its words, and an item that was not there in training by its words alone.
-Free vectors begin at zero: what they add to the words is learnt. The loss is the mean cross-entropy over the targets.
+Free vectors begin at zero: what they add to the words is learnt. In their place may stand those of a model of items,
+which stay as they are and are brought to the model's width. The loss is the mean cross-entropy over the targets.
+
+An item's own vector, free or given, may also be told where the item has been read (`idgr.recommender.told_items`).
 
 The head lies beside the model while it is trained, in its checkpoints too, and in a file of its own afterwards.
 
-Legend: M targets of a batch, D width of the model, I items, N tokens of all IDs, V vocabulary, B users.
+Legend: M targets of a batch, D width of the model, E width of items' own vectors, I items, N tokens of all IDs,
+V vocabulary, B users, T items that are told.
 """
 
 from __future__ import annotations
@@ -37,6 +41,7 @@ from idgr.errors import IdgrError
 from idgr.formats.rec_folder import ITEM_HEAD
 from idgr.models.device import to_device
 from idgr.models.weight_files import headers_of, read_tensors
+from idgr.recommender.told_items import ToldItems
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
@@ -52,24 +57,46 @@ _WANTED = "give the folder as `idgr train-rec` wrote it, or --item-head-weight 0
 
 
 class ItemHead(nn.Module):
-    """What is learnt: free vectors [I, D], zeros at first; the projection of IDs; the query of states.
+    """What is learnt: free vectors [I, D], unless vectors are given; the projection of IDs; the query of states.
 
     Args:
         share: of the states' and item vectors' elements that are dropped in training.
+        given_IE: vectors of a model of items, in the place of free ones.
+        tells: whether items' own vectors are told where they have been read.
     """
 
-    def __init__(self, n_items: int, width: int, share: float = 0.0) -> None:
+    given_IE: Tensor | None
+
+    def __init__(
+        self, n_items: int, width: int, share: float = 0.0, given_IE: Tensor | None = None, *, tells: bool = False
+    ) -> None:
         super().__init__()
         self.share = share  # under a name that `idgr.engine.dropout.dropout_rate` does not look for
-        self.free_ID = nn.Parameter(torch.zeros(n_items, width))
+        self.register_buffer("given_IE", given_IE)
+        own = width if given_IE is None else given_IE.shape[1]
+        if given_IE is None:
+            self.free_ID = nn.Parameter(torch.zeros(n_items, width))
+        else:
+            self.adaptor = nn.Linear(own, width, bias=False)
         self.projection = nn.Linear(width, width, bias=False)
         self.query = nn.Linear(width, width)
+        self.telling = nn.Linear(own, width, bias=False) if tells else None
+        if self.telling is not None:  # a model begins as one to which nothing is told
+            nn.init.zeros_(self.telling.weight)
 
     def vectors(self, embedding_VD: Tensor, ids: IdTokens) -> Tensor:
         """[I, D] the items' vectors, without dropout."""
         mean_ID = F.embedding_bag(ids.token_N, embedding_VD, ids.begin_I, mode="mean")
-        vectors_ID: Tensor = self.free_ID + self.projection(mean_ID.to(self.projection.weight.dtype))
+        own_ID = self.free_ID if self.given_IE is None else self.adaptor(self.given_IE)
+        vectors_ID: Tensor = own_ID + self.projection(mean_ID.to(self.projection.weight.dtype))
         return vectors_ID
+
+    def told(self, items_T: Tensor) -> Tensor:
+        """[T, D] what is told of items."""
+        assert self.telling is not None
+        own_IE = self.free_ID if self.given_IE is None else self.given_IE
+        told_TD: Tensor = self.telling(F.embedding(items_T, own_IE))
+        return told_TD
 
 
 @dataclass(frozen=True)
@@ -87,6 +114,11 @@ class IdTokens:
         begins = np.cumsum(lengths) - lengths
         return cls(torch.from_numpy(tokens).to(device), torch.from_numpy(begins).to(device))
 
+    def rows(self) -> list[list[int]]:
+        """The tokens of each ID."""
+        tokens, begins = self.token_N.tolist(), self.begin_I.tolist()
+        return [tokens[begin:end] for begin, end in zip(begins, [*begins[1:], len(tokens)], strict=True)]
+
 
 @dataclass(frozen=True)
 class ItemObjective:
@@ -95,12 +127,14 @@ class ItemObjective:
     Attributes:
         weight: of its loss.
         ids: the catalogue that it is trained on.
+        separator: the token that stands between items.
         found: the loss of the last batch, as a sum and its weight.
     """
 
     head: ItemHead
     weight: float
     ids: IdTokens
+    separator: int
     found: dict[str, Tensor] = field(default_factory=dict)
 
     def figures(self) -> dict[str, Callable[[], Tensor]]:
@@ -122,24 +156,47 @@ class ItemObjective:
         self.found["item_head"] = figure(total, len(items_M))
         return total * (self.weight * terms / max(len(items_M), 1))
 
+    def tell(self, embedded_BSD: Tensor, row_T: Ints, place_T: Ints, items_T: Ints) -> Tensor:
+        """[B, S, D] embeddings with what is told of items added at the places behind them."""
+        device, share = embedded_BSD.device, self.head.share if self.head.training else 0.0
+        cell_T = to_device(row_T * embedded_BSD.shape[1] + place_T, device)
+        told_TD = drop(self.head.told(to_device(items_T, device)), share).to(embedded_BSD.dtype)
+        return embedded_BSD.flatten(0, 1).index_add(0, cell_T, told_TD).view_as(embedded_BSD)
+
+    def told_items(self) -> ToldItems | None:
+        """What a search shall tell, with the weights as they are now; None for nothing."""
+        return told_items(self.head, self.ids.rows(), self.separator)
+
     def scores(self, model: LlamaForCausalLM) -> Callable[[Tensor], Tensor]:
         """See `item_scores`, with the weights as they are now."""
         return item_scores(self.head, model, self.ids)
 
 
 def new_item_head(
-    model: LlamaForCausalLM, rows: Sequence[Sequence[int]], weight: float, share: float, seed: int
+    model: LlamaForCausalLM,
+    rows: Sequence[Sequence[int]],
+    weight: float,
+    share: float,
+    seed: int,
+    separator: int,
+    given_IE: npt.NDArray[np.float32] | None = None,
+    *,
+    tells: bool = False,
 ) -> ItemObjective:
     """A head for a model on its device, from random weights but for the free vectors.
 
     Args:
         rows: the tokens of the items' IDs, in the order of their numbers.
         seed: of the first weights.
+        separator: the token that stands between items.
+        given_IE, tells: see `ItemHead`.
     """
+    # Numbers of about 1, whatever the length that the model of items has given its vectors.
+    given = None if given_IE is None else torch.from_numpy(given_IE / np.sqrt(np.mean(given_IE**2)))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        head = ItemHead(len(rows), model.config.hidden_size, share)
-    return ItemObjective(head.to(model.device), weight, IdTokens.of(rows, model.device))
+        head = ItemHead(len(rows), model.config.hidden_size, share, given, tells=tells)
+    return ItemObjective(head.to(model.device), weight, IdTokens.of(rows, model.device), separator)
 
 
 def item_loss(query_MD: Tensor, vectors_ID: Tensor, items_M: Tensor) -> Tensor:
@@ -204,6 +261,15 @@ def item_scores(head: ItemHead, model: LlamaForCausalLM, ids: IdTokens) -> Calla
     return scores
 
 
+def told_items(head: ItemHead, rows: Sequence[Sequence[int]], separator: int) -> ToldItems | None:
+    """What a search shall tell of items whose IDs have these tokens; None for a head that tells nothing."""
+    if head.telling is None:
+        return None
+    with torch.no_grad():
+        vector_ID = head.told(torch.arange(len(rows), device=head.query.weight.device))
+    return ToldItems.of(vector_ID, rows, separator)
+
+
 def save_item_head(head: ItemHead, item_keys: Sequence[str], folder: str | os.PathLike[str]) -> None:
     """Write a head, and the keys of its items in the order of its free vectors, into a recommender's folder."""
     tensors = {name: weight.detach().cpu().contiguous() for name, weight in head.state_dict().items()}
@@ -225,7 +291,8 @@ def load_item_head(folder: str | os.PathLike[str], item_keys: Sequence[str], wid
         raise IdgrError(f"holds no {ITEM_HEAD}", _WANTED, where=name)
     tensors = read_tensors(headers_of(path, name, "item head"), name, "item head")
     known = _keys(path)
-    head = ItemHead(len(known), width)
+    own = "given_IE" if "given_IE" in tensors else "free_ID"
+    head = _empty(tensors, len(known), width)
     expected = {tensor: list(weight.shape) for tensor, weight in head.state_dict().items()}
     found = {tensor: list(weight.shape) for tensor, weight in tensors.items()}
     for tensor in sorted(expected.keys() | found.keys()):
@@ -234,10 +301,18 @@ def load_item_head(folder: str | os.PathLike[str], item_keys: Sequence[str], wid
             raise IdgrError(what, _WANTED, where=path)
     number = {key: place for place, key in enumerate(known)}
     rows = torch.tensor([number.get(key, len(known)) for key in item_keys])
-    tensors["free_ID"] = torch.cat([tensors["free_ID"], torch.zeros(1, width)])[rows]
-    fitted = ItemHead(len(item_keys), width)
+    tensors[own] = torch.cat([tensors[own], torch.zeros_like(tensors[own][:1])])[rows]
+    fitted = _empty(tensors, len(item_keys), width)
     fitted.load_state_dict(tensors)
     return fitted.eval().requires_grad_(False)
+
+
+def _empty(tensors: dict[str, Tensor], n_items: int, width: int) -> ItemHead:
+    """A head of the form that such tensors are of."""
+    given_IE = tensors.get("given_IE")
+    if given_IE is not None:
+        given_IE = given_IE.new_zeros(n_items, given_IE.shape[-1])
+    return ItemHead(n_items, width, given_IE=given_IE, tells="telling.weight" in tensors)
 
 
 def _keys(path: Path) -> list[str]:

@@ -12,6 +12,7 @@ import numpy as np
 from idgr.decoding.beam import BeamSearch, Ranking, SearchOptions
 from idgr.decoding.candidates import CandidateSearch, Second
 from idgr.decoding.exact import ExactSearch
+from idgr.decoding.kv_cache import Told
 from idgr.decoding.trie import Trie
 from idgr.errors import UsageError
 from idgr.formats.records import ItemId, Query, Recommendation
@@ -45,6 +46,7 @@ class Recommender:
         batch_size: histories at a time.
         calibration: gives all items that the beams find other scores, of which the best are taken.
         second: a score of all items (`idgr.decoding.candidates`), which counts `weight` times beside that of the ID.
+        told: what is added to the embeddings of histories.
 
     Raises:
         UsageError: there is no such template, or a second score for a search of the whole of a large catalogue.
@@ -66,6 +68,7 @@ class Recommender:
         calibration: Calibration | None = None,
         second: Second | None = None,
         weight: float = 0.0,
+        told: Told | None = None,
     ) -> None:
         if not 0 <= template < renderer.n_templates:
             raise UsageError(f"--template {template}: there are {renderer.n_templates} templates", "count them from 0")
@@ -80,13 +83,13 @@ class Recommender:
         self.search: BeamSearch | ExactSearch
         self.both, self.weight = None, weight
         if not (exact or whole):
-            self.search = BeamSearch(backbone.model, trie, options, allowed=mask)
+            self.search = BeamSearch(backbone.model, trie, options, allowed=mask, told=told)
             self.both = CandidateSearch(self.search, trie, second) if second is not None and weight else None
         elif second is not None and weight:
             what = f"--beams {options.beams} follow the whole catalogue, for which there is no item head"
             raise UsageError(what, "give fewer --beams, or --item-head-weight 0")
         else:
-            self.search = ExactSearch(backbone.model, trie, options, allowed=mask)
+            self.search = ExactSearch(backbone.model, trie, options, allowed=mask, told=told)
 
     def prompt(self, query: Query) -> list[int]:
         """The tokens that the model reads for a history."""

@@ -160,9 +160,15 @@ def window_loss(
             tokens_WS, along, offset_N, end_W = tokens_WS[:, 1:], along - 1, offset_N - 1, end_W - 1
         place_WS = position_ids(tokens_WS, trie.eos, slots)
         read_WS, behind_W = to_device(tokens_WS, device), to_device(end_W, device)
+        embedded_WSD = None if contrast is None else contrast.embed(model, read_WS, behind_W)
+        if item_head is not None and item_head.head.telling is not None:
+            told_T = np.flatnonzero(window_N[1:] == window_N[:-1])  # all items of a window but its last
+            if embedded_WSD is None:
+                embedded_WSD = model.get_input_embeddings()(read_WS)
+            embedded_WSD = item_head.tell(embedded_WSD, window_N[told_T], offset_N[told_T + 1], items_N[told_T])
         hidden_WSD = model.model(
-            input_ids=read_WS if contrast is None else None,
-            inputs_embeds=None if contrast is None else contrast.embed(model, read_WS, behind_W),
+            input_ids=read_WS if embedded_WSD is None else None,
+            inputs_embeds=embedded_WSD,
             position_ids=to_device(place_WS, device),
             attention_mask=causal_mask(model, read_WS),
             use_cache=False,

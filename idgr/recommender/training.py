@@ -289,7 +289,9 @@ def validation(
             if item_head is None:
                 return figures_of(beam_search(model, trie, prompts, search, excluded=seen, advance=shown.advance))
             causal: Any = model
-            both = CandidateSearch(BeamSearch(causal, trie, search), trie, item_head.scores(causal))
+            both = CandidateSearch(
+                BeamSearch(causal, trie, search, told=item_head.told_items()), trie, item_head.scores(causal)
+            )
             found = both.candidates(prompts, seen, advance=shown.advance)
         told = [figures_of([one.best(weight, VALID_K) for one in found]) | {"lambda": weight} for weight in LAMBDAS]
         return max(told, key=lambda figures: figures["ndcg@10"])

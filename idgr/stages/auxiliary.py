@@ -47,13 +47,19 @@ class AuxiliaryOptions(StageOptions):
         "For --contrast-semantic: tfidf, or the folder of a model that reads texts.", _TFIDF, PANEL, role=Role.INPUT
     )
     item_vectors: str | None = option(
-        "For --contrast-behavior: folder of a SASRec or two-tower of train.jsonl.", None, PANEL, role=Role.INPUT
+        "Folder of a SASRec or two-tower of train.jsonl: for --contrast-behavior, or the vectors of --item-head.",
+        None,
+        PANEL,
+        role=Role.INPUT,
     )
     item_head: float = option(
         "Weight of a softmax over all items beside the prefix tree; ranking then heeds both.", 0.0, PANEL, at_least=0
     )
     item_head_dropout: float = option(
         "For --item-head: dropout of its states and item vectors.", _DROPPED, PANEL, at_least=0, below=1
+    )
+    tell_items: bool = option(
+        "For --item-head: add an item's vector where its ID has been read, in training and in searches.", False, PANEL
     )
 
     @property
@@ -80,8 +86,11 @@ def check_auxiliary(options: AuxiliaryOptions, arch: str) -> None:
             raise UsageError(f"{flag} without --items", "give the items.jsonl that the IDs were made for")
     if options.contrast_behavior and options.item_vectors is None:
         raise UsageError("--contrast-behavior without --item-vectors", "give a folder of `idgr train-sasrec`")
-    if options.item_vectors is not None and not options.contrast_behavior:
-        raise UsageError("--item-vectors without --contrast-behavior", "give it a weight, or leave them out")
+    if options.item_vectors is not None and not (options.contrast_behavior or options.item_head):
+        what = "--item-vectors without --contrast-behavior or --item-head"
+        raise UsageError(what, "give one of them a weight, or leave the vectors out")
+    if options.tell_items and not options.item_head:
+        raise UsageError("--tell-items without --item-head", "give the head a weight, or leave it out")
     if options.item_head_dropout != _DROPPED and not options.item_head:
         raise UsageError("--item-head-dropout without --item-head", "give it a weight, or leave the dropout out")
     if options.encoder is not None and not options.contrast_semantic:
@@ -114,13 +123,28 @@ def contrast(options: AuxiliaryOptions, model: Any, keys: Sequence[str], seed: i
     return new_contrast(model, kinds, seed) if kinds else None
 
 
-def item_head(options: AuxiliaryOptions, model: Any, rows: Sequence[Sequence[int]], seed: int) -> ItemObjective | None:
-    """The head over items for a model on its device; None where it has no weight. `rows` are the tokens of the IDs."""
+def item_head(
+    options: AuxiliaryOptions, model: Any, keys: Sequence[str], rows: Sequence[Sequence[int]], separator: int, seed: int
+) -> ItemObjective | None:
+    """The head over items for a model on its device; None where it has no weight.
+
+    Args:
+        keys: the items in the order of their numbers.
+        rows: the tokens of their IDs.
+        separator: the token that stands between items.
+
+    Raises:
+        IdgrError: a folder holds no usable model of items, or it does not know an item.
+    """
+    from idgr.ids.schemes.item_vectors import trained_vectors
     from idgr.recommender.item_head import new_item_head
 
     if not options.item_head:
         return None
-    return new_item_head(model, rows, options.item_head, options.item_head_dropout, seed)
+    given = None if options.item_vectors is None else trained_vectors(keys, options.item_vectors)
+    return new_item_head(
+        model, rows, options.item_head, options.item_head_dropout, seed, separator, given, tells=options.tell_items
+    )
 
 
 def _texts(options: AuxiliaryOptions, keys: Sequence[str]) -> list[str]:

@@ -244,13 +244,14 @@ def _recommender(options: RankerOptions) -> Recommender:
         assert isinstance(renderer, HistoryRenderer)
         model: Any = backbone.model
         calibration = Calibration(model, renderer, options.calibration_weight, search.length_penalty)
-    second = None
-    if weight:
-        from idgr.recommender.item_head import IdTokens, item_scores, load_item_head
+    second = told = None
+    if read_item_head_weight(rec) is not None:
+        from idgr.recommender.item_head import IdTokens, item_scores, load_item_head, told_items
 
         causal: Any = backbone.model
         head = load_item_head(rec, keys, causal.config.hidden_size).to(where)
-        second = item_scores(head, causal, IdTokens.of(rows, where))
+        told = told_items(head, rows, trie.eos)
+        second = item_scores(head, causal, IdTokens.of(rows, where)) if weight else None
     return Recommender(
         backbone,
         keys,
@@ -265,6 +266,7 @@ def _recommender(options: RankerOptions) -> Recommender:
         calibration=calibration,
         second=second,
         weight=weight,
+        told=told,
     )
 
 

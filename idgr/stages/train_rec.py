@@ -194,15 +194,18 @@ def _prepare(options: Options, facts: RecommenderFacts, device: torch.device) ->
     if options.lora is not None:
         add_lora(model, options.lora, seed=options.seed, tokens=added)
     model.to(device)
+    renderer = (
+        causal_renderer_of(facts, tokenizer, tokens)
+        if options.arch == "causal"
+        else renderer_of(facts, tokenizer, tokens, users)
+    )
     return Prepared(
         inputs,
         backbone,
-        causal_renderer_of(facts, tokenizer, tokens)
-        if options.arch == "causal"
-        else renderer_of(facts, tokenizer, tokens, users),
+        renderer,
         tasks,
         contrast(options, model, inputs.keys, options.seed),
-        item_head(options, model, tokens, options.seed),
+        item_head(options, model, inputs.keys, tokens, renderer.end, options.seed),
         read_seen_tokens(options.model) or set(),
     )
 

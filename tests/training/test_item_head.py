@@ -57,7 +57,7 @@ def made(*, slots: bool = True) -> tuple[Any, list[list[int]], Windows]:
 
 def head_for(model: Any, rows: list[list[int]], weight: float = 0.7, share: float = 0.0) -> ItemObjective:
     """A head whose free vectors are not zeros any more."""
-    objective = new_item_head(model, rows, weight, share, seed=4)
+    objective = new_item_head(model, rows, weight, share, 4, EOS)
     assert not objective.head.free_ID.any()
     with torch.no_grad():
         objective.head.free_ID.copy_(torch.from_numpy(np.random.default_rng(0).normal(size=(len(rows), 16))))
@@ -430,7 +430,9 @@ def test_a_search_of_the_whole_of_a_large_catalogue_has_no_head() -> None:
     rows = [[5 + n % 200, 5 + n // 200] for n in range(300)]
     renderer = HistoryRenderer(EOS, rows, 5, 100)
     second = item_head.item_scores(
-        new_item_head(backbone.model, rows, 1.0, 0.0, 0).head, backbone.model, IdTokens.of(rows, torch.device("cpu"))
+        new_item_head(backbone.model, rows, 1.0, 0.0, 0, EOS).head,
+        backbone.model,
+        IdTokens.of(rows, torch.device("cpu")),
     )
     keys, trie, options = [f"k{n}" for n in range(300)], build_trie(rows, EOS), SearchOptions(5, 300)
     with pytest.raises(UsageError, match="--beams 300 follow the whole catalogue"):
