@@ -14,7 +14,7 @@ An item's own vector, free or given, may also be told where the item has been re
 The head lies beside the model while it is trained, in its checkpoints too, and in a file of its own afterwards.
 
 Legend: M targets of a batch, D width of the model, E width of items' own vectors, I items, N tokens of all IDs,
-V vocabulary, B users, T items that are told.
+V vocabulary, B users, W windows, S their tokens, T items that are told.
 """
 
 from __future__ import annotations
@@ -156,12 +156,18 @@ class ItemObjective:
         self.found["item_head"] = figure(total, len(items_M))
         return total * (self.weight * terms / max(len(items_M), 1))
 
-    def tell(self, embedded_BSD: Tensor, row_T: Ints, place_T: Ints, items_T: Ints) -> Tensor:
-        """[B, S, D] embeddings with what is told of items added at the places behind them."""
-        device, share = embedded_BSD.device, self.head.share if self.head.training else 0.0
-        cell_T = to_device(row_T * embedded_BSD.shape[1] + place_T, device)
-        told_TD = drop(self.head.told(to_device(items_T, device)), share).to(embedded_BSD.dtype)
-        return embedded_BSD.flatten(0, 1).index_add(0, cell_T, told_TD).view_as(embedded_BSD)
+    def tell(self, embedded_WSD: Tensor, items_N: Ints, window_N: Ints, offset_N: Ints) -> Tensor:
+        """[W, S, D] embeddings of windows with what is told of their items added where the next item begins.
+
+        Args:
+            items_N, window_N, offset_N: the windows' items, in turn, with their windows, ascending, and the places of
+                the separators before them; here N counts items.
+        """
+        told_T = np.flatnonzero(window_N[1:] == window_N[:-1])  # all items of a window but its last
+        device, share = embedded_WSD.device, self.head.share if self.head.training else 0.0
+        cell_T = to_device(window_N[told_T] * embedded_WSD.shape[1] + offset_N[told_T + 1], device)
+        told_TD = drop(self.head.told(to_device(items_N[told_T], device)), share).to(embedded_WSD.dtype)
+        return embedded_WSD.flatten(0, 1).index_add(0, cell_T, told_TD).view_as(embedded_WSD)
 
     def told_items(self) -> ToldItems | None:
         """What a search shall tell, with the weights as they are now; None for nothing."""

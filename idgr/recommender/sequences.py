@@ -152,24 +152,19 @@ def window_loss(
         width += contrast is not None
         tokens_WS = np.full((len(batch), width), pad_token(model), dtype=np.int64)
         tokens_WS[row, along] = blocks_IL[items_N[item], column]
-        last_W = window_first + end - begin - 1
-        end_W = (offset_N + length_N)[last_W]
+        end_W = (offset_N + length_N)[last_W := window_first + end - begin - 1]
         if contrast is not None:
             tokens_WS[np.arange(len(batch)), end_W] = trie.eos
         if not leads:  # its first item is no target, so nothing is asked of the token before it
             tokens_WS, along, offset_N, end_W = tokens_WS[:, 1:], along - 1, offset_N - 1, end_W - 1
-        place_WS = position_ids(tokens_WS, trie.eos, slots)
         read_WS, behind_W = to_device(tokens_WS, device), to_device(end_W, device)
         embedded_WSD = None if contrast is None else contrast.embed(model, read_WS, behind_W)
         if item_head is not None and item_head.head.telling is not None:
-            told_T = np.flatnonzero(window_N[1:] == window_N[:-1])  # all items of a window but its last
-            if embedded_WSD is None:
-                embedded_WSD = model.get_input_embeddings()(read_WS)
-            embedded_WSD = item_head.tell(embedded_WSD, window_N[told_T], offset_N[told_T + 1], items_N[told_T])
+            embedded_WSD = model.get_input_embeddings()(read_WS) if embedded_WSD is None else embedded_WSD
+            embedded_WSD = item_head.tell(embedded_WSD, items_N, window_N, offset_N)
         hidden_WSD = model.model(
-            input_ids=read_WS if embedded_WSD is None else None,
-            inputs_embeds=embedded_WSD,
-            position_ids=to_device(place_WS, device),
+            **({"input_ids": read_WS} if embedded_WSD is None else {"inputs_embeds": embedded_WSD}),
+            position_ids=to_device(position_ids(tokens_WS, trie.eos, slots), device),
             attention_mask=causal_mask(model, read_WS),
             use_cache=False,
         )[0]

@@ -89,13 +89,13 @@ def textual_ranker(options: RankerOptions) -> Ranker:
         tokens = recommender.prompt(query)
         return {"user_id": query.user_id, "text": decode(recommender.tokenizer, [tokens])[0], "tokens": tokens}
 
-    known: dict[str, int] = recommender.number
     settled: dict[str, Any] = {"normalize": search.options.normalize}
     if isinstance(recommender.renderer, HistoryRenderer):
         settled["separator"] = "eos" if recommender.renderer.leads else "newline"
     if options.item_head_weight is None and recommender.weight:
         settled["item-head-weight"] = recommender.weight
     expanded = (lambda: search.expanded) if options.search == "exact" and isinstance(search, ExactSearch) else None
+    known = recommender.number
     return Ranker(known, _COVER, len(known), _within_memory(rank, options), shown, expanded, settled)
 
 
