@@ -150,30 +150,23 @@ class _Csv(Table):
 
     def __init__(self, path: str, columns: Sequence[str] | None) -> None:
         lines = Lines(path)
-        self.path, blocks = lines.path, lines.blocks(BLOCK)
-        passed: list[tuple[int, list[bytes]]] = []
-        for first, block in blocks:
-            at = next((at for at, raw in enumerate(block) if not raw.isspace()), None)
-            if at is not None:
-                break
-        else:
-            raise AssertionError("Lines raises where there is no text")
-        header = self._decoded(first + at, block[at]).strip("\r\n")
+        self.path = lines.path
+        line, raw, self._blocks = _below(lines.blocks(BLOCK))
+        header = self._decoded(line, raw).strip("\r\n")
         if "\r" in header:
-            what = "lines end in carriage returns alone"
-            raise IdgrError(what, f"write line feeds: tr '\\r' '\\n' < {path}", where=path, line=first + at)
+            todo = f"write line feeds: tr '\\r' '\\n' < {path}"
+            raise IdgrError("lines end in carriage returns alone", todo, where=path, line=line)
         self._mark, cells = _split(header, columns)
         typed = columns is None and all(_TYPED.fullmatch(cell) for cell in cells)
         self._quote = None if typed else '"'
         self.names = list(columns) if columns is not None else _untyped(cells) if typed else cells
         if columns is None:
-            at += 1
-            self._refuse_numbers(first + at - 1, cells)
-        elif len(cells) != len(columns):
+            self._refuse_numbers(line, cells)
+            return
+        if len(cells) != len(columns):
             what = f"{len(cells)} fields, but --columns names {len(columns)}"
-            raise IdgrError(what, "name every column, in their order", where=path, line=first + at)
-        passed.append((first + at, block[at:]))
-        self._blocks = chain(passed, blocks)
+            raise IdgrError(what, "name every column, in their order", where=path, line=line)
+        self._blocks = chain([(line, [raw])], self._blocks)
 
     def _refuse_numbers(self, line: int, cells: Sequence[str]) -> None:
         number = next((cell for cell in cells if re.fullmatch(r"-?\d+(\.\d*)?", cell)), None)
@@ -250,8 +243,7 @@ class _Csv(Table):
     def _careful(self, first: int, lines: list[bytes]) -> Iterator[tuple[int, list[str]]]:
         """The records of some lines, each with the line that it begins in; blank lines are passed over."""
         texts = (self._decoded(number, raw) for number, raw in enumerate(lines, first))
-        quoting = csv.QUOTE_MINIMAL if self._quote else csv.QUOTE_NONE
-        reader = csv.reader(texts, delimiter=self._mark, quoting=quoting)
+        reader = csv.reader(texts, delimiter=self._mark, quoting=csv.QUOTE_MINIMAL if self._quote else csv.QUOTE_NONE)
         before = first - 1
         while True:
             try:
@@ -276,6 +268,15 @@ class _Csv(Table):
             raise IdgrError(what, "save the file as UTF-8", where=self.path, line=number) from None
 
 
+def _below(blocks: Iterator[tuple[int, list[bytes]]]) -> tuple[int, bytes, Iterator[tuple[int, list[bytes]]]]:
+    """The first line that is not blank, with its number before it, and the blocks of the lines below."""
+    for first, block in blocks:
+        for at, raw in enumerate(block):
+            if not raw.isspace():
+                return first + at, raw, chain([(first + at + 1, block[at + 1 :])], blocks)
+    raise AssertionError("Lines raises where there is no text")
+
+
 def _split(header: str, columns: Sequence[str] | None) -> tuple[str, list[str]]:
     """The delimiter that gives most cells, and the cells; with `columns` the one that gives as many as there are."""
     found = {}
@@ -285,9 +286,9 @@ def _split(header: str, columns: Sequence[str] | None) -> tuple[str, list[str]]:
         except csv.Error:
             continue
     if columns is not None:
-        mark = next((mark for mark, cells in found.items() if len(cells) == len(columns)), None)
-        if mark is not None:
-            return mark, found[mark]
+        for mark, cells in found.items():
+            if len(cells) == len(columns):
+                return mark, cells
     mark = max(found, key=lambda mark: len(found[mark]), default=",")
     return mark, found.get(mark, [header])
 

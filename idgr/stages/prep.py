@@ -137,7 +137,7 @@ class YelpOptions(SourceOptions):
 
 
 class MovielensOptions(SourceOptions):
-    """Prepare MovieLens ratings and movies (.dat or .csv).
+    """Prepare MovieLens ratings and movies (.dat, .csv, or u.data and u.item).
 
     Example: idgr prep movielens ml-1m/ratings.dat --meta ml-1m/movies.dat --min-rating 4 -o data/ml-1m/
     """

@@ -25,7 +25,9 @@ class TableOptions(EventOptions):
     Example: idgr prep table events.csv --items catalogue.csv --user-col customer --item-col sku -o data/shop/
     """
 
-    events: list[str] = argument("Who took what when: files, folders of parts, or - for CSV on standard input.", "FILE…")
+    events: list[str] = argument(
+        "Who took what when: files, folders of parts, or - for CSV on standard input.", "FILE…"
+    )
     items: str | None = option(
         "What is known of the items: a file or folder, also one of FILE… itself; left out, --missing-text must be key.",
         None,
@@ -87,9 +89,7 @@ def _prepared(options: TableOptions) -> Prepared:
     from idgr.corpus.metadata import describe_items
     from idgr.corpus.sources.table import Columns, read_entries, read_events
 
-    columns = Columns(
-        options.user_col, options.item_col, options.time_col, options.rating_col, options.column_names
-    )
+    columns = Columns(options.user_col, options.item_col, options.time_col, options.rating_col, options.column_names)
     events = read_events(
         options.events,
         columns,

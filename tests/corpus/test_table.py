@@ -29,7 +29,12 @@ def made_up() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Events and items; keys with zeros before them, a title with a comma, a tab's width of spaces and a quote."""
     draw = random.Random(5)
     events = [
-        {"user_id": f"{user:03}", "item_id": f"{item:03}", "timestamp": FIRST + draw.randrange(10**6), "rating": item % 5}
+        {
+            "user_id": f"{user:03}",
+            "item_id": f"{item:03}",
+            "timestamp": FIRST + draw.randrange(10**6),
+            "rating": item % 5,
+        }
         for user in range(40)
         for item in draw.sample(range(30), 8)
     ]
@@ -198,7 +203,11 @@ def test_dates_and_zones_of_parquet(write: Write) -> None:
 
 def test_keys_stay_as_they_stand(write: Write) -> None:
     content = b"user,item,time\n007,1.50,1\n 7,NA,2\n1e3,null,3\n"
-    assert triples(write("e.csv", content)) == [("007", "1.50", 10**6), (" 7", "NA", 2 * 10**6), ("1e3", "null", 3 * 10**6)]
+    assert triples(write("e.csv", content)) == [
+        ("007", "1.50", 10**6),
+        (" 7", "NA", 2 * 10**6),
+        ("1e3", "null", 3 * 10**6),
+    ]
 
 
 def test_rows_of_several_lines_blank_lines_and_strange_quotes(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,9 +231,9 @@ HEAD = b"user,item,time,rating\n"
         (b'u,"1,1",1,3\nu,2,3\n', 3, "3 fields, not 4"),  # as many commas as if all were well
         (b"u,1,1,3\n\nu,,1,3\n", 4, "nothing in the column of items, item; .*--missing-keys drop"),
         (b"u,1,1,3\n,2,1,3\n", 3, "nothing in the column of users, user"),
-        (b"u,1,1,3\nu,2,noon,3\n", 3, '"time" \'noon\' is not a number'),
+        (b"u,1,1,3\nu,2,noon,3\n", 3, "\"time\" 'noon' is not a number"),
         (b"u,1,1,3\nu,2,,3\n", 3, '"time".* missing'),
-        (b"u,1,2020-01-01,3\nu,2,5,3\n", 3, '"time" \'5\' is not a date'),
+        (b"u,1,2020-01-01,3\nu,2,5,3\n", 3, "\"time\" '5' is not a date"),
         (b"u,1,1,3\nu,2,2,good\n", 3, "rating 'good' is not a number"),
         (b"u,1,1,3\nu,2,2,\n", 3, "rating None is not a number"),
         (b"u,1,1,3\nu,\xff,2,1\n", 3, "not valid UTF-8"),
@@ -262,9 +271,7 @@ def test_the_file_of_a_fault_among_several(write: Write) -> None:
         read_events([str(one), str(dated)], Columns())
 
 
-def test_rows_without_keys_are_counted(
-    write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_rows_without_keys_are_counted(write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     events, items = made_up()
     path = write("e.csv", separated(events) + b",001,1600000000,3\nu,,1600000000,3\n")
     output = tmp_path / "data"
@@ -288,7 +295,12 @@ def test_low_ratings_are_left_out(write: Write) -> None:
     [
         (b"a,b,c\n1,2,3\n", {}, IdgrError, "no column has a usual name for users: a, b, c; name it with --user-col"),
         (b"user,b,c\n1,2,3\n", {}, IdgrError, "no column has a usual name for items: user, b, c; .* --item-col"),
-        (b"user,item,c\n1,2,3\n", {"time": "d"}, UsageError, "--time-col d: no such column in .*; choose from user, it"),
+        (
+            b"user,item,c\n1,2,3\n",
+            {"time": "d"},
+            UsageError,
+            "--time-col d: no such column in .*; choose from user, it",
+        ),
         (b"user,user,item,time\n1,1,2,3\n", {}, IdgrError, "e.csv:1: two columns are called 'user'"),
         (b"7,8,9\n1,2,3\n", {}, IdgrError, "e.csv:1: no header: 7 is a value, .* --columns"),
         (b"1,2,3\n", {"names": ["user", "item"]}, IdgrError, "e.csv:1: 3 fields, but --columns names 2"),
@@ -304,7 +316,7 @@ def test_headers(write: Write, content: bytes, named: dict[str, Any], kind: type
 
 
 def test_entries(write: Write) -> None:
-    path = write("i.csv", b"id,name,url,sales_rank\n007,Lamp,http://x.y,5\n8,\"Red\nrug\",,\n")
+    path = write("i.csv", b'id,name,url,sales_rank\n007,Lamp,http://x.y,5\n8,"Red\nrug",,\n')
     told: list[str] = []
     first, second = read_entries([str(path)], tell=told.append)
     assert (first.item_id, first.line, first.record["name"]) == ("007", 2, "Lamp")
@@ -312,13 +324,17 @@ def test_entries(write: Write) -> None:
     assert told == [f"{path}: items from id, their text from name"]
     with pytest.raises(IdgrError, match=r"i.csv:3: nothing in the column of keys, id"):
         list(read_entries([str(write("i.csv", b"id,name\n7,a\n,b\n"))]))
-    frame = pl.DataFrame({"sku": [7], "tags": [["a", "b"]], "made": [MOMENT.date()], "kind": pl.Series(["x"]).cast(pl.Categorical)})
+    frame = pl.DataFrame(
+        {"sku": [7], "tags": [["a", "b"]], "made": [MOMENT.date()], "kind": pl.Series(["x"]).cast(pl.Categorical)}
+    )
     frame.write_parquet(packed := io.BytesIO())
     (entry,) = read_entries([str(write("i.parquet", packed.getvalue()))])
     assert (entry.item_id, entry.record) == ("7", {"tags": ["a", "b"], "made": "2020-09-13", "kind": "x"})
 
 
-def test_standard_input(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expected: dict[str, bytes]) -> None:
+def test_standard_input(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, expected: dict[str, bytes]
+) -> None:
     events, items = made_up()
     stream = io.BufferedReader(io.BytesIO(separated(events)))  # type: ignore[arg-type]
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=stream))

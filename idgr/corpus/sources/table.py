@@ -99,9 +99,7 @@ class _Reader:
     def events(self) -> Events:
         if not self._lines:
             raise IdgrError("holds a header only", "give a file with at least one row", where=self._parts[0][1])
-        return self._builder.events(
-            scale=not self._dated, parts=tuple(self._parts), without_key=self._without_key
-        )
+        return self._builder.events(scale=not self._dated, parts=tuple(self._parts), without_key=self._without_key)
 
     def read(self, table: Table) -> None:
         """Add the rows of a table."""
@@ -144,7 +142,9 @@ class _Reader:
     def _refuse_missing(
         self, table: Table, found: dict[str, str], keys: tuple[pl.Series, pl.Series], lines: Sequence[int]
     ) -> None:
-        empty = {role: (key.is_null() | (key == "")).arg_true() for role, key in zip(("user", "item"), keys, strict=True)}
+        empty = {
+            role: (key.is_null() | (key == "")).arg_true() for role, key in zip(("user", "item"), keys, strict=True)
+        }
         role = min((role for role in empty if len(empty[role])), key=lambda role: int(empty[role][0]))
         what = f"nothing in the column of {role}s, {found[role]}"
         todo = "mend the row, or give --missing-keys drop to leave such rows out"
@@ -217,7 +217,7 @@ def _numbers(column: pl.Series) -> npt.NDArray[Any] | None:
         whole = column.cast(pl.Int64, strict=False)
         if whole.null_count() == 0:
             values = whole.to_numpy()
-            return values if -_LARGEST < values.min() and values.max() < _LARGEST else None
+            return values if values.min() > -_LARGEST and values.max() < _LARGEST else None
     floats = column.cast(pl.Float64, strict=False)
     if floats.null_count():
         return None
