@@ -184,7 +184,7 @@ def _prepared(options: SourceOptions) -> Prepared:
     source = import_module(f"idgr.corpus.sources.{options.source}")
     names = options.field_names
     return prepare_events(
-        source.read_events(options.events, min_rating=options.min_rating),
+        lambda: source.read_events(options.events, min_rating=options.min_rating),
         lambda wanted: describe_items(
             source.read_entries(options.meta),
             wanted,
@@ -196,13 +196,18 @@ def _prepared(options: SourceOptions) -> Prepared:
     )
 
 
-def prepare_events(events: Events, read_items: ReadItems, options: EventOptions) -> Prepared:
-    """Filter, order and split events as the options say."""
+def prepare_events(read: Callable[[], Events], read_items: ReadItems, options: EventOptions) -> Prepared:
+    """Filter, order and split the events that are read, as the options say."""
     from idgr.corpus.preparation import PrepOptions, prepare
 
-    log(f"read {len(events):,} events of {len(events.users):,} users on {len(events.items):,} items")
+    def told() -> Events:
+        events = read()
+        log(f"read {len(events):,} events of {len(events.users):,} users on {len(events.items):,} items")
+        return events
+
     how = {field.name: getattr(options, field.name) for field in fields(PrepOptions)} | options.dates
-    return prepare(events, read_items, PrepOptions(**how), log)
+    # Under no name here, so that the events as they were read go when fewer are left.
+    return prepare(told(), read_items, PrepOptions(**how), log)
 
 
 def _date(flag: str, text: str | None) -> int | None:

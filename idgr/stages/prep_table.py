@@ -90,16 +90,15 @@ def _prepared(options: TableOptions) -> Prepared:
     from idgr.corpus.sources.table import Columns, read_entries, read_events
 
     columns = Columns(options.user_col, options.item_col, options.time_col, options.rating_col, options.column_names)
-    events = read_events(
-        options.events,
-        columns,
-        min_rating=options.min_rating,
-        drop_missing=options.missing_keys == "drop",
-        tell=log,
-    )
     items = [] if options.items is None else [options.items]
     return prepare_events(
-        events,
+        lambda: read_events(
+            options.events,
+            columns,
+            min_rating=options.min_rating,
+            drop_missing=options.missing_keys == "drop",
+            tell=log,
+        ),
         lambda wanted: describe_items(
             read_entries(items, options.item_id_col, options.text_col, like=options.item_col, tell=log),
             wanted,

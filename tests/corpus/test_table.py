@@ -16,6 +16,7 @@ import polars as pl
 import pytest
 
 from idgr.cli.main import run
+from idgr.corpus import ordering, statistics
 from idgr.corpus.sources.table import Columns, read_entries, read_events
 from idgr.errors import IdgrError, UsageError
 from idgr.formats import tables
@@ -104,6 +105,21 @@ def test_every_form_gives_the_bytes_of_jsonl(
     monkeypatch.setattr(tables, "ROWS", block)
     events, items = made_up()
     assert table(write(name, FORMS[name](events)), "--items", write(f"items_{name}", FORMS[name](items))) == expected
+
+
+@pytest.mark.parametrize("block", [1, 5, 100])
+@pytest.mark.parametrize("more", [(), ("--repeats", "first"), ("--ties", "shuffle", "--max-users", "20")])
+def test_blocks_of_events_give_the_bytes_of_all_at_once(
+    write: Write, table: Callable[..., dict[str, bytes]], block: int, more: tuple[str, ...], monkeypatch: Any
+) -> None:
+    draw, (events, items) = random.Random(block), made_up()
+    events += [draw.choice(events) | {"timestamp": FIRST + draw.randrange(3)} for _ in range(60)]
+    arguments = (write("e.csv", separated(events)), "--items", write("i.csv", separated(items)), *more)
+    expected = table(*arguments)
+    monkeypatch.setattr(ordering, "BLOCK", block)
+    monkeypatch.setattr(statistics, "BLOCK", block)
+    monkeypatch.setattr(tables, "BLOCK", block)
+    assert table(*arguments) == expected
 
 
 def test_parts_in_a_folder_and_several_files(
