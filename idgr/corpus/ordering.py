@@ -13,7 +13,7 @@ import numpy as np
 from idgr.corpus.events import Bools, Events
 from idgr.corpus.times import Int32s, Int64s
 
-BLOCK = 1 << 22  # events that are looked at once where several numbers of each are needed, so that memory holds few
+BLOCK = 1 << 20  # events that are looked at once where several numbers of each are needed, so that memory holds few
 _GROUPED = 0.8  # of the events that could have an event of the same item before them
 
 
