@@ -9,9 +9,13 @@ from __future__ import annotations
 import csv
 import os
 import re
+import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from io import BytesIO
 from itertools import chain
 from pathlib import Path
+from typing import IO
 
 import polars as pl
 from polars.exceptions import PolarsError
@@ -204,7 +208,7 @@ class _Csv(Table):
             raise self._unclosed(first)
 
     def _ends_within_quotes(self, lines: list[bytes]) -> bool:
-        if self._quote is None or sum(raw.count(b'"') for raw in lines) % 2 == 0:
+        if self._quote is None or b"".join(lines).count(b'"') % 2 == 0:
             return False
         texts = (raw.decode("latin-1") for raw in lines)
         try:
@@ -296,3 +300,15 @@ def _split(header: str, columns: Sequence[str] | None) -> tuple[str, list[str]]:
 def _untyped(names: Sequence[str]) -> list[str]:
     """Without what RecBole writes behind a name: `user_id:token`."""
     return [found[1] if (found := _TYPED.fullmatch(name)) else name for name in names]
+
+
+@contextmanager
+def lines_to_parquet(stream: IO[bytes]) -> Iterator[IO[bytes]]:
+    """A stream of JSON Lines, whose records are written to `stream` as Parquet if the block ends well."""
+    with tempfile.TemporaryFile() as lines:
+        yield lines
+        some = lines.tell() > 0
+        lines.seek(0)
+        frame = pl.read_ndjson(lines, infer_schema_length=None) if some else pl.DataFrame()
+        frame.write_parquet(packed := BytesIO())
+        stream.write(packed.getbuffer())

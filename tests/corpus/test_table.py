@@ -215,6 +215,13 @@ def test_dates_and_zones_of_parquet(write: Write) -> None:
     assert triples(write("d.parquet", parquet([{"user": "u", "item": "i", "time": MOMENT.date()}]))) == [
         ("u", "i", (FIRST - FIRST % 86_400) * 10**6)
     ]
+    for name, content in (
+        ("n.parquet", parquet([{"user": "u", "item": "i", "time": 20200913}])),
+        ("n.csv", b"user,item,time\nu,i,20200913\n"),
+    ):
+        assert triples(write(name, content)) == [("u", "i", (FIRST - FIRST % 86_400) * 10**6)]
+    with pytest.raises(IdgrError, match=r"y.parquet: row 1: \"time\" '9999-12-31' is in the year 9999"):
+        triples(write("y.parquet", parquet([{"user": "u", "item": "i", "time": MOMENT.date().replace(9999, 12, 31)}])))
 
 
 def test_keys_stay_as_they_stand(write: Write) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import json
 from pathlib import Path
 
+import polars
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from idgr.cli.main import run
 from idgr.errors import IdgrError
 from idgr.formats import tables
 from idgr.formats.tables import open_tables
@@ -59,3 +63,22 @@ def test_plain_rows_are_parsed_by_polars(tmp_path: Path, monkeypatch: pytest.Mon
     found = read(path)
     assert [row for _, row in found] == [row for _, row in expected] * 3
     assert [line for line, _ in found] == list(range(2, 8))
+
+
+def test_records_are_written_as_parquet(tmp_path: Path) -> None:
+    data = str(tmp_path / "data")
+    assert run(["prep", "demo", "--items", "30", "--users", "40", "-o", data]) == 0
+    for command in (
+        ["recommend", f"{data}/test.jsonl", "--baseline", "popularity", "--train", f"{data}/train.jsonl", "-k", "5"],
+        ["gen-ids", f"{data}/items.jsonl", "--model", "keyphrase"],
+    ):
+        lines, packed = tmp_path / "x.jsonl", tmp_path / "x.parquet"
+        assert run([*command, "-o", str(lines)]) == 0
+        assert run([*command, "-o", str(packed)]) == 0
+        rows = [json.loads(line) for line in lines.read_text().splitlines()]
+        found = polars.read_parquet(packed).to_dicts()
+        assert [{name: value for name, value in row.items() if value is not None} for row in found] == rows
+        assert json.loads((tmp_path / "x.parquet.run.json").read_text())["outputs"].keys() == {"x.parquet"}
+    with tables.lines_to_parquet(empty := io.BytesIO()):
+        pass
+    assert polars.read_parquet(empty.getvalue()).is_empty()

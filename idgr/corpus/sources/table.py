@@ -152,8 +152,10 @@ class _Reader:
 
     def _times(self, table: Table, column: pl.Series, lines: Sequence[int]) -> npt.NDArray[Any] | list[int | float]:
         """The times [E] as numbers, or as microseconds where they are dates."""
+        if column.dtype.is_integer() and is_date(str(column[0])):  # such as 20190301
+            column = column.cast(pl.String)
         kind = column.dtype
-        if kind.is_temporal() and kind in (pl.Date, pl.Datetime):
+        if kind in (pl.Date, pl.Datetime):
             dated = True
         elif kind.is_integer() or kind.is_float():
             dated = False
