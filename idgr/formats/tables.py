@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO
 
 import polars as pl
-from polars.exceptions import PolarsError
+from polars.exceptions import PanicException, PolarsError
 
 from idgr.errors import IdgrError, UsageError
 from idgr.formats.jsonl import STDIN, Lines
@@ -129,24 +129,44 @@ class _Parquet(Table):
 
     def __init__(self, path: str) -> None:
         self.path = path
-        try:
+        with self._told():
             self._lazy = pl.scan_parquet(path, glob=False, hive_partitioning=False)
             self.names = self._lazy.collect_schema().names()
             self._height = int(self._lazy.select(pl.len()).collect().item())
-        except (PolarsError, OSError, pl.exceptions.PanicException) as fault:
-            raise self._broken(fault) from None
 
     def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
         for first in range(0, self._height, ROWS):
-            try:
+            with self._told():
                 frame = self._lazy.select(columns).slice(first, ROWS).collect()
-            except (PolarsError, OSError, pl.exceptions.PanicException) as fault:
-                raise self._broken(fault) from None
             yield frame, range(first + 1, first + 1 + frame.height)
 
-    def _broken(self, fault: BaseException) -> IdgrError:
-        what = str(fault).splitlines()[0] if str(fault) else type(fault).__name__
-        return IdgrError(f"cannot be read as Parquet ({what})", "fetch or write the file again", where=self.path)
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Turn what polars raises into one line; what it writes to standard error where it panics is dropped."""
+        try:
+            with _silent():
+                yield
+        except (PolarsError, OSError, PanicException) as fault:
+            what = str(fault).splitlines()[0] if str(fault) else type(fault).__name__
+            todo = "fetch or write the file again"
+            raise IdgrError(f"cannot be read as Parquet ({what})", todo, where=self.path) from None
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Without standard error, that of libraries that are not Python too."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # it is closed
+        yield
+        return
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 class _Csv(Table):
@@ -235,7 +255,7 @@ class _Csv(Table):
                 infer_schema=False,
                 raise_if_empty=False,
             )
-        except (PolarsError, pl.exceptions.PanicException):
+        except (PolarsError, PanicException):
             return None  # broken, or written as only `csv` takes it
         if frame.height != len(lines):
             return None

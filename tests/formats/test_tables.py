@@ -82,3 +82,15 @@ def test_records_are_written_as_parquet(tmp_path: Path) -> None:
     with tables.lines_to_parquet(empty := io.BytesIO()):
         pass
     assert polars.read_parquet(empty.getvalue()).is_empty()
+
+
+def test_damaged_parquet_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    polars.DataFrame({name: ["x", "y", None] for name in NAMES}).write_parquet(packed := io.BytesIO())
+    path, whole, refused = tmp_path / "x.parquet", packed.getvalue(), 0
+    for at in range(4, len(whole), 3):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
+        found = read(path)
+        refused += isinstance(found, str)
+        assert not isinstance(found, str) or found.startswith(f"{path}: cannot be read as Parquet"), found
+    assert refused > 10
+    assert capfd.readouterr().err == ""
