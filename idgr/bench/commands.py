@@ -58,6 +58,7 @@ class PrepOptions(BenchOptions):
     memory_events: int | None = option(
         "Instead, prepare so many made-up events and tell the peak memory.", None, at_least=1000
     )
+    parquet: bool = option("With --memory-events: a folder of Parquet, by `prep table`, not an Amazon dump.", False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -65,6 +66,8 @@ class PrepOptions(BenchOptions):
             raise UsageError("bench reads its input several times, so not from standard input", "give a file")
         if self.reviews is not None and self.memory_events is not None:
             raise UsageError("--memory-events makes its own dump", "give either it or a dump")
+        if self.parquet and self.memory_events is None:
+            raise UsageError("--parquet does nothing without --memory-events", "give both or neither")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +152,7 @@ def run_prep(options: PrepOptions) -> Records:
     from idgr.bench.prep import bench_memory, bench_reading
 
     if options.memory_events is not None:
-        return _written(options, [bench_memory(options.memory_events, seed=options.seed)])
+        return _written(options, [bench_memory(options.memory_events, seed=options.seed, parquet=options.parquet)])
     if find_spec("pandas") is None:
         raise IdgrError("pandas, which idgr is compared with, is not installed", "pip install 'idgr[bench]'")
     found = bench_reading(options.reviews, rows=options.rows, repeats=options.repeats, seed=options.seed)

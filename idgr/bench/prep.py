@@ -24,6 +24,7 @@ from idgr.formats.jsonl import replace_file
 
 _DAY = 86_400
 _SUMMARY = 5  # words
+_PART = 5_000_000  # events of a file of Parquet
 
 
 def bench_reading(path: str | None, *, rows: int, repeats: int, seed: int) -> Iterator[dict[str, Any]]:
@@ -60,25 +61,59 @@ def bench_reading(path: str | None, *, rows: int, repeats: int, seed: int) -> It
             }
 
 
-def bench_memory(events: int, *, seed: int) -> dict[str, Any]:
-    """Make a dump of `events` reviews without their texts, prepare it whole, and tell time and peak memory."""
+def bench_memory(events: int, *, seed: int, parquet: bool = False) -> dict[str, Any]:
+    """Make a dump of `events` reviews without their texts, prepare it whole, and tell time and peak memory.
+
+    Args:
+        parquet: make a folder of Parquet files instead, as `prep table` reads it.
+    """
     with tempfile.TemporaryDirectory(prefix="idgr-bench-") as folder:
+        if parquet:
+            write_parts(Path(folder), events, seed=seed)
+            measured = measure(_whole_table, str(Path(folder, "events")), str(Path(folder, "items.parquet")))
+            return _of_whole(events, measured)
         reviews, meta = str(Path(folder, "reviews.json.gz")), str(Path(folder, "meta.jsonl.gz"))
         n_items = write_reviews(reviews, events, seed=seed, words=0)
         with replace_file(meta) as stream:
             for item in range(n_items):
                 stream.write(orjson.dumps({"asin": _item_key(item), "title": f"thing {item}"}) + b"\n")
         measured = measure(_whole_prep, reviews, meta, str(Path(folder, "data")))
-        return {
-            "bench": "prep",
-            "contender": "idgr, whole prep",
-            "rows": events,
-            **measured.result,
-            "rows_per_s": round(events / measured.seconds),
-            "peak_mib": round(measured.peak_mib),
-            "seconds": [round(measured.seconds, 1)],
-            "cpus": os.cpu_count(),
+        return _of_whole(events, measured)
+
+
+def _of_whole(events: int, measured: Measurement) -> dict[str, Any]:
+    return {
+        "bench": "prep",
+        "contender": "idgr, whole prep",
+        "rows": events,
+        **measured.result,
+        "rows_per_s": round(events / measured.seconds),
+        "peak_mib": round(measured.peak_mib),
+        "seconds": [round(measured.seconds, 1)],
+        "cpus": os.cpu_count(),
+    }
+
+
+def write_parts(folder: Path, rows: int, *, seed: int) -> None:
+    """Write made-up events into `events/` and their items to `items.parquet`, users and items as in `write_reviews`.
+
+    Events stand in no order, their times are seconds.
+    """
+    import polars
+
+    rng = np.random.default_rng(seed)
+    n_users, n_items = max(1, rows // 10), max(1, rows // 100)
+    (folder / "events").mkdir()
+    for part, begin in enumerate(range(0, rows, _PART)):
+        size = min(_PART, rows - begin)
+        columns = {
+            "user_id": rng.integers(n_users, size=size),
+            "item_id": (n_items * rng.random(size) ** 2).astype(np.int64),
+            "timestamp": rng.integers(1_300_000_000, 1_700_000_000, size=size),
         }
+        polars.DataFrame(columns).write_parquet(folder / "events" / f"part-{part:05}.parquet")
+    titles = [f"thing {item}" for item in range(n_items)]
+    polars.DataFrame({"item_id": range(n_items), "title": titles}).write_parquet(folder / "items.parquet")
 
 
 def write_reviews(path: str, rows: int, *, seed: int, words: int) -> int:
@@ -167,6 +202,23 @@ def _whole_prep() -> Callable[[str, str, str], dict[str, int]]:
         )
         Path(output).mkdir()
         write_prepared(Path(output), prepared)
+        return {name: prepared.stats[name] for name in ("users", "items", "interactions")}
+
+    return run
+
+
+def _whole_table() -> Callable[[str, str], dict[str, int]]:
+    from idgr.corpus.sources import table
+
+    def run(events: str, items: str) -> dict[str, int]:
+        prepared = prepare(
+            table.read_events([events], table.Columns()),
+            lambda wanted: describe_items(table.read_entries([items]), wanted),
+            PrepOptions(),
+        )
+        output = Path(events).with_name("data")
+        output.mkdir()
+        write_prepared(output, prepared)
         return {name: prepared.stats[name] for name in ("users", "items", "interactions")}
 
     return run

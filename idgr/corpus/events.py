@@ -44,6 +44,8 @@ class Events:
         sequences: whether each user's events came as one sequence, oldest first, rather than as single events.
         below_rating: how many events were left out since they are rated too low, and how many users and items with all
             of theirs.
+        parts: of several files the path of each, and the line that its own are counted on from; empty of one file.
+        without_key: so many rows were left out since they name no user or no item.
     """
 
     source: str
@@ -56,13 +58,25 @@ class Events:
     timed: bool = True
     sequences: bool = False
     below_rating: tuple[int, int, int] = (0, 0, 0)
+    parts: tuple[tuple[int, str], ...] = ()
+    without_key: int = 0
 
     def __len__(self) -> int:
         return len(self.user)
 
+    def place(self, line: int) -> tuple[str, int]:
+        """The file that a line stands in, and its number there."""
+        return place_of(line, self.source, self.parts)
+
     def keep(self, mask: Bools) -> Events:
         """The events where `mask` [E] holds, in the same order and with the same codes."""
         return replace(self, user=self.user[mask], item=self.item[mask], time=self.time[mask], line=self.line[mask])
+
+
+def place_of(line: int, source: str, parts: tuple[tuple[int, str], ...]) -> tuple[str, int]:
+    """The file and the number of a line that is counted over several files (`Events.parts`)."""
+    begin, path = max((part for part in parts if part[0] < line), default=(0, source))
+    return path, line - begin
 
 
 @dataclass(frozen=True)
@@ -179,7 +193,11 @@ class EventBuilder:
         self.low = LowRated()
 
     def add(
-        self, users: Sequence[str], items: Sequence[str], times: Sequence[int | float], lines: Sequence[int]
+        self,
+        users: Sequence[str],
+        items: Sequence[str],
+        times: Sequence[int | float] | npt.NDArray[Any],
+        lines: Sequence[int],
     ) -> None:
         """Add a block of events, given as columns, with times."""
         if not users:
@@ -189,8 +207,18 @@ class EventBuilder:
         self._line.extend(lines)
         self._times.append(np.array(times))
 
-    def events(self, *, scale: bool = True, timed: bool = True, sequences: bool = False) -> Events:
+    def events(
+        self,
+        *,
+        scale: bool = True,
+        timed: bool = True,
+        sequences: bool = False,
+        parts: tuple[tuple[int, str], ...] = (),
+        without_key: int = 0,
+    ) -> Events:
         """What was added; `scale` where the unit of the times is to be found out (see `idgr.corpus.times`).
+
+        The others are as those of `Events`.
 
         Raises:
             IdgrError: the unit of a time cannot be told.
@@ -202,20 +230,26 @@ class EventBuilder:
             items=self._items.keys(),
             user=np.frombuffer(self._user, np.int32) if self._user else np.zeros(0, np.int32),
             item=np.frombuffer(self._item, np.int32) if self._item else np.zeros(0, np.int32),
-            time=self._time(line, scale=scale),
+            time=self._time(line, parts, scale=scale),
             line=line,
             timed=timed,
             sequences=sequences,
             below_rating=self.low.counts(self._users, self._items),
+            parts=parts,
+            without_key=without_key,
         )
 
-    def _time(self, line: Int32s, *, scale: bool) -> Int64s:
+    def _time(self, line: Int32s, parts: tuple[tuple[int, str], ...], *, scale: bool) -> Int64s:
         if not self._times:
             return np.zeros(0, np.int64)
         time = np.concatenate(self._times)
         if not scale:
             return time.astype(np.int64)
-        check_units(time, line, self._source)
+        try:
+            check_units(time, line, self._source)
+        except IdgrError as fault:
+            path, number = place_of(fault.line or 0, self._source, parts)
+            raise IdgrError(fault.what, fault.todo, where=path, line=number) from None
         if all(part.dtype == time.dtype for part in self._times):
             return microseconds(time)
         # Whole numbers among fractions keep all their digits.

@@ -5,6 +5,7 @@ Legend: E events, U users, I items.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from idgr.corpus.events import Bools, Events
 from idgr.corpus.times import Int32s, Int64s
 
+BLOCK = 1 << 20  # events that are looked at once where several numbers of each are needed, so that memory holds few
 _GROUPED = 0.8  # of the events that could have an event of the same item before them
 
 
@@ -41,6 +43,18 @@ class Histories:
         """[E] the user of each event."""
         return np.repeat(np.arange(len(self.users), dtype=np.int32), np.diff(self.start))
 
+    def blocks(self) -> Iterator[slice]:
+        """The users in runs that have `BLOCK` events together, or one user who has more."""
+        begin = 0
+        while begin < len(self.users):
+            end = int(np.searchsorted(self.start, self.start[begin] + BLOCK, side="right")) - 1
+            yield slice(begin, end := max(end, begin + 1))
+            begin = end
+
+    def events_of(self, users: slice) -> slice:
+        """Where the events of a run of users stand."""
+        return slice(int(self.start[users.start]), int(self.start[users.stop]))
+
 
 def is_grouped_by_item(events: Events) -> bool:
     """Whether the events of an item stand together in the file, as in Amazon's dumps, but for a few.
@@ -69,12 +83,14 @@ def drop_repeats(events: Events, repeats: str) -> Events:
     if repeats == "keep" and not events.timed:
         return events
     order = np.lexsort((events.time, events.item, events.user))  # stable: of equal times the earlier line is first
-    user, item, time = events.user[order], events.item[order], events.time[order]
-    again = (user[1:] == user[:-1]) & (item[1:] == item[:-1])
-    if repeats == "keep":
-        again &= time[1:] == time[:-1]
     kept = np.ones(len(events), dtype=bool)
-    kept[order[1:][again]] = False
+    for begin in range(1, len(events), BLOCK):
+        one, other = order[begin - 1 : begin - 1 + BLOCK], order[begin : begin + BLOCK]
+        one = one[: len(other)]
+        again = (events.user[one] == events.user[other]) & (events.item[one] == events.item[other])
+        if repeats == "keep":
+            again &= events.time[one] == events.time[other]
+        kept[other[again]] = False
     return events if kept.all() else events.keep(kept)
 
 

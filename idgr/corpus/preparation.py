@@ -166,7 +166,8 @@ def _tell_k_core(k: int, events: Events, options: PrepOptions, tell: Tell) -> No
 def _tell_late(events: Events, tell: Tell) -> None:
     if events.timed and (late := events.time >= LATE).any():
         at = int(late.argmax())
-        tell(f"{int(late.sum()):,} events are dated after 2100, the first of them in {events.source}:{events.line[at]}")
+        path, line = events.place(int(events.line[at]))
+        tell(f"{int(late.sum()):,} events are dated after 2100, the first of them in {path}:{line}")
 
 
 def _ordered(events: Events, grouped: bool, options: PrepOptions, tell: Tell) -> tuple[Histories, dict[str, Any]]:
@@ -262,12 +263,12 @@ def _catalogue(
     missing = [name for name in events.items if name in used and not (name in listed and listed[name].text)]
     if missing and options.missing_text != "key":
         first = missing[0]
-        line = int(events.line[(events.item == events.items.index(first)).argmax()])
+        path, line = events.place(int(events.line[(events.item == events.items.index(first)).argmax()]))
         others = f", and so have {len(missing) - 1:,} others" if len(missing) > 1 else ""
         raise IdgrError(
             f"item {first!r} has no text in the metadata{others}",
             "add metadata, or give --missing-text drop (without these items) or key (their key as text)",
-            where=events.source,
+            where=path,
             line=line,
         )
     if missing:

@@ -39,6 +39,8 @@ class Removals:
     def __init__(self, events: Events, tell: Tell) -> None:
         self._tell, self.steps = tell, list[Removal]()
         self._left = _count(len(events), events.user, events.item)
+        if events.without_key:
+            self._add(Removal("rows without a user or an item", events.without_key, 0, 0))
         if events.below_rating[0]:
             self._add(Removal("rated below --min-rating", *events.below_rating))
 

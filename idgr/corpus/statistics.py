@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from idgr.corpus.ordering import Histories
+from idgr.corpus.ordering import BLOCK, Histories
 from idgr.corpus.splitting import NONE, Split
+from idgr.corpus.times import Int32s, Int64s
 
 # A user with d distinct items has them in ascending order by chance in 1 of d! cases, so 1 of 24 at the most. Of the
 # four data sets that idgr is measured on, at most 14 % of such users do (Beauty, where many events of a day are tied
@@ -30,9 +31,11 @@ def describe(split: Split) -> dict[str, Any]:
     """
     h = split.histories
     lengths = np.diff(h.start)
-    place = np.arange(len(h)) - np.repeat(h.start[:-1], lengths)
     seen = np.zeros(len(h.items), dtype=bool)
-    seen[h.item[place < np.repeat(split.train_end, lengths)]] = True
+    for users in h.blocks():
+        events = h.events_of(users)
+        train_end = np.repeat(h.start[users] + split.train_end[users], lengths[users])
+        seen[h.item[events][np.arange(events.start, events.stop) < train_end]] = True
     return {
         "users": len(h.users),
         "items": len(h.items),
@@ -60,11 +63,15 @@ def _targets(h: Histories, places: npt.NDArray[np.int64], seen: npt.NDArray[np.b
 
 def _repeats(h: Histories, places: npt.NDArray[np.int64]) -> int:
     """How many targets the user had before, which a ranking that leaves the history out never hits."""
-    lengths = np.diff(h.start)
-    at = np.where(places != NONE, h.start[:-1] + places, 0)  # users without a target have no place before it
-    before = np.arange(len(h)) < np.repeat(np.where(places != NONE, at, 0), lengths)
-    same = before & (h.item == np.repeat(h.item[at], lengths))
-    return int((np.bincount(h.user[same], minlength=1) > 0).sum())
+    lengths, found = np.diff(h.start), 0
+    for users in h.blocks():
+        events, held_out = h.events_of(users), places[users] != NONE
+        at = np.where(held_out, h.start[users] + places[users], 0)  # users without a target have no place before it
+        before = np.arange(events.start, events.stop) < np.repeat(at, lengths[users])
+        same = before & (h.item[events] == np.repeat(h.item[at], lengths[users]))
+        user = np.repeat(np.arange(len(at)), lengths[users])
+        found += int((np.bincount(user[same], minlength=1) > 0).sum())
+    return found
 
 
 def ascending_share(histories: Histories) -> tuple[float, int]:
@@ -100,13 +107,8 @@ def key_ranks(items: list[str]) -> list[npt.NDArray[np.int64]]:
 
 
 def _ascending(h: Histories, rank: npt.NDArray[np.int64]) -> tuple[float, int]:
-    user, item = h.user.astype(np.int64), h.item
-    _, firsts = np.unique(user * len(h.items) + item, return_index=True)
-    firsts.sort()
-    user, item = user[firsts], item[firsts]
-
-    _, births = np.unique(item, return_index=True)
-    births.sort()
+    user, item = _first_takes(h)
+    births = _births(item, len(h.items))
     new_user = user[births[1:]] != user[births[:-1]]
     # Between users, a first occurrence ascends every time if keys are numbered by appearance, else half of the time.
     between = (rank[item[births[1:]]] > rank[item[births[:-1]]])[new_user]
@@ -116,7 +118,33 @@ def _ascending(h: Histories, rank: npt.NDArray[np.int64]) -> tuple[float, int]:
         user, item = user[old], item[old]
 
     distinct = np.bincount(user, minlength=len(h.users))
-    down = (user[1:] == user[:-1]) & (rank[item[1:]] < rank[item[:-1]])
-    ascending = np.bincount(user[1:][down], minlength=len(h.users)) == 0
+    ascending = np.ones(len(h.users), dtype=bool)
+    for begin in range(1, len(user), BLOCK):
+        now, before = slice(begin, begin + BLOCK), slice(begin - 1, min(begin - 1 + BLOCK, len(user) - 1))
+        down = (user[now] == user[before]) & (rank[item[now]] < rank[item[before]])
+        ascending[user[now][down]] = False
     counted = distinct >= MIN_DISTINCT
     return (float(ascending[counted].mean()), int(counted.sum())) if counted.any() else (0.0, 0)
+
+
+def _first_takes(h: Histories) -> tuple[Int32s, Int32s]:
+    """Users and items of the events that are a user's first on an item, in the order of the histories."""
+    lengths = np.diff(h.start)
+    users, items = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
+    for some in h.blocks():
+        user = np.repeat(np.arange(some.start, some.stop), lengths[some])
+        item = h.item[h.events_of(some)]
+        _, firsts = np.unique(user * len(h.items) + item, return_index=True)
+        firsts.sort()
+        users.append(user[firsts].astype(np.int32))
+        items.append(item[firsts])
+    return np.concatenate(users), np.concatenate(items)
+
+
+def _births(item: Int32s, n_items: int) -> Int64s:
+    """The places where an item stands for the first time, in their order."""
+    first = np.full(n_items, NONE, dtype=np.int64)
+    for begin in range((len(item) - 1) // BLOCK * BLOCK, -1, -BLOCK):
+        place = np.arange(begin, min(begin + BLOCK, len(item)))
+        first[item[place[::-1]]] = place[::-1]  # of an item's places the last one that is written counts
+    return np.sort(first[first != NONE])

@@ -15,11 +15,13 @@ HEAD = 512  # bytes that tell what a file is: a tar archive is known by its byte
 _TAR, _TAR_AT = b"ustar", 257
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
+_BY_TABLE = "`idgr prep table` reads it; for other commands turn it into JSON Lines first: "
+
 # The first bytes of files that hold no text, what they are, and the command that unpacks or turns them.
 _MAGIC: tuple[tuple[bytes, str, str], ...] = (
     (b"PK\x03\x04", "a zip archive", "unpack it first: unzip {name}"),
     (b"PK\x05\x06", "an empty zip archive", "fetch it again"),
-    (b"PAR1", "a Parquet file", "turn it into JSON Lines first: {polars}"),
+    (b"PAR1", "a Parquet file", f"{_BY_TABLE}{{polars}}"),
     (b"ARROW1", "an Arrow (Feather) file", "turn it into JSON Lines first: {polars}"),
     (b"ORC", "an ORC file", "turn it into JSON Lines first"),
     (b"BZh", "compressed by bzip2", "unpack it first: bunzip2 --keep {name}"),
@@ -95,16 +97,15 @@ def table_kind(text: str, path: str) -> Kind | None:
     if re.fullmatch(r"\w+:(token|float)(_seq)?", cells[0]):
         rename = ".rename(lambda name: name.split(':')[0])"
         turn = _polars(path, "read_csv", ", separator='\\t', quote_char=None, infer_schema=False", rename)
-        return Kind("is RecBole's atomic file (fields between tabs)", f"turn it into JSON Lines first: {turn}")
+        return Kind("is RecBole's atomic file (fields between tabs)", f"{_BY_TABLE}{turn}")
     if len(cells) == 4 and all(re.fullmatch(r"-?\d+", cell) for cell in cells):
         return Kind(
-            "is in the form of MovieLens 100K's u.data (fields between tabs), which is not read",
-            f"write it as ratings.dat first: sed 's/\\t/::/g' {_quoted(path)} > ratings.dat",
+            "is in the form of MovieLens 100K's u.data (fields between tabs)", "read it with `idgr prep movielens`"
         )
     if re.match(r"\d+\|[^|]*\|[^|]*\|[^|]*\|", text):
         return Kind(
-            "is in the form of MovieLens 100K's u.item (fields between bars), which is not read",
-            f"write it as movies.dat first: awk -F'|' '{{print $1\"::\"$2\"::\"}}' {_quoted(path)} > movies.dat",
+            "is in the form of MovieLens 100K's u.item (fields between bars)",
+            "it holds films: give it to --meta, beside u.data",
         )
     if "::" in text and not text.startswith(("{", '"')):
         return Kind("is in the form of MovieLens' .dat files", "read it with `idgr prep movielens`")
@@ -112,7 +113,7 @@ def table_kind(text: str, path: str) -> Kind | None:
         return None
     if len(cells) > 1:
         turn = _polars(path, "read_csv", ", separator='\\t', quote_char=None, infer_schema=False")
-        return Kind("is a table with fields between tabs", f"turn it into JSON Lines first: {turn}")
+        return Kind("is a table with fields between tabs", f"{_BY_TABLE}{turn}")
     if "," in text:
         if {"userid", "movieid"} <= set(text.lower().replace('"', "").split(",")):
             return Kind("is MovieLens' ratings.csv", "read it with `idgr prep movielens`")
@@ -120,7 +121,7 @@ def table_kind(text: str, path: str) -> Kind | None:
         names = ", has_header=False, new_columns=['user_id', 'item_id', 'rating', 'timestamp']" if headless else ""
         names += ", infer_schema=False"  # keys of digits keep their zeros
         turn = _polars(path, "read_csv", names)
-        return Kind("is CSV (fields between commas)", f"turn it into JSON Lines first: {turn}")
+        return Kind("is CSV (fields between commas)", f"{_BY_TABLE}{turn}")
     return None
 
 

@@ -110,11 +110,19 @@ class RunInfo:
     def replace_file(self, output: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         """A stream to a file that appears, with its record, if the block ends well (`jsonl.replace_file`).
 
+        A file whose name ends in `.parquet` holds the JSON Lines that are written as Parquet.
+
         Raises:
             IdgrError: as there; or an input was changed during the run.
         """
         with replace_file(output) as stream:
-            yield stream
+            if os.fspath(output).endswith(".parquet"):
+                from idgr.formats.tables import lines_to_parquet  # with polars, which other outputs do not need
+
+                with lines_to_parquet(stream) as lines:
+                    yield lines
+            else:
+                yield stream
             self.check_unchanged()
         self.write(output)
 

@@ -15,6 +15,7 @@ FUNCTIONS = {
     "prepare_amazon": ("prep", "AmazonOptions", "run"),
     "prepare_yelp": ("prep", "YelpOptions", "run"),
     "prepare_movielens": ("prep", "MovielensOptions", "run"),
+    "prepare_table": ("prep_table", "TableOptions", "run"),
     "make_demo": ("prep_made", "DemoOptions", "run_demo"),
     "train_first_generator": ("init_gen", "Options", "run"),
     "generate_ids": ("gen_ids", "Options", "run"),

@@ -45,7 +45,7 @@ class Options(GenerationOptions, SchemeOptions):
     """
 
     items: str = argument("items.jsonl, or any JSON Lines with item_id.", "ITEMS")
-    output: str = output_option("ids.jsonl; with --shard, the candidates.", STDOUT)
+    output: str = output_option("ids.jsonl; with --shard, the candidates; NAME.parquet is written as Parquet.", STDOUT)
     scheme: Scheme = TEXTUAL
     model: Annotated[
         str,

@@ -15,7 +15,8 @@ from idgr.progress import log
 from idgr.stages.options import run_info
 
 if TYPE_CHECKING:
-    from idgr.corpus.preparation import Prepared
+    from idgr.corpus.events import Events
+    from idgr.corpus.preparation import Prepared, ReadItems
 
 EVENTS, SPLIT = "Choice of events", "Split"  # panels of the help
 
@@ -38,13 +39,9 @@ class DataSetOptions(StageOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourceOptions(DataSetOptions):
-    """Options of every source: `source` names its module in `idgr.corpus.sources`, and its command."""
+class EventOptions(DataSetOptions):
+    """Which events stay, and how they are ordered and split."""
 
-    source: ClassVar[str]
-
-    events: str = argument("Who took what when; - is standard input.", "EVENTS")
-    meta: str = option("Metadata of the items; - is standard input.", role=Role.INPUT)
     k_core: int | None = option(
         "Events that each user and item keeps at least; 0 is off (default: 5 for events, off for sequences).",
         None,
@@ -63,7 +60,6 @@ class SourceOptions(DataSetOptions):
     valid_from: Date = option("Where training ends (temporal, UTC).", None, SPLIT, metavar="DATE")
     test_from: Date = option("Where validation ends (temporal, UTC).", None, SPLIT, metavar="DATE")
     max_users: int | None = option("Keep so many users, chosen at random.", None, EVENTS, at_least=1)
-    fields: str | None = option("Metadata keys that make the text, in this order.", None, metavar="A,B,C")
     missing_text: Literal["error", "drop", "key"] = option(
         "Items without text: stop, leave them out, or take their key.", "error"
     )
@@ -82,14 +78,28 @@ class SourceOptions(DataSetOptions):
         ):
             if first is not None and last is not None and first >= last:
                 raise UsageError(told, "give the earlier date first")
-        if self.field_names == []:
-            raise UsageError("--fields names no key", "give names such as title,brand")
 
     @property
     def dates(self) -> dict[str, int | None]:
         """In microseconds since 1970, by field."""
         flags = {"begin": "--from", "end": "--to", "valid_from": "--valid-from", "test_from": "--test-from"}
         return {name: _date(flag, getattr(self, name)) for name, flag in flags.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceOptions(EventOptions):
+    """Options of every source: `source` names its module in `idgr.corpus.sources`, and its command."""
+
+    source: ClassVar[str]
+
+    events: str = argument("Who took what when; - is standard input.", "EVENTS")
+    meta: str = option("Metadata of the items; - is standard input.", role=Role.INPUT)
+    fields: str | None = option("Metadata keys that make the text, in this order.", None, metavar="A,B,C")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.field_names == []:
+            raise UsageError("--fields names no key", "give names such as title,brand")
 
     @property
     def field_names(self) -> list[str] | None:
@@ -127,7 +137,7 @@ class YelpOptions(SourceOptions):
 
 
 class MovielensOptions(SourceOptions):
-    """Prepare MovieLens ratings and movies (.dat or .csv).
+    """Prepare MovieLens ratings and movies (.dat, .csv, or u.data and u.item).
 
     Example: idgr prep movielens ml-1m/ratings.dat --meta ml-1m/movies.dat --min-rating 4 -o data/ml-1m/
     """
@@ -170,15 +180,11 @@ def _prepared(options: SourceOptions) -> Prepared:
     from importlib import import_module
 
     from idgr.corpus.metadata import describe_items
-    from idgr.corpus.preparation import PrepOptions, prepare
 
     source = import_module(f"idgr.corpus.sources.{options.source}")
-    events = source.read_events(options.events, min_rating=options.min_rating)
-    log(f"read {len(events):,} events of {len(events.users):,} users on {len(events.items):,} items")
     names = options.field_names
-    how = {field.name: getattr(options, field.name) for field in fields(PrepOptions)} | options.dates
-    return prepare(
-        events,
+    return prepare_events(
+        lambda: source.read_events(options.events, min_rating=options.min_rating),
         lambda wanted: describe_items(
             source.read_entries(options.meta),
             wanted,
@@ -186,9 +192,22 @@ def _prepared(options: SourceOptions) -> Prepared:
             duplicates=source.DUPLICATE_ENTRIES,
             chosen=names is not None,
         ),
-        PrepOptions(**how),
-        log,
+        options,
     )
+
+
+def prepare_events(read: Callable[[], Events], read_items: ReadItems, options: EventOptions) -> Prepared:
+    """Filter, order and split the events that are read, as the options say."""
+    from idgr.corpus.preparation import PrepOptions, prepare
+
+    def told() -> Events:
+        events = read()
+        log(f"read {len(events):,} events of {len(events.users):,} users on {len(events.items):,} items")
+        return events
+
+    how = {field.name: getattr(options, field.name) for field in fields(PrepOptions)} | options.dates
+    # Under no name here, so that the events as they were read go when fewer are left.
+    return prepare(told(), read_items, PrepOptions(**how), log)
 
 
 def _date(flag: str, text: str | None) -> int | None:

@@ -15,9 +15,9 @@ from idgr.formats.jsonl import STDIN, STDOUT, Lines, dump_line, is_stream, read_
 from idgr.formats.records import Query
 from idgr.formats.run_info import RunInfo
 from idgr.ids.shards import Shard, parse_shard
-from idgr.options import Role, argument, option
+from idgr.options import Role, argument, option, output_option
 from idgr.progress import Progress, log
-from idgr.stages.options import OutputFile, run_info
+from idgr.stages.options import run_info
 from idgr.stages.ranker_options import RankerOptions, Textual, complete
 from idgr.stages.rankers import Ranker, load_ranker
 
@@ -35,7 +35,7 @@ class Options(RankerOptions):
     histories: str = argument("test.jsonl, train.jsonl, or any user_id and history a line; - for stdin.", "HISTORIES")
     rec: str | None = None
     ids: str | None = None
-    output: OutputFile = STDOUT
+    output: str = output_option("File to write; - for standard output, NAME.parquet for Parquet.", STDOUT)
     unknown: Literal["drop", "error"] = option(
         "An item of a history that is not in the catalogue: leave it out and count it, or stop.", "drop"
     )

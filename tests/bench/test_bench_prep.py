@@ -25,8 +25,9 @@ def test_every_contender_reads_every_row(tmp_path: Path, capsys: pytest.CaptureF
     assert all(line["peak_mib"] > 10 for line in lines)
 
 
-def test_the_memory_run_prepares_everything() -> None:
-    record = bench_memory(30_000, seed=0)
+@pytest.mark.parametrize("parquet", [False, True])
+def test_the_memory_run_prepares_everything(parquet: bool) -> None:
+    record = bench_memory(30_000, seed=0, parquet=parquet)
     assert record["rows"] == 30_000
     assert 20_000 < record["interactions"] <= 30_000
     assert record["peak_mib"] > 10

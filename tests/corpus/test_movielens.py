@@ -31,6 +31,33 @@ def test_ratings(write: Write, name: str, content: bytes) -> None:
     assert triples(read_events(write(name, content), min_rating=4)) == [EXPECTED[0], EXPECTED[2]]
 
 
+def test_ratings_of_100k(write: Write) -> None:
+    path = write("u.data", b"1\t1193\t5\t978300760\n2\t661\t3\t978302109\n1\t661\t4\t978301968\n")
+    assert triples(read_events(path)) == EXPECTED
+    assert triples(read_events(path, min_rating=4)) == [EXPECTED[0], EXPECTED[2]]
+    with pytest.raises(IdgrError, match=r"u.data:2: 3 fields, not 4"):
+        read_events(write("u.data", b"1\t1193\t5\t978300760\n2\t661\t3\n"))
+
+
+def test_films_of_100k(write: Write) -> None:
+    def film(start: str, *genres: int) -> str:
+        return f"{start}|" + "|".join("1" if place in genres else "0" for place in range(19)) + "\n"
+
+    content = film("1|Toy Story (1995)|01-Jan-1995||http://us.imdb.com/M/title-exact?Toy", 3, 4, 5)
+    content += film("2|Misérables, Les (1995)|01-Jan-1995||http://x", 8, 18) + film("267|unknown|||", 0)
+    films = list(read_entries(write("u.item", content.encode("latin-1"))))
+    assert [(film.item_id, film.record["title"], film.record["genres"]) for film in films] == [
+        ("1", "Toy Story (1995)", ["Animation", "Children's", "Comedy"]),
+        ("2", "Misérables, Les (1995)", ["Drama", "Western"]),
+        ("267", "unknown", []),
+    ]
+    assert films[0].record == {
+        "title": "Toy Story (1995)",
+        "genres": films[0].record["genres"],
+        "released": "01-Jan-1995",
+    }
+
+
 def test_many_ratings_keep_their_lines(write: Write) -> None:
     events = read_events(write("ratings.dat", b"".join(b"%d::%d::3::%d\n" % (n % 7, n % 11, n) for n in range(2_500))))
     assert events.line.tolist() == list(range(1, 2_501))
@@ -143,8 +170,7 @@ def test_a_title_of_two_lines_and_other_columns(write: Write) -> None:
 @pytest.mark.parametrize(
     ("content", "what"),
     [
-        (b"1\t1\t5\t838985046\n", "MovieLens 100K's u.data .* sed "),
-        (b"1|Toy (1995)|01-Jan-1995||http://x|0|0\n", "MovieLens 100K's u.item .* awk "),
+        (b"1|Toy (1995)|01-Jan-1995||http://x|0|0\n", "MovieLens 100K's u.item .*; it holds films"),
         (b"user_id:token\titem_id:token\n1\t1\n", "RecBole's atomic file"),
         (b'{"user_id": "u"}\n', "is JSON Lines, not MovieLens; read it with `idgr prep jsonl`"),
         (b"1,2,3,4\n", "no header that names userId, movieId, timestamp; give userId::movieId"),

@@ -25,6 +25,7 @@ def test_the_tutorial_runs(
     monkeypatch.chdir(tmp_path)
     env = os.environ | {"PATH": warm_path, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     cells: dict[str, Any] = {}
+    told = ""
     for language, block in blocks:
         if language == "python":
             exec(compile(block, "tutorial.md", "exec"), cells)  # noqa: S102 - our own page
@@ -33,9 +34,12 @@ def test_the_tutorial_runs(
             [BASH, "-euo", "pipefail", "-c", block], env=env, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
+        told += done.stderr
     users = [json.loads(line)["user_id"] for line in Path("data/test.jsonl").read_text().splitlines()]
-    recs = [json.loads(line) for line in Path("recs.jsonl").read_text().splitlines()]
-    assert [row["user_id"] for row in recs] == users
-    assert all(len(row["items"]) == 10 for row in recs)
+    for name in ("first.jsonl", "recs.jsonl"):
+        recs = [json.loads(line) for line in Path(name).read_text().splitlines()]
+        assert [row["user_id"] for row in recs] == users
+        assert all(len(row["items"]) == 10 for row in recs)
+    assert "events.csv: users from customer, items from sku, times from when" in told
     assert len(cells["best"]) == 5
     assert len(capsys.readouterr().out.splitlines()) == 6

@@ -1,12 +1,15 @@
-"""MovieLens: `ratings.dat` and `movies.dat` (fields between `::`), or `ratings.csv` and `movies.csv` (with a header).
+"""MovieLens: `ratings.dat` and `movies.dat` (fields between `::`), `ratings.csv` and `movies.csv` (with a header), or
+100K's `u.data` (fields between tabs) and `u.item` (between bars, with a flag for each genre).
 
-The first line of a file tells its form. A `.dat` file is UTF-8 (10M) or Latin-1 (1M), which all of its bytes tell.
+The first line of a file tells its form. A file without a header is UTF-8 (10M) or Latin-1 (100K, 1M), which all of its
+bytes tell.
 """
 
 from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -22,6 +25,14 @@ FIELDS = ("title", "genres")
 DUPLICATE_ENTRIES = False
 _RATINGS = ("userId", "movieId", "rating", "timestamp")
 _MOVIES = ("movieId", "title", "genres")
+# Of 100K's u.item, as its u.genre has them; "unknown" says nothing.
+_GENRES = (
+    *("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama"),
+    *("Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"),
+)
+_U_DATA = re.compile(rb"\d+\t\d+\t\d+\t\d+")
+_U_ITEM = re.compile(rb"\d+\|[^|]*\|[^|]*\|[^|]*\|[^|]*(?:\|[01]){19}")
+_U_ITEM_NAMES = ("movieId", "title", "released", "", "", *_GENRES)
 _BLOCK = 1024
 
 Row = tuple[int, list[str]]
@@ -109,8 +120,11 @@ def read_entries(path: str | os.PathLike[str]) -> Iterator[Entry]:
         item = record.pop("movieId")
         if not item:
             raise IdgrError("no movieId", "mend the line", where=table.path, line=number)
-        genres = record.get("genres", "")
-        known = [] if genres == "(no genres listed)" else genres.split("|")
+        if table.names[-1] == _GENRES[-1]:
+            known = [genre for genre in _GENRES if record.pop(genre) == "1" and genre != "unknown"]
+        else:
+            genres = record.get("genres", "")
+            known = [] if genres == "(no genres listed)" else genres.split("|")
         yield Entry(table.path, number, item, {"title": record["title"], "genres": known, **_others(record)})
 
 
@@ -135,8 +149,9 @@ class _Table:
         lines = Lines(path)
         self.path, self._wanted, self._needed = lines.path, wanted, needed
         number, first, self._blocks = _first_line(lines.blocks(256))
-        self.latin_1 = b"::" in first
-        rows = self._separated() if self.latin_1 else self._csv(number, first)
+        form = self._headless(first)
+        self.latin_1 = form is not None
+        rows = self._csv(number, first) if form is None else self._separated(*form)
         row = next(rows, None)
         if row is None:
             raise IdgrError("holds a header only", "give a file with at least one record", where=self.path)
@@ -146,16 +161,24 @@ class _Table:
     def __iter__(self) -> Iterator[Row]:
         return self._rows
 
-    def _separated(self) -> Iterator[Row]:
-        self.names = list(self._wanted)
-        self.places = {name: place for place, name in enumerate(self.names)}
-        return self._fields_between_colons()
+    def _headless(self, first: bytes) -> tuple[str, Sequence[str]] | None:
+        """What stands between the fields of a file without a header, and their names; None of one with a header."""
+        if b"::" in first:
+            return "::", self._wanted
+        if self._wanted is _RATINGS and _U_DATA.fullmatch(first):
+            return "\t", self._wanted
+        return ("|", _U_ITEM_NAMES) if self._wanted is _MOVIES and _U_ITEM.fullmatch(first) else None
 
-    def _fields_between_colons(self) -> Iterator[Row]:
+    def _separated(self, mark: str, names: Sequence[str]) -> Iterator[Row]:
+        self.names = list(names)
+        self.places = {name: place for place, name in enumerate(self.names)}
+        return self._fields_between(mark)
+
+    def _fields_between(self, mark: str) -> Iterator[Row]:
         for start, block in self._blocks:
             for number, raw in enumerate(block, start):
                 if line := raw.strip():
-                    fields = line.decode("latin-1").split("::")
+                    fields = line.decode("latin-1").split(mark)
                     if len(fields) != len(self.names):
                         self._refuse_width(number, len(fields))
                     yield number, fields
