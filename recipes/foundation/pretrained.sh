@@ -132,7 +132,7 @@ if begin 6 "recommend where nobody has been, and score"; then
         mkdir -p "$drawn/$row"
         how_of "$row" "$name"
         idgr recommend "$drawn/test.jsonl" "${how[@]}" -k 10 -o "$drawn/$row/recs.jsonl"
-        idgr eval "$drawn/$row/recs.jsonl" --truth "$drawn/test.jsonl" --train "$of/train.jsonl" \
+        idgr eval "$drawn/$row/recs.jsonl" --truth "$drawn/test.jsonl" --train "$of/train.jsonl" --items "$of/items.jsonl" \
           --per-user "$drawn/$row/users.jsonl" -o "$drawn/$row/metrics.json"
       done
     done
