@@ -20,7 +20,10 @@ HARDLY_KNOWN = 3  # times that a target stands in training, at most, which is ne
 
 
 def transitions(
-    last_items: Sequence[str | None], targets: Sequence[str], target_counts: Sequence[int], train: Iterable[Sequence[str]]
+    last_items: Sequence[str | None],
+    targets: Sequence[str],
+    target_counts: Sequence[int],
+    train: Iterable[Sequence[str]],
 ) -> list[str]:
     """What a right answer takes: to remember a step that training has shown, or to see one that it has not.
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from idgr.evaluation.shared_words import SharedWords
     from idgr.evaluation.star import Star
 
+
 def baseline_ranker(options: RankerOptions) -> Ranker:
     """The baseline that `complete` options name."""
     makers = {"text": text_ranker, "star": star_ranker}

@@ -42,7 +42,9 @@ class Options(StageOptions):
         "The catalogue: JSONL with item_id (default: items.jsonl beside the truth).", None, role=Role.INPUT
     )
     per_user: str | None = option("Write a row a user here.", None, role=Role.OUTPUT)
-    segments: bool = option("Score by history length, target popularity, new items and transition, which --per-user tells too.", False)
+    segments: bool = option(
+        "Score by history length, target popularity, new items and transition, which --per-user tells too.", False
+    )
     keep_history: bool = option("Let baselines recommend items of the history.", False)
     no_baselines: bool = option("Leave out popularity and Markov; --train is not needed.", False)
 

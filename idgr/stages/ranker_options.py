@@ -76,10 +76,12 @@ class RankerOptions(StageOptions):
     gen: Annotated[str | None, Textual("ID generator, if trained with user IDs.", role=Role.INPUT, panel=MODEL)] = None
     items: Annotated[
         str | None,
-        Textual("items.jsonl, for the same, a SASRec of texts, or --baseline text or star.", role=Role.INPUT, panel=MODEL),
+        Textual(
+            "items.jsonl, for the same, a SASRec of texts, or --baseline text or star.", role=Role.INPUT, panel=MODEL
+        ),
     ] = None
     text_vectors: str | None = option(
-        "Folder of the model that reads texts: for a SASRec of texts, if moved; for --baseline star, in place of TF-IDF.",
+        "Folder of the model that reads texts: of a SASRec of texts, if moved; or for --baseline star, not TF-IDF.",
         None,
         MODEL,
         role=Role.INPUT,

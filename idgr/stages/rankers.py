@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from idgr.prompts.rendering import PromptRenderer
     from idgr.recommender.ranking import Recommender
 
+
 def load_ranker(options: RankerOptions) -> Ranker:
     """What `complete` options ask for.
 
