@@ -1,16 +1,20 @@
-"""Two recommenders' lists as one: a weighted sum of the scores that both give to the candidates of either.
+"""Several recommenders' lists as one: a weighted sum of the scores that all give to the candidates of any.
 
-An item that only one list holds has, for the other, the score of that list's last item: it can have no higher one.
+An item that a list does not hold has, for it, the score of that list's last item: it can have no higher one.
 Log-probabilities over one catalogue, such as those of `recommend` with the softmax over valid children and of a SASRec,
 can be summed as they are; scores of different kinds are better blended by place.
+
+Weights are those of the lists after the first, from 0 to 1 and together at most 1; the first has what is left.
 
 Legend: B users, N candidates of all users, those of a user side by side.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
+from math import fsum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +23,7 @@ from idgr.evaluation.metrics import Ranks
 from idgr.formats.records import Recommendation
 
 Floats = NDArray[np.float64]
+Places = NDArray[np.int64]
 
 # Reciprocal rank fusion (Cormack, Clarke and Büttcher 2009, section 2).
 _RANK_OFFSET = 60.0
@@ -26,31 +31,30 @@ _RANK_OFFSET = 60.0
 
 @dataclass(frozen=True)
 class Candidates:
-    """The items of either list of each user.
+    """The items of any list of each user.
 
     Attributes:
-        items: N item keys, each user's first list before what only the second holds.
+        items: N item keys, each user's first list before what only the second holds, and so on.
         begin: [B + 1] the candidates of user b are begin[b] to begin[b + 1] - 1.
-        first, second: [N] their scores in the two lists.
+        scores: [N] of each list.
     """
 
     items: list[str]
-    begin: NDArray[np.int64]
-    first: Floats
-    second: Floats
+    begin: Places
+    scores: list[Floats]
 
 
-def candidates(first: Sequence[Recommendation], second: Sequence[Recommendation], *, by_rank: bool) -> Candidates:
-    """The candidates of users whose two lists stand at the same place.
+def candidates(*recommenders: Sequence[Recommendation], by_rank: bool) -> Candidates:
+    """The candidates of users whose lists, one a recommender, stand at the same place.
 
     Args:
         by_rank: whether an item's score is 1 / (60 + place) in place of its own, and 0 outside of a list.
     """
     items: list[str] = []
     begin = [0]
-    scores: tuple[list[float], list[float]] = ([], [])
-    for lists in zip(first, second, strict=True):
-        ours = list(dict.fromkeys([*lists[0].items, *lists[1].items]))
+    scores: list[list[float]] = [[] for _ in recommenders]
+    for lists in zip(*recommenders, strict=True):
+        ours = list(dict.fromkeys(item for one in lists for item in one.items))
         for one, found in zip(lists, scores, strict=True):
             own = [1.0 / (_RANK_OFFSET + place) for place in range(1, len(one.items) + 1)] if by_rank else one.scores
             score_of = dict(zip(one.items, own, strict=True))
@@ -58,17 +62,28 @@ def candidates(first: Sequence[Recommendation], second: Sequence[Recommendation]
             found.extend(score_of.get(item, absent) for item in ours)
         items += ours
         begin.append(len(items))
-    return Candidates(items, np.array(begin), np.array(scores[0]), np.array(scores[1]))
+    return Candidates(items, np.array(begin), [np.array(one) for one in scores])
 
 
-def blended(found: Candidates, weight: float) -> Floats:
-    """[N] the sums of the scores, the second's times `weight` and the first's times the rest."""
-    return (1.0 - weight) * found.first + weight * found.second
+def simplex(n_lists: int, steps: int) -> Iterator[list[float]]:
+    """Every way to share 1 among lists in parts of 1 / steps: the weights of all but the first, in ascending order."""
+    n_weights = n_lists - 1
+    for bars in combinations(range(steps + n_weights), n_weights):  # the parts of each list end at a bar
+        yield [(high - low - 1) / steps for low, high in zip((-1, *bars), bars, strict=False)]
 
 
-def blended_lists(found: Candidates, weight: float, k: int) -> list[tuple[list[str], list[float]]]:
+def blended(found: Candidates, weights: Sequence[float]) -> Floats:
+    """[N] the sums of the scores, each list's times its weight."""
+    first, *others = found.scores
+    total: Floats = max(0.0, 1.0 - fsum(weights)) * first
+    for weight, score in zip(weights, others, strict=True):
+        total = total + weight * score
+    return total
+
+
+def blended_lists(found: Candidates, weights: Sequence[float], k: int) -> list[tuple[list[str], list[float]]]:
     """Each user's k best candidates with their sums; equal sums in the order of the candidates."""
-    score = blended(found, weight)
+    score = blended(found, weights)
     lists = []
     for begin, end in zip(found.begin[:-1].tolist(), found.begin[1:].tolist(), strict=True):
         best = begin + np.argsort(-score[begin:end], kind="stable")[:k]
@@ -76,16 +91,27 @@ def blended_lists(found: Candidates, weight: float, k: int) -> list[tuple[list[s
     return lists
 
 
-def blended_ranks(found: Candidates, targets: Sequence[str], weight: float) -> Ranks:
-    """[B] the place that each user's target has among the candidates, from 1; 0 where it is none."""
-    score = blended(found, weight)
+def target_places(found: Candidates, targets: Sequence[str]) -> Places:
+    """[B] where each user's target stands among the candidates of all users; -1 where it is none of the user's."""
     bounds = list(zip(found.begin[:-1].tolist(), found.begin[1:].tolist(), strict=True))
-    ranks = np.zeros(len(targets), dtype=np.int64)
+    places = np.full(len(targets), -1, dtype=np.int64)
     for user, ((begin, end), target) in enumerate(zip(bounds, targets, strict=True)):
         try:
-            place = found.items.index(target, begin, end)
+            places[user] = found.items.index(target, begin, end)
         except ValueError:
             continue
-        own = score[place]
-        ranks[user] = 1 + (score[begin:end] > own).sum() + (score[begin:place] == own).sum()
-    return ranks
+    return places
+
+
+def blended_ranks(found: Candidates, places: Places, weights: Sequence[float]) -> Ranks:
+    """[B] the place that each user's target has by the sums, from 1; 0 where it is no candidate.
+
+    Args:
+        places: of the targets, as `target_places` finds them.
+    """
+    score = blended(found, weights)
+    held = places >= 0
+    own = np.where(held, score[places], np.inf) if len(score) else np.full(len(places), np.inf)
+    user = np.repeat(np.arange(len(places)), np.diff(found.begin))
+    ahead = (score > own[user]) | ((score == own[user]) & (np.arange(len(score)) < places[user]))
+    return np.where(held, 1 + np.bincount(user[ahead], minlength=len(places)), 0)

@@ -14,7 +14,7 @@ from typing import Any
 from idgr.errors import IdgrError
 from idgr.evaluation.baselines import fit_markov
 from idgr.evaluation.metrics import Ranks, accuracy, breadth, discounted_gains, hits, target_ranks
-from idgr.evaluation.segments import segments
+from idgr.evaluation.segments import segments, transitions
 from idgr.formats.records import Query, read_recommendations
 
 
@@ -93,7 +93,7 @@ def score(
         cutoffs: the k of HR@k and the others.
         baselines: lists by name, in the order of the truth.
         train: the training sequences, for the popularity of targets; without them rows lack `target_count`.
-        by_segment: whether to score each segment of users too; needs `train`.
+        by_segment: whether to score each segment of users too, and to tell the transition of each; needs `train`.
     """
     targets = [_target(query) for query in truth]
     ranks = target_ranks(lists, targets)
@@ -109,13 +109,15 @@ def score(
             name: accuracy(ranks_of[name], cutoffs) | breadth(theirs, n_items, cutoffs)
             for name, theirs in baselines.items()
         }
-    counts = None
+    counts = transition = None
     if train is not None:
         count_of = Counter(item for sequence in train for item in sequence)
         counts = [count_of[target] for target in targets]
     if by_segment:
-        if counts is None:
+        if train is None or counts is None:
             raise ValueError("segments need the training sequences")
+        lasts = [query.history[-1] if query.history else None for query in truth]
+        transition = transitions(lasts, targets, counts, train)
         metrics["segments"] = {
             division: {
                 name: {
@@ -125,9 +127,9 @@ def score(
                 }
                 for name, members in parts.items()
             }
-            for division, parts in segments([len(query.history) for query in truth], counts).items()
+            for division, parts in segments([len(query.history) for query in truth], counts, transition).items()
         }
-    return Scores(metrics, _rows(truth, lists, ranks, counts, cutoffs))
+    return Scores(metrics, _rows(truth, lists, ranks, counts, transition, cutoffs))
 
 
 def _rows(
@@ -135,6 +137,7 @@ def _rows(
     lists: Sequence[Sequence[str]],
     ranks: Ranks,
     counts: Sequence[int] | None,
+    transition: Sequence[str] | None,
     cutoffs: Sequence[int],
 ) -> list[dict[str, Any]]:
     columns = {f"hr@{k}": hits(ranks, k).astype(int).tolist() for k in cutoffs}
@@ -150,6 +153,8 @@ def _rows(
         }
         if counts is not None:
             row["target_count"] = counts[place]
+        if transition is not None:
+            row["transition"] = transition[place]
         rows.append(row | {name: column[place] for name, column in columns.items()})
     return rows
 

@@ -56,28 +56,14 @@ class SharedWords:
             allowed: [I]: which items may be; None for all.
             advance: told the number of histories of each block that is done.
         """
-        found: list[Ranked] = []
-        size = max(1, _BLOCK // max(1, self.items_IW.shape[0]))
-        for begin in range(0, len(histories), size):
-            block = histories[begin : begin + size]
-            for history, scores_I in zip(block, self._scores(block), strict=True):
-                if not keep_history:
-                    scores_I[np.asarray(history, dtype=np.int64)] = -np.inf
-                if allowed is not None:
-                    scores_I[~allowed] = -np.inf
-                found.append(_best(scores_I, k))
-            if advance is not None:
-                advance(len(block))
-        return found
+        n_items = self.items_IW.shape[0]
+        return rank_by_scores(
+            self._scores, n_items, histories, k, keep_history=keep_history, allowed=allowed, advance=advance
+        )
 
     def _scores(self, histories: Sequence[Sequence[int]]) -> Floats:
         """[B, I]"""
-        lengths = np.fromiter(map(len, histories), dtype=np.int64, count=len(histories))
-        items = np.fromiter((item for history in histories for item in history), dtype=np.int64)
-        ends = np.cumsum(lengths)
-        age = np.repeat(ends, lengths) - 1 - np.arange(len(items))
-        shape = (len(histories), self.items_IW.shape[0])
-        weights_BI = sparse.csr_matrix((1 / (1 + age), items, np.append(0, ends)), shape=shape)
+        weights_BI = history_weights(histories, lambda age: 1 / (1 + age), self.items_IW.shape[0])
         scores_BI: Floats = (weights_BI @ self.items_IW @ self._items_WI).toarray()
         return scores_BI
 
@@ -97,6 +83,53 @@ def fit_shared_words(texts: Sequence[str]) -> SharedWords:
     vectors_IW = sparse.diags(1 / np.where(length_I > 0, length_I, 1)).tocsr() @ vectors_IW
     vectors_IW.eliminate_zeros()  # words of all texts
     return SharedWords(vectors_IW)
+
+
+def history_weights(histories: Sequence[Sequence[int]], weight: Callable[[Floats], Floats], n_items: int) -> Any:
+    """[B, I] as CSR: what each item of each history weighs; an item that stands there twice has two entries.
+
+    Args:
+        histories: item numbers, oldest first.
+        weight: of items by their ages, 0 for the newest of a history.
+        n_items: I.
+    """
+    lengths = np.fromiter(map(len, histories), dtype=np.int64, count=len(histories))
+    items = np.fromiter((item for history in histories for item in history), dtype=np.int64)
+    ends = np.cumsum(lengths)
+    age = (np.repeat(ends, lengths) - 1 - np.arange(len(items))).astype(np.float64)
+    return sparse.csr_matrix((weight(age), items, np.append(0, ends)), shape=(len(histories), n_items))
+
+
+def rank_by_scores(
+    scores_of: Callable[[Sequence[Sequence[int]]], Floats],
+    n_items: int,
+    histories: Sequence[Sequence[int]],
+    k: int,
+    *,
+    keep_history: bool,
+    allowed: Bools | None,
+    advance: Callable[[int], object] | None,
+) -> list[Ranked]:
+    """The k best items after each history and their scores, best first, equal ones by number.
+
+    Args:
+        scores_of: [B, I] the scores of all items after some histories; they are written into.
+        n_items: I.
+        histories, k, keep_history, allowed, advance: as of `SharedWords.rank`.
+    """
+    found: list[Ranked] = []
+    size = max(1, _BLOCK // max(1, n_items))
+    for begin in range(0, len(histories), size):
+        block = histories[begin : begin + size]
+        for history, scores_I in zip(block, scores_of(block), strict=True):
+            if not keep_history:
+                scores_I[np.asarray(history, dtype=np.int64)] = -np.inf
+            if allowed is not None:
+                scores_I[~allowed] = -np.inf
+            found.append(_best(scores_I, k))
+        if advance is not None:
+            advance(len(block))
+    return found
 
 
 def _best(scores_I: Floats, k: int) -> Ranked:

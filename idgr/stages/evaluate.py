@@ -27,6 +27,9 @@ class Options(StageOptions):
     how unequally recommendations fall on the items, from 0, all alike, to 1, all on one; short@k, the share of users
     whose list has fewer than k items.
 
+    The transition tells what a hit takes: memorised, where some training sequence has the target right after the last
+    item of the history; generalised, where none has, but training has the target more than 3 times; new otherwise.
+
     Example: idgr eval recs.jsonl --truth data/beauty/test.jsonl --train data/beauty/train.jsonl -o metrics.json
     """
 
@@ -39,7 +42,9 @@ class Options(StageOptions):
         "The catalogue: JSONL with item_id (default: items.jsonl beside the truth).", None, role=Role.INPUT
     )
     per_user: str | None = option("Write a row a user here.", None, role=Role.OUTPUT)
-    segments: bool = option("Score by history length, target popularity, new items.", False)
+    segments: bool = option(
+        "Score by history length, target popularity, new items and transition, which --per-user tells too.", False
+    )
     keep_history: bool = option("Let baselines recommend items of the history.", False)
     no_baselines: bool = option("Leave out popularity and Markov; --train is not needed.", False)
 

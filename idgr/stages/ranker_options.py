@@ -76,10 +76,15 @@ class RankerOptions(StageOptions):
     gen: Annotated[str | None, Textual("ID generator, if trained with user IDs.", role=Role.INPUT, panel=MODEL)] = None
     items: Annotated[
         str | None,
-        Textual("items.jsonl, for the same, a SASRec of texts, or --baseline text.", role=Role.INPUT, panel=MODEL),
+        Textual(
+            "items.jsonl, for the same, a SASRec of texts, or --baseline text or star.", role=Role.INPUT, panel=MODEL
+        ),
     ] = None
     text_vectors: str | None = option(
-        "Where the model lies that reads texts for a SASRec of texts, if moved.", None, MODEL, role=Role.INPUT
+        "Folder of the model that reads texts: of a SASRec of texts, if moved; or for --baseline star, not TF-IDF.",
+        None,
+        MODEL,
+        role=Role.INPUT,
     )
     force: Annotated[bool, Textual("Take IDs that the recommender was not trained on.", panel=MODEL)] = False
     precision: WeightsPrecision = "fp32"
@@ -98,10 +103,12 @@ class RankerOptions(StageOptions):
     calibration_weight: CalibrationWeight = 0.0
     item_head_weight: ItemHeadWeight = None
     trie: Annotated[str | None, Textual("Keep the IDs' prefix tree here.", role=Role.OUTPUT, panel=SEARCH)] = None
-    baseline: Literal["popularity", "markov", "text"] | None = option(
-        "Instead of a recommender: a count of --train, or the rare words that texts of --items share.", None, BASELINE
+    baseline: Literal["popularity", "markov", "text", "star"] | None = option(
+        "Instead of a recommender: a count of --train, the rare words that texts of --items share, or both (STAR).",
+        None,
+        BASELINE,
     )
-    train: str | None = option("train.jsonl, for popularity and markov.", None, BASELINE, role=Role.INPUT)
+    train: str | None = option("train.jsonl, for popularity, markov and star.", None, BASELINE, role=Role.INPUT)
     batch_size: BatchSize = 32
     device: Device = "auto"
 
@@ -139,23 +146,27 @@ def complete(options: R) -> R:
 
 
 def _check_baseline(options: RankerOptions) -> None:
+    name, of_texts = options.baseline, options.baseline in ("text", "star")
     files = {one.name for one in _textual_given(options) if one.option.role in (Role.INPUT, Role.OUTPUT)}
-    if options.baseline == "text":
-        if options.items is None:
-            raise UsageError("--baseline text needs --items", "give items.jsonl")
-        if options.train is not None or "ids" in files:
-            raise UsageError("--baseline text reads the texts of --items alone", "leave --train and --ids out")
-        files.remove("items")
-    elif options.train is None:
-        raise UsageError(f"--baseline {options.baseline} needs --train", "give train.jsonl")
-    if options.rec is not None or files - {"ids"}:
-        others = "and --gen" if options.baseline == "text" else "--gen and --items"
+    if of_texts and options.items is None:
+        raise UsageError(f"--baseline {name} needs --items", "give items.jsonl")
+    if name == "text" and (options.train is not None or "ids" in files):
+        raise UsageError("--baseline text reads the texts of --items alone", "leave --train and --ids out")
+    if name != "text" and options.train is None:
+        raise UsageError(f"--baseline {name} needs --train", "give train.jsonl")
+    if name == "star" and "ids" in files:
+        raise UsageError("--baseline star ranks the items of --items", "leave --ids out")
+    if options.rec is not None or files - ({"items"} if of_texts else {"ids"}):
+        others = "and --gen" if of_texts else "--gen and --items"
         raise UsageError("--baseline asks no model", f"leave --rec, --adapter, --prompts, --trie, {others} out")
 
 
 def _check_text_vectors(options: RankerOptions) -> None:
-    if options.text_vectors is not None and (options.rec is None or item_model_type(options.rec) != TEXT_SASREC):
-        raise UsageError("--text-vectors is for a SASRec of texts", "leave it out, or give --rec such a folder")
+    if options.text_vectors is None or options.baseline == "star":
+        return
+    if options.rec is None or item_model_type(options.rec) != TEXT_SASREC:
+        todo = "leave it out, or give --rec such a folder"
+        raise UsageError("--text-vectors is for a SASRec of texts and --baseline star", todo)
 
 
 def _check_item_model(options: RankerOptions, rec: str) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from idgr.decoding.options import SearchOptions
 from idgr.errors import IdgrError, UsageError
-from idgr.formats.jsonl import Lines
 from idgr.formats.rec_folder import (
     TEXT_SASREC,
     RecommenderFacts,
@@ -17,8 +16,10 @@ from idgr.formats.rec_folder import (
     read_item_head_weight,
     read_recommender_facts,
 )
-from idgr.formats.records import ItemId, Query, Recommendation, read_ids, read_items, read_sequences
+from idgr.formats.records import ItemId, Query, Recommendation, read_ids
 from idgr.progress import log
+from idgr.stages.baseline_rankers import baseline_ranker
+from idgr.stages.ranker import COVER, Rank, Ranker, allowed_items
 from idgr.stages.ranker_options import DEFAULT_BEAMS, RankerOptions, called
 
 if TYPE_CHECKING:
@@ -30,34 +31,6 @@ if TYPE_CHECKING:
     from idgr.prompts.rendering import PromptRenderer
     from idgr.recommender.ranking import Recommender
 
-_COVER = "give IDs that cover every history"
-
-Rank: TypeAlias = Callable[[Sequence[Query], int, Callable[[int], object]], list[Recommendation]]
-
-
-@dataclass(frozen=True)
-class Ranker:
-    """Ranks items after histories.
-
-    Attributes:
-        known: the keys of the items that histories may hold; None for any.
-        cure: what to do about an item that is not known.
-        n_items: how many items there are to recommend.
-        rank: the best items after each of some histories, in their order, so many for each; it tells of each part of
-            them that is done.
-        shown: what the model reads of a history, where it can be written.
-        expanded: how many prefixes exact search has expanded; None for another search.
-        settled: options that were left to the model, and what they are.
-    """
-
-    known: Container[str] | None
-    cure: str
-    n_items: int
-    rank: Rank
-    shown: Callable[[Query], dict[str, Any]] | None = None
-    expanded: Callable[[], int] | None = None
-    settled: dict[str, Any] = field(default_factory=dict)
-
 
 def load_ranker(options: RankerOptions) -> Ranker:
     """What `complete` options ask for.
@@ -66,10 +39,8 @@ def load_ranker(options: RankerOptions) -> Ranker:
         IdgrError: a file or folder is not what it should be.
         UsageError: there is no such device, template or number of beams.
     """
-    if options.baseline == "text":
-        return text_ranker(options)
     if options.baseline is not None:
-        return counted_ranker(options)
+        return baseline_ranker(options)
     return textual_ranker(options) if item_model_type(str(options.rec)) is None else item_ranker(options)
 
 
@@ -96,7 +67,7 @@ def textual_ranker(options: RankerOptions) -> Ranker:
         settled["item-head-weight"] = recommender.weight
     expanded = (lambda: search.expanded) if options.search == "exact" and isinstance(search, ExactSearch) else None
     known = recommender.number
-    return Ranker(known, _COVER, len(known), _within_memory(rank, options), shown, expanded, settled)
+    return Ranker(known, COVER, len(known), _within_memory(rank, options), shown, expanded, settled)
 
 
 def item_ranker(options: RankerOptions) -> Ranker:
@@ -122,7 +93,7 @@ def item_ranker(options: RankerOptions) -> Ranker:
     where = pick_device(options.device)
     model.to(device=where, dtype=torch.bfloat16 if options.precision == "bf16" else torch.float32)
     number = {item: i for i, item in enumerate(keys)}
-    wanted = _allowed(options, set(keys))
+    wanted = allowed_items(options, set(keys))
     allowed = None if wanted is None else torch.tensor([item in wanted for item in keys], device=where)
 
     def rank(queries: Sequence[Query], k: int, advance: Callable[[int], object]) -> list[Recommendation]:
@@ -143,53 +114,6 @@ def item_ranker(options: RankerOptions) -> Ranker:
         ]
 
     return Ranker(number, cure, len(keys), _within_memory(rank, options))
-
-
-def counted_ranker(options: RankerOptions) -> Ranker:
-    """Popularity or Markov, counted in the training sequences."""
-    from idgr.evaluation.baselines import fit_markov, fit_popularity
-
-    known = None if options.ids is None else {record.item_id for record in read_ids(options.ids)}
-    sequences = [sequence.items for sequence in read_sequences(str(options.train), known)]
-    model = fit_markov(sequences) if options.baseline == "markov" else fit_popularity(sequences)
-    allowed = known if options.allow is None else _allowed(options, known)
-
-    def rank(queries: Sequence[Query], k: int, advance: Callable[[int], object]) -> list[Recommendation]:
-        rows = []
-        for query in queries:
-            left_out = () if options.keep_history else frozenset(query.history)
-            items = model.recommend(query.history, k, leave_out=left_out, allowed=allowed)
-            # Neither rule has a score that could be compared between users: minus the place in the list.
-            rows.append(Recommendation(query.user_id, items, [-float(place) for place in range(1, len(items) + 1)]))
-            advance(1)
-        return rows
-
-    n_items = len({item for sequence in sequences for item in sequence})
-    return Ranker(known, _COVER, n_items, rank)
-
-
-def text_ranker(options: RankerOptions) -> Ranker:
-    """The items whose texts share rare words with those of the history."""
-    import numpy as np
-
-    from idgr.evaluation.shared_words import fit_shared_words
-
-    items = read_items(str(options.items))
-    keys = [item.item_id for item in items]
-    number = {item: i for i, item in enumerate(keys)}
-    model = fit_shared_words([item.text for item in items])
-    wanted = _allowed(options, set(keys))
-    allowed = None if wanted is None else np.array([item in wanted for item in keys], dtype=bool)
-
-    def rank(queries: Sequence[Query], k: int, advance: Callable[[int], object]) -> list[Recommendation]:
-        histories = [[number[item] for item in query.history] for query in queries]
-        found = model.rank(histories, k, keep_history=options.keep_history, allowed=allowed, advance=advance)
-        return [
-            Recommendation(query.user_id, [keys[item] for item in ranked], scores)
-            for query, (ranked, scores) in zip(queries, found, strict=True)
-        ]
-
-    return Ranker(number, "give --items that cover every history", len(keys), rank)
 
 
 def _within_memory(rank: Rank, options: RankerOptions) -> Rank:
@@ -223,7 +147,7 @@ def _recommender(options: RankerOptions) -> Recommender:
     _check_calibration(options, facts, search, rec)
     weight = _item_head_weight(options, rec)
     keys = [record.item_id for record in catalogue]
-    allowed = _allowed(options, set(keys))
+    allowed = allowed_items(options, set(keys))
     where = pick_device(options.device)
     backbone = _backbone(options, rec, facts.arch)
     backbone.model.to(where)
@@ -385,17 +309,3 @@ def _tree(
         except IdgrError as fault:  # it saves the next run a second; this one has its tree
             log(f"recommend: the prefix tree is not kept: {fault}")
     return trie, rows
-
-
-def _allowed(options: RankerOptions, known: set[str] | None) -> set[str] | None:
-    """The items that may be recommended, where a file tells them."""
-    if options.allow is None:
-        return None
-    keys = set()
-    for number, line in Lines(options.allow):
-        item = line.decode(errors="replace")
-        if known is not None and item not in known:
-            todo = "give item keys of the catalogue, one a line"
-            raise IdgrError(f"unknown item {item!r}", todo, where=options.allow, line=number)
-        keys.add(item)
-    return keys

@@ -50,9 +50,10 @@ def test_writes_metrics_and_run_information(data: Path, capsys: pytest.CaptureFi
     assert (metrics["hr@1"], metrics["hr@2"]) == (pytest.approx(1 / 3), pytest.approx(2 / 3))
     assert metrics["coverage@2"] == pytest.approx(5 / 8)
     assert list(metrics["baselines"]) == ["popularity", "markov"]
-    assert list(metrics["segments"]) == ["history_length", "target_popularity", "new_items"]
+    assert list(metrics["segments"]) == ["history_length", "target_popularity", "new_items", "transition"]
     users = [json.loads(line) for line in (data / "out/users.jsonl").read_text().splitlines()]
     assert [(row["user_id"], row["rank"]) for row in users] == [("u1", 2), ("u2", 1), ("u3", 0)]
+    assert [row["transition"] for row in users] == ["new"] * 3
     record = json.loads((data / "out/metrics.json.run.json").read_text())
     assert set(record["inputs"]) == {"recs", "truth", "train", "items"}
     assert set(record["outputs"]) == {"metrics.json"}

@@ -82,8 +82,8 @@ def test_the_whole_page(made: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert f"**{best:.4f}**" in rows["idgr"] + rows["*popularity*"] + rows["*markov*"]
     # The baseline's own lists have the figures that `eval` counted beside the model.
     assert rows["counted"].split("|")[2:] == rows["*markov*"].split("|")[2:]
-    assert "Not divided" in section(text, "Hit rate by history length and target popularity")
-    assert "`counted`" in section(text, "Hit rate by history length and target popularity")
+    assert "Not divided" in section(text, "Hit rate by history length, target popularity and transition")
+    assert "`counted`" in section(text, "Hit rate by history length, target popularity and transition")
 
     last = [json.loads(line) for line in (made / "run/round-2/ids.jsonl").read_text().splitlines()]
     first = [json.loads(line) for line in (made / "run/round-0/ids.jsonl").read_text().splitlines()]

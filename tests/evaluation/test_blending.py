@@ -1,7 +1,9 @@
-"""Two lists as one: by hand, against a plain sum over dictionaries, and from the command line."""
+"""Two lists or more as one: by hand, against a plain sum over dictionaries, and from the command line."""
 
 from __future__ import annotations
 
+import math
+import random
 from pathlib import Path
 
 import orjson
@@ -9,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import idgr
 from idgr.cli.main import run
-from idgr.evaluation.blending import blended_lists, blended_ranks, candidates
+from idgr.evaluation.blending import blended_lists, blended_ranks, candidates, simplex, target_places
 from idgr.evaluation.metrics import target_ranks
 from idgr.formats.jsonl import write_jsonl
 from idgr.formats.records import Recommendation
@@ -30,11 +33,11 @@ B = Recommendation("u", ["y", "z"], [-1.0, -4.0])
 def test_an_item_that_a_list_does_not_hold_is_as_good_as_its_last(
     weight: float, items: list[str], scores: list[float]
 ) -> None:
-    assert blended_lists(candidates([A], [B], by_rank=False), weight, 3) == [(items, scores)]
+    assert blended_lists(candidates([A], [B], by_rank=False), [weight], 3) == [(items, scores)]
 
 
 def test_by_place() -> None:
-    (items, scores), = blended_lists(candidates([A], [B], by_rank=True), 0.5, 2)  # fmt: skip
+    (items, scores), = blended_lists(candidates([A], [B], by_rank=True), [0.5], 2)  # fmt: skip
     assert items == ["y", "x"]
     assert scores == pytest.approx([(1 / 62 + 1 / 61) / 2, 1 / 61 / 2])
 
@@ -58,12 +61,40 @@ def test_ranks_are_those_of_the_lists(
         ]
 
     found = candidates(recs(one), recs(two), by_rank=by_rank)
-    whole = [items for items, _ in blended_lists(found, weight, 99)]
+    whole = [items for items, _ in blended_lists(found, [weight], 99)]
     for row, first, second in zip(whole, one, two, strict=True):
         assert sorted(row) == sorted({item for item, _ in [*first, *second]})
     for target in "ah":
         targets = [target] * 4
-        assert blended_ranks(found, targets, weight).tolist() == target_ranks(whole, targets).tolist()
+        assert (
+            blended_ranks(found, target_places(found, targets), [weight]).tolist()
+            == target_ranks(whole, targets).tolist()
+        )
+
+
+C = Recommendation("u", ["z", "w"], [-0.5, -8.0])
+
+
+def test_three_lists_by_hand() -> None:
+    found = candidates([A], [B], [C], by_rank=False)
+    assert found.items == ["x", "y", "z", "w"]
+    # .5 of A, .25 of B and C: x -.5 -1 -2, y -1 -.25 -2, z -1 -1 -.125, w -1 -1 -2
+    assert blended_lists(found, [0.25, 0.25], 4) == [(["z", "y", "x", "w"], [-2.125, -3.25, -3.5, -4.0])]
+    assert blended_lists(found, [0.0, 1.0], 2) == [(["z", "x"], [-0.5, -8.0])]
+    assert blended_ranks(found, target_places(found, ["w"]), [0.25, 0.25]).tolist() == [4]
+
+
+def test_a_share_that_rounding_makes_more_than_one_leaves_nothing_for_the_first() -> None:
+    lists = [[Recommendation("u", ["x"], [-1.0])] for _ in range(4)]
+    ((_, scores),) = blended_lists(candidates(*lists, by_rank=False), [0.7, 0.2, 0.1], 1)
+    assert scores == pytest.approx([-1.0])
+
+
+def test_the_grid_of_the_simplex() -> None:
+    assert list(simplex(2, 20)) == [[step / 20] for step in range(21)]
+    steps = [(b / 10, c / 10) for b in range(11) for c in range(11) if b + c <= 10]
+    assert [tuple(weights) for weights in simplex(3, 10)] == steps
+    assert len(list(simplex(4, 10))) == 286
 
 
 @pytest.fixture
@@ -93,6 +124,92 @@ def test_validation_finds_a_weight_and_test_takes_it(files: Path) -> None:
     assert blend(files, "--weight", str(weight), "-k", "1", "-o", str(recs)) == 0
     assert [orjson.loads(line)["items"] for line in recs.read_bytes().splitlines()] == [["t"], ["t"]]
     assert orjson.loads((files / "recs.jsonl.run.json").read_bytes())["weight"] == found["weight"]
+
+
+def blend_three(files: Path, *options: str) -> int:
+    return run(["blend", *(str(files / f"{name}.jsonl") for name in "abc"), *options])
+
+
+def plain_best(rows: list[dict[str, dict[str, float]]], targets: dict[str, str]) -> tuple[list[float], float]:
+    """The weights with the best NDCG@10, by dictionaries; every weight a multiple of .1, the lowest of equals."""
+    best = ([-1.0], -1.0)
+    for b in range(11):
+        for c in range(11 - b):
+            total = 0.0
+            for user, target in targets.items():
+                own = [row[user] for row in rows]
+                items = list(dict.fromkeys(item for scores in own for item in scores))
+                shares = (1 - math.fsum([b / 10, c / 10]), b / 10, c / 10)
+                sums = dict.fromkeys(items, 0.0)
+                for share, scores in zip(shares, own, strict=True):
+                    for item in items:
+                        sums[item] += share * scores.get(item, min(scores.values()))
+                place = sorted(items, key=lambda item: -sums[item]).index(target) + 1 if target in items else 99
+                total += 1 / math.log2(place + 1) if place <= 10 else 0
+            if total / len(targets) > best[1] + 1e-12:
+                best = ([b / 10, c / 10], total / len(targets))
+    return best
+
+
+def test_validation_finds_the_weights_of_three(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = random.Random(3)
+    rows, users = [], [f"u{n}" for n in range(12)]
+    for name in "abc":
+        scores = {user: {item: -rng.random() for item in rng.sample("abcdefghijklmnop", 12)} for user in users}
+        rows.append({user: dict(sorted(own.items(), key=lambda pair: -pair[1])) for user, own in scores.items()})
+        lines = [{"user_id": u, "items": list(own), "scores": list(own.values())} for u, own in rows[-1].items()]
+        write_jsonl(files / f"{name}.jsonl", lines if name == "a" else reversed(lines))
+    targets = {user: rng.choice("abcdefghijklmnop") for user in users}
+    write_jsonl(files / "valid.jsonl", ({"user_id": u, "history": ["h"], "target": t} for u, t in targets.items()))
+    weight, recs = files / "weight.json", files / "recs.jsonl"
+    assert blend_three(files, "--truth", str(files / "valid.jsonl"), "-o", str(weight)) == 0
+    found = orjson.loads(weight.read_bytes())
+    weights, ndcg = plain_best(rows, targets)
+    assert (found["weight"], found["ndcg@10"], len(found["tried"])) == (weights, pytest.approx(ndcg), 66)
+    assert found["tried"][0]["weight"] == [0.0, 0.0]
+    spelled = ",".join(f"{one:g}" for one in weights)
+    assert f"blend: weight {spelled}, NDCG@10" in capsys.readouterr().err
+    assert blend_three(files, "--weight", str(weight), "-o", str(recs)) == 0
+    lists = recs.read_bytes()
+    assert len(lists.splitlines()) == 12
+    record = orjson.loads((files / "recs.jsonl.run.json").read_bytes())
+    assert record["weight"] == weights
+    assert set(record["inputs"]) == {"first", "second", "more-1", "weight"}
+    assert blend_three(files, "--weight", spelled, "-o", str(recs)) == 0
+    assert recs.read_bytes() == lists
+    assert idgr.blend(
+        first=str(files / "a.jsonl"), second=str(files / "b.jsonl"), more=[str(files / "c.jsonl")],
+        truth=str(files / "valid.jsonl"), output=str(weight),
+    ) == found  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("weight", "code", "hint"),
+    [
+        ("0.5", 2, "--weight 0.5; give 2 numbers from 0 to 1, with commas between them, of at most 1 together"),
+        ("0.5,0.6", 2, "of at most 1 together"),
+        ("0.5,-0.1", 2, "of at most 1 together"),
+        ("0.5,", 2, "--weight 0.5, is neither 2 numbers nor a file; give 2 numbers"),
+        ("{}/of-two.json", 1, "of-two.json: holds the weight of 2 lists, and 3 are given"),
+        ("{}/heavy.json", 1, "holds no weight from 0 to 1"),
+    ],
+)
+def test_wrong_weights_of_three(
+    files: Path, weight: str, code: int, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (files / "of-two.json").write_text('{"weight": 0.5}')
+    (files / "heavy.json").write_text('{"weight": [0.7, 0.5]}')
+    write_jsonl(files / "c.jsonl", [{"user_id": u, "items": ["x"]} for u in "uv"])
+    assert blend_three(files, "--weight", weight.format(files)) == code
+    assert hint in capsys.readouterr().err
+
+
+def test_the_third_file_is_of_the_same_users(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_jsonl(files / "c.jsonl", [{"user_id": "u", "items": ["x"]}])
+    assert blend_three(files, "--weight", "0.3,0.3") == 1
+    told = capsys.readouterr().err
+    assert "c.jsonl: has no recommendations for 1 of the 2 users" in told
+    assert "recommend to the same users with all" in told
 
 
 @pytest.mark.parametrize(

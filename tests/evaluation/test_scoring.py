@@ -67,6 +67,14 @@ def test_segments_average_to_the_whole() -> None:
         users = sum(part["n_users"] for part in parts.values())
         hits = sum(part["n_users"] * part["hr@2"] for part in parts.values())
         assert (users, hits / users) == (2, scores.metrics["hr@2"])
+    # u1 goes from a to b, which training has; e, u2's target, stands nowhere in it.
+    by_transition = scores.metrics["segments"]["transition"]
+    assert {name: (part["n_users"], part["hr@2"]) for name, part in by_transition.items()} == {
+        "memorised": (1, 1.0),
+        "new": (1, 0.0),
+    }
+    assert by_transition["memorised"]["baselines"]["markov"]["hr@2"] == 1.0
+    assert [row["transition"] for row in scores.per_user] == ["memorised", "new"]
     new = scores.metrics["segments"]["new_items"]["new"]
     assert (new["n_users"], new["baselines"]["popularity"]["hr@2"]) == (1, 0.0)
 

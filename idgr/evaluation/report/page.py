@@ -29,7 +29,10 @@ def page(found: Gathered, plots: dict[str, list[str]], command_line: Callable[[M
     parts: list[str] = ["# Report", f"On {', '.join(_code(folder) for folder in found.folders)}."]
     parts += ["## Results", *_results(found.test_sets)]
     parts += ["## Learning curves", *_curves(found, plots)]
-    parts += ["## Hit rate by history length and target popularity", *_segments(found.test_sets, plots["segments"])]
+    parts += [
+        "## Hit rate by history length, target popularity and transition",
+        *_segments(found.test_sets, plots["segments"]),
+    ]
     parts += ["## Length of the IDs", *_lengths(found.ids, plots["lengths"])]
     parts += ["## IDs before and after training", *_learned(found.learned)]
     parts += ["## Audit", *_audits(found.audits)]

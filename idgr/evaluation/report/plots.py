@@ -16,10 +16,16 @@ from idgr.errors import IdgrError
 from idgr.evaluation.report.gathering import Gathered
 from idgr.evaluation.report.learned_ids import IdsFile
 from idgr.evaluation.report.results import DIVISIONS, TestSet
+from idgr.evaluation.segments import TRANSITIONS
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#777777", "#000000")  # Okabe and Ito
 _STYLES = ("-", "--", ":", "-.")
 _DPI = 120
+_DIVIDED_BY = {
+    "history_length": "items in the history",
+    "target_popularity": "times the target is in training",
+    "transition": "the step to the target, by training",
+}
 MOST_SERIES = len(_COLOURS) * len(_STYLES)  # in one plot; more cannot be told apart
 
 
@@ -103,7 +109,7 @@ def _segments(one: TestSet, folder: Path, name: str) -> str:
     with _figure(folder / name, len(panels), len(told)) as axes:
         for ax, division in zip(axes, panels, strict=True):
             users = {part: n for result in told for part, (_, n) in result.segments.get(division, {}).items()}
-            parts = sorted(users, key=lambda part: int(part.rstrip("+").partition("-")[0]))
+            parts = sorted(users, key=_place)
             width = 0.84 / len(told)
             for place, result in enumerate(told):
                 shares = [result.segments.get(division, {}).get(part, (0.0, 0))[0] for part in parts]
@@ -112,9 +118,13 @@ def _segments(one: TestSet, folder: Path, name: str) -> str:
                 ax.bar(left, shares, width, label=result.name, edgecolor="white", linewidth=0.4, **look)
             ax.set_xticks(range(len(parts)), [f"{part}\nn={users[part]:,}" for part in parts])
             ax.tick_params(axis="x", labelsize=8)
-            what = "items in the history" if division == "history_length" else "times the target is in training"
-            _axis(ax, what, one.hit_rate.upper())
+            _axis(ax, _DIVIDED_BY[division], one.hit_rate.upper())
     return name
+
+
+def _place(segment: str) -> int:
+    """Of a segment among those of its division: intervals by their lowest value."""
+    return TRANSITIONS.index(segment) if segment in TRANSITIONS else int(segment.rstrip("+").partition("-")[0])
 
 
 def _lengths(files: Sequence[IdsFile], folder: Path) -> list[str]:

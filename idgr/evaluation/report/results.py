@@ -21,7 +21,7 @@ from idgr.evaluation.significance import Resampling, mean_interval
 from idgr.formats.jsonl import Lines
 from idgr.formats.records import read_user_figures
 
-DIVISIONS = ("history_length", "target_popularity")
+DIVISIONS = ("history_length", "target_popularity", "transition")
 INTERVAL = Resampling(resamples=1_999)
 
 Segments = dict[str, dict[str, tuple[float, int]]]  # by division and segment: the hit rate and the number of users
@@ -183,4 +183,5 @@ def _counted_segments(per_user: Path, rate: str) -> Segments:
             name: (float(rows[members, 2].mean()), int(members.sum())) for name, members in divided[division].items()
         }
         for division in DIVISIONS
+        if division in divided
     }
