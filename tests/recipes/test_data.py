@@ -63,7 +63,10 @@ YELP = (
         (["--dataset", "beauty", "--raw", "raw"], f"prep amazon {BEAUTY}"),
         (["--dataset", "beauty-2014", "--raw", "raw"], f"prep amazon {BEAUTY}"),
         (["--dataset", "yelp", "--raw", "raw"], f"prep yelp {YELP}"),
-        (["--dataset", "toys", "--prepared", "p"], "prep jsonl p/sequences.jsonl.gz --meta p/meta.jsonl.gz"),
+        (
+            ["--dataset", "toys", "--prepared", "p"],
+            "prep jsonl p/sequences.jsonl.gz --meta p/meta.jsonl.gz --missing-text key",
+        ),
         (["--dataset", "demo-7", "--size", "smoke", "--users", "0"], "--seed 7"),
         (["--dataset", "demo", "--size", "smoke", "--users", "0", "--seed", "5"], "--seed 5"),
     ],
