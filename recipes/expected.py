@@ -1,8 +1,9 @@
 """Whether the figures of metrics.json files are those that a recipe is known to give: OK or FAIL for each cell.
 
 The file of expected values has lines `run <tab> row <tab> metric <tab> value <tab> tolerance`; lines that begin with #
-are comments. A run that it does not know is said to be so, which is no fault. A sixth cell names who published the value:
-then the line is NEAR or AWAY, by how much, and no fault either, since theirs is not what the recipe is known to give.
+are comments. A run that it does not know is said to be so, which is no fault. A sixth cell names who published the
+value: then the line is NEAR or AWAY, by how much, and no fault either, since theirs is not what the recipe is known to
+give.
 
 Usage: python recipes/expected.py expected.tsv RUN metrics.json [metrics.json …]
 """

@@ -18,11 +18,15 @@ from pathlib import Path
 TRAININGS = ("init-gen", "train-gen", "train-rec", "train-adapter", "train-sasrec", "train-two-tower")
 
 
+def idgr(*words: str, output: int | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["idgr", *words], check=False, stdout=output, text=True)  # noqa: S607 # that of the PATH
+
+
 def main(out: str, *words: str) -> int:
     command = list(words)
     if words[0] == "prep":
         say(shlex.join(["idgr", *command]))
-        return subprocess.run(["idgr", *command], check=False).returncode
+        return idgr(*command).returncode
     if words[0] == "alternate":
         return alternate(out, command)
     say(shlex.join(["idgr", *command]))
@@ -36,8 +40,7 @@ def say(line: str) -> None:
 def alternate(out: str, command: list[str]) -> int:
     """The single commands, and for the first of each training what it would take."""
     say(f"# {shlex.join(['idgr', *command])}")
-    done = subprocess.run(["idgr", *command, "--dry-run"], check=False, capture_output=True, text=True)
-    sys.stderr.write(done.stderr)
+    done = idgr(*command, "--dry-run", output=subprocess.PIPE)
     begins = {f"--{name}": value for name in ("gen", "rec") if (value := value_of(command, f"--{name}"))}
     if "--rec" in begins:
         begins["--model"] = begins["--rec"]
@@ -80,7 +83,7 @@ def training(out: str, command: list[str], begins: dict[str, str]) -> int:
     if missing:
         say(f"#   not told: it needs {' and '.join(missing)}, made before")
         return 0
-    done = subprocess.run(["idgr", *words, "--dry-run"], check=False, stdout=subprocess.PIPE, text=True)
+    done = idgr(*words, "--dry-run", output=subprocess.PIPE)
     if done.returncode == 0:
         say(f"#   {in_words(json.loads(done.stdout))}")
     return done.returncode
@@ -91,8 +94,8 @@ def keyphrases(out: Path, data: Path) -> str:
     path = out / "plan" / f"{data.name}-ids.jsonl"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        command = ["idgr", "gen-ids", str(data / "items.jsonl"), "--model", "keyphrase", "-o", str(path)]
-        subprocess.run(command, check=True)
+        if idgr("gen-ids", str(data / "items.jsonl"), "--model", "keyphrase", "-o", str(path)).returncode != 0:
+            sys.exit(1)
     return str(path)
 
 

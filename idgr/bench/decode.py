@@ -32,6 +32,7 @@ from idgr.models.backbone import (
     new_causal_backbone,
     save_backbone,
 )
+from idgr.models.device import pick_device
 from idgr.models.llama import item_slots
 from idgr.models.tokenizer import encode, load_tokenizer, train_tokenizer
 from idgr.prompts.histories import HistoryRenderer
@@ -40,6 +41,8 @@ from idgr.prompts.templates import load_templates, template_words
 
 PEER = "transformers"
 PEER_BATCHES = (1, 4, 16)
+# A GPU takes more at once.
+PEER_BATCHES_ON_GPU = (*PEER_BATCHES, 64)
 # A score may differ by so much between two ways of adding up the same numbers.
 TOLERANCE = 1e-4
 _CUTOFF = 10
@@ -236,10 +239,11 @@ def _backbone(bench: DecodeBench) -> Backbone:
 
 def _best_batch(task: Task) -> int:
     """The batch size at which `transformers` answers a few users fastest."""
-    n_users = min(len(task.prompts), max(PEER_BATCHES))
+    sizes = PEER_BATCHES_ON_GPU if pick_device(task.device).type == "cuda" else PEER_BATCHES
+    n_users = min(len(task.prompts), max(sizes))
     few = replace(task, prompts=task.prompts[:n_users], excluded=task.excluded[:n_users])
     seconds = {}
-    for size in PEER_BATCHES:
+    for size in sizes:
         if size <= n_users:
             seconds[size] = sum(
                 measure(contenders.transformers_constrained, replace(few, batch_size=size)).result.seconds
