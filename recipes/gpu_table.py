@@ -1,4 +1,4 @@
-"""What recipes/gpu.sh has measured, as lines of JSON beside it (results.jsonl) and as a Markdown table on standard output.
+"""What recipes/gpu.sh has measured, as lines of JSON in its folder (results.jsonl) and as a Markdown table, printed.
 
 Usage: python recipes/gpu_table.py OUT
        python recipes/gpu_table.py --epochs MINUTES forecast.json   (how many epochs so many minutes take, at least one)
@@ -60,9 +60,8 @@ def main(*words: str) -> None:
         key = next((key for key in RATES if key in record), None)
         if key is None:
             continue
-        more = "; ".join(
-            f"{name} {record[name]}" for name in MORE if record.get(name) not in (None, "") and name != key
-        )
+        told = [name for name in MORE if record.get(name) not in (None, "") and name != key]
+        more = "; ".join(f"{name} {record[name]}" for name in told)
         ratio = record.get("ratio", "")
         print(f"| {record['measurement']} | {record['contender']} | {record[key]} {RATES[key]} | {ratio} | {more} |")
 

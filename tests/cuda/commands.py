@@ -1,7 +1,7 @@
 """The commands that compute, on a tiny shop, and what each waits for while it runs on the stand-in.
 
-`python -m tests.cuda.commands` prints the table of docs/gpu.md. With `--real FILE` the commands run on a GPU, whose waits
-are those that PyTorch warns of (`torch.cuda.set_sync_debug_mode`), and FILE gets a line of JSON for each command.
+`python -m tests.cuda.commands` prints the table of docs/gpu.md. With `--real FILE` the commands run on a GPU, whose
+waits are those that PyTorch warns of (`torch.cuda.set_sync_debug_mode`), and FILE gets a line of JSON for each command.
 """
 
 from __future__ import annotations
