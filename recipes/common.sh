@@ -1,12 +1,14 @@
 # What the recipes share: options, log lines, the virtual environment. To be sourced, not run.
 #
-# A recipe sets its variables, calls `parse_options "$@"` with their names in `options`, then `install EXTRAS`, and
-# runs `if begin N "what"; then …; fi` for each stage.
+# A recipe sets its variables, calls `parse_options "$@"` with their names in `options`, and in `flags` those that take no
+# value, then `install EXTRAS`, and runs `if begin N "what"; then …; fi` for each stage. One with the flag dry_run calls
+# `plan_only FOLDER` behind `install`, and starts by `work` what is no command of idgr and must not be done then.
 
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 venv=$root/.venv
 stage=1
 stop_stage=99
+dry_run=
 
 log() {
   printf '%s %s\n' "$(date +%H:%M:%S)" "$*" >&2
@@ -22,7 +24,7 @@ usage() {
   awk 'NR > 1 { if (!/^#/) exit; sub(/^# ?/, ""); print }' "$0"
 }
 
-# Sets a variable for each `--name value`; its name must be among `options`.
+# Sets a variable for each `--name value`, and to 1 for each `--flag`; its name must be among `options` or `flags`.
 parse_options() {
   local name
   options+=(stage stop_stage)
@@ -35,6 +37,11 @@ parse_options() {
       --*)
         name=${1#--}
         name=${name//-/_}
+        if [[ " ${flags[*]:-} " == *" $name "* ]]; then
+          printf -v "$name" 1
+          shift
+          continue
+        fi
         [[ " ${options[*]} " == *" $name "* ]] || die "unknown option $1; see $0 --help"
         (($# > 1)) || die "$1 needs a value"
         printf -v "$name" '%s' "$2"
@@ -86,4 +93,24 @@ install() {
   fi
   # shellcheck disable=SC1091
   source "$venv/bin/activate"
+}
+
+# plan_only FOLDER: with --dry-run, from here on `idgr prep` is run, every training tells its time and memory, and every
+# other command is printed; what the plan itself needs goes into FOLDER/plan.
+plan_only() {
+  [[ -n $dry_run ]] || return 0
+  plan_folder=$1
+  idgr() {
+    python "$root/recipes/plan.py" "$plan_folder" "$@"
+  }
+}
+
+# work COMMAND…: runs it; with --dry-run prints it.
+work() {
+  if [[ -z $dry_run ]]; then
+    "$@"
+  else
+    printf '%q ' "$@"
+    printf '\n'
+  fi
 }

@@ -2,14 +2,44 @@
 # after common.sh, not run.
 #
 # A recipe has the options --data, --prepared and --raw, of which one is given, and names its data sets as
-# recipes/dumps.tsv does (`beauty` is beauty-2014 for short), or demo, or demo-N for a shop made up from the seed N.
+# recipes/dumps.tsv does (`beauty` is beauty-2014 for short), or demo, or demo-N for a shop made up from the seed N. With
+# --data and --prepared the name may be any other. --t5 and --tags are the paper's two models, for --size paper.
 
 data=
 prepared=
 raw=
+t5=
+tags=
+
+# A T5-small, and the tag generator of the paper. The hub has the weights of the second as pickle only: see
+# recipes/prefetch.sh, which makes folders of both.
+hub_t5=t5-small
+hub_tags=nandakishormpai/t5-small-machine-articles-tag-generation
+
+# settle_models SIZE: sets t5 and tags, the hub's unless folders are given; these must be there.
+settle_models() {
+  local name
+  for name in t5 tags; do
+    [[ -z ${!name} || $1 == paper ]] || die "--$name is for --size paper; the other sizes train models of their own"
+    [[ -z ${!name} || -d ${!name} ]] || die "--$name ${!name} is no folder; recipes/prefetch.sh makes one"
+  done
+  t5=${t5:-$hub_t5}
+  tags=${tags:-$hub_tags}
+}
+
+# settle_data_set: sets `dataset`, where it is not given, to the name of the folder --data, as none that has known results.
+settle_data_set() {
+  [[ -n $dataset || -z $data ]] || dataset=own-$(basename -- "$data")
+  [[ -n $dataset ]] || die "--dataset is missing: name beauty, sports, toys, yelp or demo, or give --data"
+  check_data_set "$dataset"
+  check_data_folder "$dataset"
+}
 
 # check_data_set NAME: that there is such a set.
 check_data_set() {
+  if [[ -n $data$prepared && $1 =~ ^[A-Za-z0-9][A-Za-z0-9._-]*$ ]]; then
+    return
+  fi
   [[ $1 == demo || $1 =~ ^demo-[0-9]+$ || $1 == yelp || -n $(amazon_name "$1") ]] \
     || die "unknown data set ${1:-without a name}: name demo, yelp or one of Amazon's in recipes/dumps.tsv, such as beauty"
 }

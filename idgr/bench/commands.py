@@ -127,7 +127,9 @@ class DecodeOptions(ModelBenchOptions):
         "Instead, idgr on catalogues of so many made-up IDs; may be repeated.", None, at_least=2
     )
     latency: bool = option("Users one by one: p50, p95 and p99.", False)
-    against: Literal["exact"] | None = option("Instead, what beams lose against the exact best items.", None)
+    against: Literal["exact", "cpu"] | None = option(
+        "Instead, what beams lose against the exact best items, or --device's lists against the CPU's.", None
+    )
     dtype: Literal["fp32", "bf16"] = option("Precision of the weights.", "fp32", MODEL)
 
     def __post_init__(self) -> None:
@@ -225,13 +227,14 @@ def run_decode(options: DecodeOptions) -> Records:
     Raises:
         IdgrError: an input or the model is broken, or no targets are there for `against`.
     """
-    from idgr.bench.decode import bench_against_exact, bench_against_peer, bench_catalogues
+    from idgr.bench.decode import bench_against_cpu, bench_against_exact, bench_against_peer, bench_catalogues
 
     bench = _decode_bench(options)
     if options.items:
         return _written(options, bench_catalogues(bench, options.items))
     if options.against is not None:
-        return _written(options, bench_against_exact(bench))
+        against = bench_against_exact if options.against == "exact" else bench_against_cpu
+        return _written(options, against(bench))
     return _written(options, bench_against_peer(bench, one_by_one=options.latency))
 
 

@@ -32,6 +32,7 @@ from idgr.models.backbone import (
     new_causal_backbone,
     save_backbone,
 )
+from idgr.models.device import pick_device
 from idgr.models.llama import item_slots
 from idgr.models.tokenizer import encode, load_tokenizer, train_tokenizer
 from idgr.prompts.histories import HistoryRenderer
@@ -40,6 +41,8 @@ from idgr.prompts.templates import load_templates, template_words
 
 PEER = "transformers"
 PEER_BATCHES = (1, 4, 16)
+# A GPU takes more at once.
+PEER_BATCHES_ON_GPU = (*PEER_BATCHES, 64)
 # A score may differ by so much between two ways of adding up the same numbers.
 TOLERANCE = 1e-4
 _CUTOFF = 10
@@ -162,6 +165,20 @@ def bench_against_exact(bench: DecodeBench) -> Iterator[dict[str, Any]]:
             yield record
 
 
+def bench_against_cpu(bench: DecodeBench) -> Iterator[dict[str, Any]]:
+    """idgr on the CPU in fp32 and on the bench's device, under both softmaxes: whether the lists are the same."""
+    on_cpu = replace(bench, device="cpu", dtype="fp32")
+    with tempfile.TemporaryDirectory(prefix="idgr-bench-") as folder:
+        task = _task(bench, folder, None)
+        for normalize in ("full", "trie"):
+            here = replace(task, options=replace(bench.options, normalize=normalize))
+            there = measure(contenders.idgr_constrained, replace(here, device="cpu", dtype="fp32"))
+            yield _record(on_cpu, f"idgr, {normalize}, CPU", [there])
+            done = measure(contenders.idgr_constrained, here)
+            record = _record(bench, f"idgr, {normalize}", [done])
+            yield record | _agreement(done.result.rankings, there.result.rankings, "cpu")
+
+
 def _task(bench: DecodeBench, folder: str, n_items: int | None, *, beside_peer: bool = False) -> Task:
     """Write the model and the tree into `folder`, and render the users' prompts.
 
@@ -222,10 +239,11 @@ def _backbone(bench: DecodeBench) -> Backbone:
 
 def _best_batch(task: Task) -> int:
     """The batch size at which `transformers` answers a few users fastest."""
-    n_users = min(len(task.prompts), max(PEER_BATCHES))
+    sizes = PEER_BATCHES_ON_GPU if pick_device(task.device).type == "cuda" else PEER_BATCHES
+    n_users = min(len(task.prompts), max(sizes))
     few = replace(task, prompts=task.prompts[:n_users], excluded=task.excluded[:n_users])
     seconds = {}
-    for size in PEER_BATCHES:
+    for size in sizes:
         if size <= n_users:
             seconds[size] = sum(
                 measure(contenders.transformers_constrained, replace(few, batch_size=size)).result.seconds
@@ -300,7 +318,7 @@ def _record(bench: DecodeBench, name: str, done: list[Measurement]) -> dict[str,
     }
 
 
-def _agreement(found: list[Ranking], wanted: list[Ranking]) -> dict[str, Any]:
+def _agreement(found: list[Ranking], wanted: list[Ranking], whose: str = PEER) -> dict[str, Any]:
     """How many users have the same list, how far scores lie apart, and whether the rest are ties within rounding."""
     same = _same(found, wanted)
     gaps = [
@@ -308,7 +326,7 @@ def _agreement(found: list[Ranking], wanted: list[Ranking]) -> dict[str, Any]:
         for a, b in zip(found, wanted, strict=True)
     ]
     return {
-        f"same_lists_as_{PEER}": round(sum(same) / len(same), 4),
+        f"same_lists_as_{whose}": round(sum(same) / len(same), 4),
         "largest_score_gap": float(f"{max(gaps):.2g}"),
         "others_within_rounding": all(gap <= TOLERANCE for gap, alike in zip(gaps, same, strict=True) if not alike),
     }

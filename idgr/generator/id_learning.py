@@ -94,6 +94,7 @@ def learn_ids(
     *,
     names: Sequence[str] | None = None,
     context: TrainingContext | None = None,
+    run: Callable[..., dict[str, Any]] = run_epochs,
 ) -> dict[str, Any]:
     """Train the generator's model where it lies; the recommender's weights stay as they are, bit for bit.
 
@@ -107,9 +108,10 @@ def learn_ids(
         names: what to call the user of each sequence in a message.
         context: where it runs; None for this process alone, without checkpoints. With an anchor, several processes
             differ a little from one: each takes the mean divergence over its own share of a batch's items.
+        run: what is done with the task; `run_epochs` trains.
 
     Returns:
-        The record of the last epoch.
+        The record of the last epoch, or what `run` returns.
     """
     model = recommender.model
     soft = SoftPrompts(generator, model, renderer.id_tokens, texts, options)
@@ -139,7 +141,7 @@ def learn_ids(
         names=lambda batch: called(of_stretches(batch)),
     )
     try:
-        return run_epochs(generator.model, task, in_stretches(loop, begins), context, on_epoch)
+        return run(generator.model, task, in_stretches(loop, begins), context, on_epoch)
     finally:
         for parameter in frozen:
             parameter.requires_grad_(True)

@@ -43,6 +43,7 @@ def train_generator(
     held_out: float,
     on_epoch: Callable[[dict[str, Any]], object],
     context: TrainingContext | None = None,
+    run: Callable[..., dict[str, Any]] = run_epochs,
 ) -> dict[str, Any]:
     """Train the backbone's model where it lies on pairs of plain text and ID.
 
@@ -51,9 +52,10 @@ def train_generator(
         held_out: the share of pairs, drawn from the seed, that is not trained on; its loss is told after each epoch.
         on_epoch: is given each epoch's record: that of the loop, with held_out_loss in nats a token.
         context: where it runs; None for this process alone, without checkpoints.
+        run: what is done with the task; `run_epochs` trains.
 
     Returns:
-        The record of the last epoch.
+        The record of the last epoch, or what `run` returns.
 
     Raises:
         IdgrError: an ID has no tokens, or far more than an ID.
@@ -95,7 +97,7 @@ def train_generator(
         return [f"ID {pairs[i][1]!r}" for i in train[batch]]
 
     task = TrainingTask("init-gen", lengths, loss_of, names=names, measure=measure)
-    return run_epochs(model, task, loop, context, on_epoch)
+    return run(model, task, loop, context, on_epoch)
 
 
 def steps_an_epoch(n_pairs: int, held_out: float, loop: TrainingOptions) -> int:

@@ -216,6 +216,7 @@ def pickled(name: str) -> IdgrError:
     """The error for a model of which there are pickled weights alone."""
     return IdgrError(
         "holds its weights as pickle, which idgr does not read",
-        "convert them: load the model where you trust it and call save_pretrained, which writes model.safetensors",
+        "convert them: load the model where you trust it and call save_pretrained, which writes model.safetensors; "
+        "recipes/prefetch.sh does so for the paper's ID generator",
         where=name,
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from idgr.corpus.catalogue import read_catalogue
+from idgr.engine.options import DryRun
 from idgr.errors import IdgrError
 from idgr.formats.held_out import refuse_held_out
 from idgr.formats.jsonl import read_jsonl
@@ -15,7 +17,7 @@ from idgr.formats.records import Item, key
 from idgr.options import MODEL, TRAINING, UNSET, Role, argument, option
 from idgr.progress import log
 from idgr.stages.options import local_model, refuse_stream, run_info
-from idgr.stages.training import TrainingStage, run_training
+from idgr.stages.training import TrainingStage, forecast_task, run_training
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +50,7 @@ class Options(TrainingStage):
     min_steps: int = option("Steps at least, where --epochs is not given.", 4000, TRAINING, at_least=1)
     max_loss: float = option("Warn where the last epoch's loss is above this, in nats a token.", 3.0, TRAINING, above=0)
     batch_size: int = 16
+    dry_run: DryRun = False
 
 
 @dataclass(frozen=True)
@@ -60,10 +63,10 @@ class _Prepared:
 
 
 def run(options: Options) -> dict[str, Any] | None:
-    """Train a first ID generator.
+    """Train a first ID generator, or with `dry_run` tell what that would take.
 
     Returns:
-        The record of the last epoch; None where the output was finished before.
+        The record of the last epoch, or the forecast; None where the output was finished before.
 
     Raises:
         IdgrError: an input is malformed, no pair is of an item, or the output is something else.
@@ -86,6 +89,10 @@ def run(options: Options) -> dict[str, Any] | None:
             "final_loss": last["loss"],
         }
 
+    if options.dry_run:
+        from idgr.models.device import pick_device
+
+        return _learn(prepare(pick_device(options.device)), lambda record: None, run=forecast_task)
     return run_training(info, options, prepare, _train, save)
 
 
@@ -117,6 +124,10 @@ def _prepare(options: Options, device: torch.device) -> _Prepared:
 
 
 def _train(prepared: _Prepared, running: TrainingRun) -> dict[str, Any]:
+    return _learn(prepared, running.on_epoch, context=running.context)
+
+
+def _learn(prepared: _Prepared, on_epoch: Callable[..., object], **how: Any) -> dict[str, Any]:
     from idgr.generator.training import train_generator
 
     return train_generator(
@@ -125,8 +136,8 @@ def _train(prepared: _Prepared, running: TrainingRun) -> dict[str, Any]:
         prepared.options,
         max_text_tokens=prepared.options.max_text_tokens,
         held_out=prepared.options.held_out,
-        on_epoch=running.on_epoch,
-        context=running.context,
+        on_epoch=on_epoch,
+        **how,
     )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from idgr.engine.options import DryRun
 from idgr.errors import IdgrError, UsageError
 from idgr.formats.held_out import refuse_held_out
 from idgr.formats.rec_folder import RecommenderFacts, check_ids_known, read_recommender_facts
@@ -13,7 +15,7 @@ from idgr.formats.records import ItemId, read_ids, read_items, read_sequences
 from idgr.generator.options import DEFAULT_LR, PAPER_LR, IdLearningOptions
 from idgr.options import TRAINING, UNSET, Role, option
 from idgr.stages.options import refuse_stream, run_info
-from idgr.stages.training import Train, TrainingStage, run_training
+from idgr.stages.training import Train, TrainingStage, forecast_task, run_training
 
 if TYPE_CHECKING:
     import torch
@@ -50,6 +52,7 @@ class Options(IdLearningOptions, TrainingStage):
         f"The paper's learning rate, {PAPER_LR:g}, in place of {DEFAULT_LR:g}.", False, TRAINING, role=Role.RUN
     )
     batch_size: int = 12
+    dry_run: DryRun = False
 
     def __post_init__(self) -> None:
         if self.paper and self.lr not in (UNSET, PAPER_LR):
@@ -79,16 +82,16 @@ class _Prepared:
 
 
 def run(options: Options) -> dict[str, Any] | None:
-    """Train the ID generator through the frozen recommender.
+    """Train the ID generator through the frozen recommender, or with `dry_run` tell what that would take.
 
     Returns:
-        The record of the last epoch; None where the output was finished before.
+        The record of the last epoch, or the forecast; None where the output was finished before.
 
     Raises:
         IdgrError: the inputs are malformed or do not fit together, or the output is something else.
     """
-    from idgr.generator.id_learning import learn_ids
     from idgr.models.backbone import check_t5, save_backbone
+    from idgr.models.device import pick_device
 
     refuse_stream(options.output, "a model folder")
     info = run_info("train-gen", options)
@@ -100,25 +103,33 @@ def run(options: Options) -> dict[str, Any] | None:
         return _prepare(options, device)
 
     def train(prepared: _Prepared, running: TrainingRun) -> dict[str, Any]:
-        return learn_ids(
-            prepared.generator,
-            prepared.recommender,
-            prepared.renderer,
-            prepared.texts,
-            prepared.sequences,
-            prepared.objective,
-            options,
-            options,
-            running.on_epoch,
-            names=prepared.names,
-            context=running.context,
-        )
+        return _learn(prepared, options, running.on_epoch, context=running.context)
 
     def save(prepared: _Prepared, folder: Path, last: dict[str, Any]) -> dict[str, Any]:
         save_backbone(prepared.generator, folder)
         return {"last": last}
 
+    if options.dry_run:
+        return _learn(prepare(pick_device(options.device)), options, lambda record: None, run=forecast_task)
     return run_training(info, options, prepare, train, save)
+
+
+def _learn(prepared: _Prepared, options: Options, on_epoch: Callable[..., object], **how: Any) -> dict[str, Any]:
+    from idgr.generator.id_learning import learn_ids
+
+    return learn_ids(
+        prepared.generator,
+        prepared.recommender,
+        prepared.renderer,
+        prepared.texts,
+        prepared.sequences,
+        prepared.objective,
+        options,
+        options,
+        on_epoch,
+        names=prepared.names,
+        **how,
+    )
 
 
 def _prepare(options: Options, device: torch.device) -> _Prepared:

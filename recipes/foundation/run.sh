@@ -7,12 +7,16 @@
 #   shops are made up.
 # Writes: the folder --out.
 # Usage: recipes/foundation/run.sh [--size smoke|small|paper] [--data DIR | --prepared DIR | --raw DIR]
-#     [--train "NAME NAME"] [--test "NAME NAME"] [--users N] [--max-users N] [--out DIR] [--seed N]
-#     [--stage N] [--stop-stage N]
+#     [--train "NAME NAME"] [--test "NAME NAME"] [--users N] [--max-users N] [--t5 DIR] [--tags DIR] [--out DIR] [--seed N]
+#     [--dry-run] [--stage N] [--stop-stage N]
 #   --size: smoke, a minute on made-up shops; small, within two hours on two CPU cores: sports and office, then beauty
 #     and yelp, with a nano T5 begun from a generator trained here, that sees a sample of the training instances; paper,
-#     a GPU day: 19 of Amazon's categories, then six sets, with T5-small and the paper's ID generator, one epoch of each
-#   --train, --test: other data sets; at least two to train on
+#     a GPU day: 19 of Amazon's categories, then six sets, with T5-small and the paper's ID generator, one epoch of each,
+#     with the settings that did best here and, as the row `paper`, with the paper's
+#   --train, --test: other data sets; at least two to train on; with --data and --prepared any folders there
+#   --t5, --tags: for size paper, folders of T5-small and of the paper's ID generator, as recipes/prefetch.sh makes them;
+#     else they come from the hub
+#   --dry-run: split the data, tell what each training would take on this machine, print all other commands
 #   --max-users: users of each data set to train on, drawn from the seed (30000, as in the paper)
 #   --users: test users of each platform who are scored, drawn from the seed (0: all)
 #   stages: 1 prep, 2 Tables 2 and 3, 3 fuse, 4 first generator, 5 train both, 6 zeroshot, 7 Table 7 against
@@ -30,8 +34,10 @@ out=
 seed=0
 max_users=30000   # of each data set to train on
 
-options=(size data prepared raw train test users max_users out seed)
+options=(size data prepared raw train test users max_users t5 tags out seed)
+flags=(dry_run)
 parse_options "$@"
+settle_models "$size"
 here=$root/recipes/foundation
 out=${out:-runs/foundation-$size-$seed}
 gen=$out/gen
@@ -64,11 +70,11 @@ case $size in # the first generator; how both are trained; how the platforms are
       clothing-shoes-and-jewelry electronics grocery-and-gourmet-food health-and-personal-care home-and-kitchen
       kindle-store movies-and-tv office patio-lawn-and-garden pet-supplies tools-and-home-improvement video-games}
     test=${test:-sports beauty toys music instruments yelp}
-    gen=nandakishormpai/t5-small-machine-articles-tag-generation
-    base=t5-small
+    gen=$tags
+    base=$t5
     first=()
     rounds=1
-    round=(--order gen-first --gen.lr 3e-4 --precision bf16)
+    round=(--order gen-first --precision bf16)
     text=()
     users=${users:-0}
     ;;
@@ -85,6 +91,7 @@ for name in "${foreign[@]}"; do
   [[ " ${known[*]} " != *" $name "* ]] || die "$name is to train on and to test on; take it out of one of the two"
 done
 install
+plan_only "$out"
 SECONDS=0
 
 folder_of() {
@@ -127,28 +134,37 @@ if begin 4 "a first ID generator"; then
 fi
 
 if begin 5 "train generator and recommender in turns"; then
-  idgr alternate "$out/data" --gen "$gen" --rec "$base" --objective trie --rounds "$rounds" --rec.epochs 1 \
+  ours=(--objective trie)
+  [[ $size != paper ]] || ours+=(--gen.lr 3e-4)
+  idgr alternate "$out/data" --gen "$gen" --rec "$base" "${ours[@]}" --rounds "$rounds" --rec.epochs 1 \
     --gen.epochs 1 "${round[@]}" --seed "$seed" -o "$out/run"
+  if [[ $size == paper ]]; then
+    idgr alternate "$out/data" --gen "$gen" --rec "$base" --paper --rounds "$rounds" --rec.epochs 1 \
+      --gen.epochs 1 "${round[@]}" --seed "$seed" -o "$out/run-paper"
+  fi
 fi
 
 # Untrained is what each of them began from. Where there are two rounds, the pair of the first is tried too: its
 # recommender has learnt, its generator has not, and they belong together.
 rows=(both gen-only rec-only)
 ((rounds == 1)) || rows+=(round-1)
+[[ $size != paper ]] || rows+=(paper)
 
 if begin 6 "recommend where neither model has been"; then
   for name in "${foreign[@]}"; do
     sample_test "$(folder_of "$name")" "$out/test/$name" "$users"
     for row in "${rows[@]}"; do
+      run=$out/run
       from=round-$rounds
       swap=()
       case $row in
         gen-only) swap=(--models gen-only --base-rec "$base") ;;
         rec-only) swap=(--models rec-only --base-gen "$gen") ;;
         round-1) from=round-1 ;;
+        paper) run=$out/run-paper ;;
       esac
       mkdir -p "$out/$name"
-      idgr zeroshot "$out/test/$name" --gen "$out/run/$from/gen" --rec "$out/run/$from/rec" "${swap[@]}" \
+      idgr zeroshot "$out/test/$name" --gen "$run/$from/gen" --rec "$run/$from/rec" "${swap[@]}" \
         "${text[@]}" -o "$out/$name/$row"
     done
   done
@@ -160,8 +176,8 @@ if begin 7 "the tables"; then
     files=("${rows[@]/#/$out/$name/}")
     files=("${files[@]/%//metrics.json}")
     printf 'Table 7, %s\n' "$name"
-    python "$root/recipes/table.py" "${files[@]}"
-    python "$root/recipes/expected.py" "$here/expected.tsv" "$size-$name" "${files[@]}" || failed=1
+    work python "$root/recipes/table.py" "${files[@]}"
+    work python "$root/recipes/expected.py" "$here/expected.tsv" "$size-$name" "${files[@]}" || failed=1
   done
   ((failed == 0)) || exit 1
 fi

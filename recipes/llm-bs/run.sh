@@ -8,7 +8,8 @@
 # Writes: the folder --out.
 # Usage: recipes/llm-bs/run.sh --dataset beauty|sports|toys|yelp|demo [--size smoke|small|paper]
 #     [--data DIR | --prepared DIR | --raw DIR] [--rows "ROW ROW"] [--sasrec DIR] [--model DIR] [--contrast WEIGHT]
-#     [--tasks RATIO] [--users N] [--out DIR] [--seed N] [--stage N] [--stop-stage N]
+#     [--tasks RATIO] [--users N] [--out DIR] [--seed N] [--dry-run] [--stage N] [--stop-stage N]
+#   --dataset: with --data or --prepared it may be any name, which only chooses what the table is compared with
 #   --size: smoke, minutes on a made-up shop; small, about an hour on one CPU core: a causal model of a million
 #     parameters from random weights that sees a sample of the users in each epoch; paper, GPU days: low-rank updates
 #     of the causal model --model, which also makes the text vectors
@@ -19,6 +20,7 @@
 #   --contrast: weight of each half of the contrast of dual-gct (0.1)
 #   --tasks: how many instances of each of the two tasks in words dual-tasks has, for each sequence (0.5)
 #   --users: test users who are scored, drawn from the seed (0: all)
+#   --dry-run: split the data, tell what each training would take on this machine, print all other commands
 #   stages: 1 prep, 2 SASRec, 3 IDs and their purity, 4 recommenders, 5 adapter, 6 recommend and eval, 7 significance,
 #     8 the table against recipes/llm-bs/expected.tsv
 set -euo pipefail
@@ -38,6 +40,7 @@ out=
 seed=0
 
 options=(dataset size data prepared raw rows sasrec model contrast tasks users out seed)
+flags=(dry_run)
 parse_options "$@"
 here=$root/recipes/llm-bs
 if [[ -z $rows ]]; then
@@ -56,9 +59,7 @@ for row in "${wanted[@]}"; do
   esac
 done
 
-[[ -n $dataset ]] || die "--dataset is missing: name beauty, sports, toys, yelp or demo"
-check_data_set "$dataset"
-check_data_folder "$dataset"
+settle_data_set
 [[ $size == paper || -z $model ]] || die "--model is for --size paper; the other sizes have a model from random weights"
 [[ -z $sasrec || -d $sasrec ]] || die "--sasrec $sasrec is no folder; name one of idgr train-sasrec"
 
@@ -89,6 +90,7 @@ ready=$data
 data=${data:-$out/data}
 trained=${sasrec:-$out/sasrec/rec}
 install schemes,lora
+plan_only "$out"
 SECONDS=0
 
 # ids_of ROW: sets `index`, the name of the row's IDs, and `ids`, their file.
@@ -198,8 +200,8 @@ if begin 8 "the table"; then
   for row in "${wanted[@]}" sasrec markov popularity; do
     files+=("$out/$row/metrics.json")
   done
-  python "$root/recipes/table.py" --no-baselines "${files[@]}"
-  python "$root/recipes/expected.py" "$here/expected.tsv" "$dataset-$size" "${files[@]}"
+  work python "$root/recipes/table.py" --no-baselines "${files[@]}"
+  work python "$root/recipes/expected.py" "$here/expected.tsv" "$dataset-$size" "${files[@]}"
 fi
 
 log "done in $SECONDS s; everything is in $out"

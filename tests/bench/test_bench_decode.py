@@ -14,7 +14,7 @@ import torch
 
 from idgr.bench import decode
 from idgr.bench import decode_contenders as contenders
-from idgr.bench.decode import DecodeBench, bench_against_exact, bench_against_peer, bench_catalogues
+from idgr.bench.decode import DecodeBench, bench_against_cpu, bench_against_exact, bench_against_peer, bench_catalogues
 from idgr.bench.decode_contenders import FreeSearch, Task
 from idgr.bench.decode_inputs import draw, made_up_histories, readable_ids
 from idgr.bench.processes import Measurement
@@ -140,6 +140,20 @@ def test_beams_against_exact(bench: DecodeBench) -> None:
     assert exact["expansions_per_user"] > 0
     assert beams["same_lists_as_exact"] == 1.0
     assert beams["hr@10"] == exact["hr@10"]
+
+
+def test_lists_beside_the_cpus(bench: DecodeBench) -> None:
+    records = list(bench_against_cpu(bench))
+    assert [record["contender"] for record in records] == [
+        "idgr, full, CPU",
+        "idgr, full",
+        "idgr, trie, CPU",
+        "idgr, trie",
+    ]
+    assert [record.get("same_lists_as_cpu") for record in records] == [None, 1.0, None, 1.0]
+    assert records[1]["largest_score_gap"] == 0.0
+    coarse = list(bench_against_cpu(replace(bench, dtype="bf16")))[1]
+    assert 0 < coarse["largest_score_gap"] < 0.5
 
 
 def test_free_search_is_beam_search_without_a_tree() -> None:

@@ -1,12 +1,14 @@
 """The commands that compute, on a tiny shop, and what each waits for while it runs on the stand-in.
 
-`python -m tests.cuda.commands` prints the table of docs/gpu.md.
+`python -m tests.cuda.commands` prints the table of docs/gpu.md. With `--real FILE` the commands run on a GPU, whose
+waits are those that PyTorch warns of (`torch.cuda.set_sync_debug_mode`), and FILE gets a line of JSON for each command.
 """
 
 from __future__ import annotations
 
 import sys
 import tempfile
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -233,7 +235,47 @@ def told(waits: list[Counter[str]]) -> str:
     return str(most.total()) + (f" ({', '.join(f'{why} {n}' for why, n in sorted(most.items()))})" if most else "")
 
 
+@contextmanager
+def real_waits() -> Iterator[None]:
+    """Count inside the block, as the stand-in's, the waits that PyTorch warns of on a GPU."""
+    import torch
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+
+        def take_waits() -> Counter[str]:
+            told = [str(one.message) for one in caught]
+            caught.clear()
+            return Counter("read" for message in told if "synchronizing CUDA operation" in message)
+
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            with mock.patch.object(stand_in, "take_waits", take_waits):
+                yield
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+def on_a_gpu(file: Path) -> None:
+    """Run every command on the GPU, in both precisions, and write what its steps wait for."""
+    from idgr.cli.main import run
+    from idgr.formats.jsonl import write_jsonl
+
+    rows = []
+    with tempfile.TemporaryDirectory() as place, real_waits():
+        shop = Shop(Path(place), run)
+        for name in COMMANDS:
+            for precision in ("fp32",) if name.startswith(NO_PRECISION) else ("fp32", "bf16"):
+                done = shop.result(name, "cuda", precision)
+                most = max((one.total() for one in done.steps or done.depths), default=done.all.total())
+                rows.append({"bench": "waits", "contender": name, "waits": most, "why": precision})
+    write_jsonl(file, rows)
+
+
 def main() -> None:
+    if sys.argv[1:2] == ["--real"]:
+        on_a_gpu(Path(sys.argv[2]))
+        return
     stand_in.load()
     import torch
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,10 @@ YELP = (
         (["--dataset", "beauty", "--raw", "raw"], f"prep amazon {BEAUTY}"),
         (["--dataset", "beauty-2014", "--raw", "raw"], f"prep amazon {BEAUTY}"),
         (["--dataset", "yelp", "--raw", "raw"], f"prep yelp {YELP}"),
-        (["--dataset", "toys", "--prepared", "p"], "prep jsonl p/sequences.jsonl.gz --meta p/meta.jsonl.gz"),
+        (
+            ["--dataset", "toys", "--prepared", "p"],
+            "prep jsonl p/sequences.jsonl.gz --meta p/meta.jsonl.gz --missing-text key",
+        ),
         (["--dataset", "demo-7", "--size", "smoke", "--users", "0"], "--seed 7"),
         (["--dataset", "demo", "--size", "smoke", "--users", "0", "--seed", "5"], "--seed 5"),
     ],
@@ -147,3 +151,58 @@ def test_sets_of_one_folder(house: Path) -> None:
     (house / "asked").unlink()
     assert recipe(house, "foundation", "--data", "d").returncode == 0
     assert not (house / "asked").exists()
+
+
+@pytest.mark.parametrize("name", ["standard", "ablation", "llm-bs"])
+def test_a_prepared_folder_needs_no_known_name(house: Path, name: str) -> None:
+    """Its own name is taken, in a way that no known results have."""
+    (house / "mine").mkdir()
+    for file in ("items", "train", "test"):
+        (house / f"mine/{file}.jsonl").write_text("{}\n")
+    for words in (["--data", str(house / "mine")], ["--data", str(house / "mine"), "--dataset", "my-shop"]):
+        done = recipe(house, name, *words, "--users", "0")
+        assert done.returncode == 0, done.stderr
+    assert not (house / "asked").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["--t5", "."], "--t5 is for --size paper"),
+        (["--size", "paper", "--t5", "none"], "--t5 none is no folder; recipes/prefetch.sh makes one"),
+        (["--size", "paper", "--tags", "none"], "--tags none is no folder"),
+    ],
+)
+@pytest.mark.parametrize("name", ["standard", "ablation", "foundation"])
+def test_models_are_looked_for_first(house: Path, name: str, words: list[str], hint: str) -> None:
+    dataset = [] if name == "foundation" else ["--dataset", "beauty"]
+    done = recipe(house, name, *dataset, "--raw", "raw", *words)
+    assert done.returncode == 2
+    assert hint in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["standard", "ablation", "foundation", "llm-bs"])
+def test_published_figures_are_compared_with(name: str, tmp_path: Path) -> None:
+    """Every line can be read; a published figure is near or away, and never a fault."""
+    table = ROOT / "recipes" / name / "expected.tsv"
+    cells = [line.split("\t") for line in table.read_text().splitlines() if not line.startswith("#")]
+    published = [line for line in cells if len(line) == 6]
+    assert published
+    run, row, metric, value, tolerance, source = published[0]
+    assert "paper" in run
+    place = tmp_path / row
+    place.mkdir()
+    for shift, verdict in ((0.5, "NEAR"), (1.5, "AWAY")):
+        figures = {line[2]: float(line[3]) for line in published if line[:2] == [run, row]}
+        figures[metric] = float(value) + shift * float(tolerance)
+        (place / "metrics.json").write_text(json.dumps(figures))
+        done = subprocess.run(
+            [sys.executable, ROOT / "recipes/expected.py", table, run, place / "metrics.json"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        first = next(line for line in done.stdout.splitlines() if line.endswith(f"of {source}"))
+        assert first.startswith(f"{verdict} {row} {metric} {figures[metric]:.4f}, ")
