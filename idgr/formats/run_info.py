@@ -92,10 +92,10 @@ class RunInfo:
         Args:
             outputs: those to look at; None values are left out. With a stream nothing is ever finished.
         """
-        given = [path for path in (*self.inputs.values(), *outputs) if path is not None]
-        if any(is_stream(path) for path in given):
+        written = [path for path in outputs if path is not None]
+        if any(path is not None and is_stream(path) for path in (*self.inputs.values(), *written)):
             return False
-        for output in filter(None, outputs):
+        for output in written:
             record = read_run(output)
             same = bool(record) and record.get("seed") == self.seed and not differences(record, self.provenance())
             if not same or hash_output(output) != record.get("outputs"):

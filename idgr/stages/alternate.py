@@ -188,7 +188,7 @@ def _train_together(phase: Phase, n_processes: int) -> None:
 
     code = launch(n_processes, shlex.split(_command_line(phase))[1:])
     if code - 128 in SIGNALS:
-        raise StoppedError(code - 128, f"stopped by signal {code - 128}", "run it again to go on")
+        raise StoppedError(code - 128, todo="run it again to go on")
     if code:
         raise IdgrError(f"{phase.command} ended with code {code}", "see what it said above", where=phase.output)
 
