@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 HOME = Path(os.environ.get("CLUSTER", "."))
-KILL_WAIT = 20.0  # seconds, at most, between TERM and KILL; and between the first signal and TERM
+KILL_WAIT = 100.0  # seconds, at most, between TERM and KILL; and between the first signal and TERM
 MAX_ARRAY = 1001
 KNOWN = {
     *("job-name", "array", "nodes", "ntasks-per-node", "gpus-per-node", "cpus-per-task", "mem-per-cpu", "time"),

@@ -245,6 +245,17 @@ def test_a_part_beyond_their_number_is_refused(cluster: Path, number: str) -> No
     assert not (cluster / "asked").exists()
 
 
+def test_the_readme_gives_commands_that_there_are() -> None:
+    text = (SCRIPTS[0].parent / "README.md").read_text().replace("\\\n", "")
+    commands = re.findall(r"train\.sbatch ([a-z-]+ .*)", text.split("```")[1])
+    assert len(commands) == 5
+    for command in commands:
+        check_command_line(command.split())
+    for recipe in re.findall(r"recipe\.sbatch (\S+/\S+)", text):
+        assert (ROOT / recipe).is_file()
+    assert {script.name for script in SCRIPTS} <= set(re.findall(r"\w+\.sbatch", text))
+
+
 # How a run of a job is cut short, and once which path is there: its time is up, it is preempted, its node fails.
 EVENTS = [
     ("limit", "out/textual/.rec.checkpoint/step-*"),
