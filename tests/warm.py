@@ -2,7 +2,8 @@
 
 Importing them takes four seconds of a processor, and a recipe starts dozens of commands. A script finds an `idgr` on
 its PATH that hands its arguments, folder, environment and standard streams to the process here, and ends as the
-command did. Nothing is shared but what was imported: the process itself computes nothing.
+command did; a signal that it gets goes to the command, which is killed if it is. Nothing is shared but what was
+imported: the process itself computes nothing.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,7 +30,11 @@ with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as to:
     to.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
     told = json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()
     to.sendall(len(told).to_bytes(8, "big") + told)
-    code = int(to.makefile().readline())
+    answers = to.makefile()
+    pid = int(answers.readline())
+    for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, lambda number, frame: os.kill(pid, number))
+    code = int(answers.readline())
 os.kill(os.getpid(), -code) if code < 0 else sys.exit(code)
 """
 _HEAVY = (
@@ -99,8 +105,12 @@ def _attend(asking: socket.socket) -> NoReturn:
         os.environ.clear()
         os.environ.update(environment)
         os._exit(_run(arguments))
+    with suppress(BrokenPipeError):
+        asking.sendall(f"{child}\n".encode())
+    threading.Thread(target=_kill_with, args=(asking, child), daemon=True).start()
     _, status = os.waitpid(child, 0)
-    asking.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+    with suppress(BrokenPipeError):  # who asked was killed
+        asking.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
     os._exit(0)
 
 
@@ -113,6 +123,13 @@ def _measure_here() -> None:
 
     for module in (decode, gen_ids, train_generator, train_recommender):
         module.measure = measure  # type: ignore[attr-defined]
+
+
+def _kill_with(asking: socket.socket, child: int) -> None:
+    """Kill the command when who asked for it is gone."""
+    if not asking.recv(1):
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
 
 
 def _run(arguments: list[str]) -> int:

@@ -86,6 +86,22 @@ class RunInfo:
             ),
         }
 
+    def is_finished(self, *outputs: str | os.PathLike[str] | None) -> bool:
+        """Whether all outputs are there and whole, and were made with these options and seed from these inputs.
+
+        Args:
+            outputs: those to look at; None values are left out. With a stream nothing is ever finished.
+        """
+        written = [path for path in outputs if path is not None]
+        if any(path is not None and is_stream(path) for path in (*self.inputs.values(), *written)):
+            return False
+        for output in written:
+            record = read_run(output)
+            same = bool(record) and record.get("seed") == self.seed and not differences(record, self.provenance())
+            if not same or hash_output(output) != record.get("outputs"):
+                return False
+        return True
+
     def check_unchanged(self) -> None:
         """Raise `IdgrError` where an input is not what it was at the start: nobody can tell which bytes were read."""
         for noted in self._noted.values():

@@ -48,7 +48,7 @@ PARTS = ("items", "train", "valid")
 # What this stage settles itself: paths, and what both trainings have in common.
 _PATHS = frozenset({"train", "items", "ids", "valid", "rec", "gen", "output", "templates"})
 _SHARED = frozenset({"objective", "max_history", "max_prompt_tokens", "max_text_tokens", "precision", "device", "seed"})
-_RUN = frozenset({"overwrite", "dry_run", "force", "paper"})
+_RUN = frozenset({"overwrite", "dry_run", "force", "paper", "skip_finished"})
 _SETTLED = _PATHS | _SHARED | _RUN
 
 
@@ -87,6 +87,9 @@ class Options(ValidationOptions, PromptOptions):
     seed: Seed = 0
     dry_run: bool = option("Print the single commands and do nothing.", False, RUN, role=Role.RUN)
     overwrite: bool = option("Begin anew in place of going on.", False, RUN, role=Role.RUN)
+    processes: int = option(
+        "Processes of each training, on this machine; as many as there are GPUs.", 1, RUN, role=Role.RUN, at_least=1
+    )
     gen_options: Annotated[
         Mapping[str, Any],
         Forwarded(
@@ -158,16 +161,36 @@ def run(options: Options) -> list[str]:
         run_phases(
             folder,
             phases,
-            _perform,
+            lambda phase: _perform(phase, options.processes),
             lambda phase: score_phase(phase, valid, options, untrained, options.device),
         )
         info.write(folder)
     return []
 
 
-def _perform(phase: Phase) -> None:
+def _perform(phase: Phase, n_processes: int) -> None:
+    if n_processes > 1 and phase.command.startswith("train-"):
+        _train_together(phase, n_processes)
+        return
     stage = STAGES[phase.command]
     stage.run(stage.Options(**phase.arguments, output=str(phase.output)))
+
+
+def _train_together(phase: Phase, n_processes: int) -> None:
+    """Train as several processes, which this one waits for.
+
+    Raises:
+        StoppedError: a signal asked to stop; a checkpoint was written.
+        IdgrError: the training ended otherwise than well; its processes have told why.
+    """
+    from idgr.engine.checkpoint import SIGNALS, StoppedError
+    from idgr.engine.launch import launch
+
+    code = launch(n_processes, shlex.split(_command_line(phase))[1:])
+    if code - 128 in SIGNALS:
+        raise StoppedError(code - 128, todo="run it again to go on")
+    if code:
+        raise IdgrError(f"{phase.command} ended with code {code}", "see what it said above", where=phase.output)
 
 
 def _check_surroundings(options: Options) -> None:
@@ -175,7 +198,7 @@ def _check_surroundings(options: Options) -> None:
     from idgr.models.backbone import CAUSAL_PRESETS, PRESETS
 
     if not options.dry_run and n_processes() > 1:
-        todo = "start the single commands, which --dry-run prints, with several each"
+        todo = "start one with --processes N, which starts so many for each training"
         raise UsageError("alternate runs in one process", todo)
     if options.rec in CAUSAL_PRESETS:
         todo = f"give --rec {' or '.join(PRESETS)}: alternate takes a T5"

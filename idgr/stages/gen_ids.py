@@ -11,14 +11,14 @@ from idgr.corpus.catalogue import read_catalogue
 from idgr.errors import IdgrError, UsageError
 from idgr.formats.held_out import refuse_held_out
 from idgr.formats.jsonl import STDIN, STDOUT, dump_line
-from idgr.formats.records import Item, ItemId
+from idgr.formats.records import Item, ItemId, read_ids
 from idgr.formats.run_info import RunInfo, hash_input
 from idgr.ids.options import GenerationOptions
 from idgr.ids.schemes.options import OF_SEQUENCES, OF_TEXT, OF_USE, TEXTUAL, TFIDF, Scheme, SchemeOption, SchemeOptions
 from idgr.ids.shards import candidate_rows, parse_shard, read_candidates
 from idgr.options import COMMON, RUN, Option, Role, argument, option, option_fields, output_option
 from idgr.progress import Progress, log
-from idgr.stages.options import run_info
+from idgr.stages.options import SkipFinished, run_info, skips
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -87,6 +87,7 @@ class Options(GenerationOptions, SchemeOptions):
         ),
     ] = None
     device: Annotated[str, SchemeOption("auto, cpu or cuda.", schemes=(TEXTUAL,), role=Role.RUN, panel=RUN)] = "auto"
+    skip_finished: SkipFinished = False
 
     def __post_init__(self) -> None:
         self._check_scheme()
@@ -138,6 +139,8 @@ def run(options: Options) -> list[ItemId] | None:
     """
     shards = _shards(options)
     info = _run_info(options, shards)
+    if options.skip_finished and skips(info, options.output):
+        return None if options.shard is not None else read_ids(options.output)
     need_text = "give it some, or take --empty-text key to make its ID of its key"
     reads_text = options.scheme in (*OF_TEXT, TEXTUAL) and options.empty_text == "error"
     # Opened before the work, so that a second run to the same file stops at once.

@@ -8,10 +8,19 @@ from typing import Annotated, Any
 from idgr.errors import UsageError
 from idgr.formats.jsonl import STDIN, STDOUT
 from idgr.formats.run_info import RunInfo
-from idgr.options import Option, Role, StageOptions
+from idgr.options import RUN, Option, Role, StageOptions
+from idgr.progress import log
 
 OutputFile = Annotated[str, Option("File to write; - for standard output.", flags=("-o", "--output"), role=Role.OUTPUT)]
 K = Annotated[int, Option("Items for each user.", flags=("-k",), at_least=1)]
+SkipFinished = Annotated[
+    bool,
+    Option(
+        "Do nothing where the output is whole and was made with these options from these inputs.",
+        role=Role.RUN,
+        panel=RUN,
+    ),
+]
 DataFolders = Annotated[
     list[str], Option("Folders that `idgr prep` wrote.", role=Role.INPUT, positional=True, metavar="DATA…")
 ]
@@ -40,6 +49,14 @@ def run_info(command: str, options: StageOptions, **changed: Any) -> RunInfo:
         getattr(options, "seed", None),
         outputs=list(options.by_role(Role.OUTPUT).values()),
     )
+
+
+def skips(run: RunInfo, *outputs: str | None) -> bool:
+    """For `SkipFinished`: whether all `outputs` are finished, which is told."""
+    if not run.is_finished(*outputs):
+        return False
+    log(f"{run.command}: {outputs[0]} is finished, with these options and inputs; nothing to do")
+    return True
 
 
 def refuse_stream(output: str, what: str) -> None:

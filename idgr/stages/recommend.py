@@ -17,7 +17,7 @@ from idgr.formats.run_info import RunInfo
 from idgr.ids.shards import Shard, parse_shard
 from idgr.options import Role, argument, option, output_option
 from idgr.progress import Progress, log
-from idgr.stages.options import run_info
+from idgr.stages.options import SkipFinished, run_info, skips
 from idgr.stages.ranker import Ranker
 from idgr.stages.ranker_options import RankerOptions, Textual, complete
 from idgr.stages.rankers import load_ranker
@@ -42,6 +42,7 @@ class Options(RankerOptions):
     )
     prompts: Annotated[str | None, Textual("Write what the model was shown here.", role=Role.OUTPUT)] = None
     shard: str | None = option("Only every Nth history, from the Ith.", None, metavar="I/N")
+    skip_finished: SkipFinished = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -69,6 +70,8 @@ def run(options: Options) -> int:
     part = None if options.shard is None else parse_shard(options.shard)
     ranker = load_ranker(options)
     record.options |= ranker.settled
+    if options.skip_finished and skips(record, options.output, options.prompts):
+        return sum(1 for _ in Lines(options.output, allow_empty=True))
     record.inputs_read("histories")
     if options.k > ranker.n_items:
         log(f"recommend: -k {options.k} is more than the {ranker.n_items} items that there are to recommend")

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from idgr.errors import UsageError, check_utf8
 from idgr.formats.held_out import refuse_held_out
+from idgr.formats.json_file import read_object
 from idgr.formats.jsonl import replace_folder, write_json
 from idgr.formats.rec_folder import read_seen_tokens
 from idgr.formats.records import read_ids
@@ -15,7 +16,7 @@ from idgr.formats.run_info import read_run
 from idgr.options import Device, Role, StageOptions, argument, option, output_option
 from idgr.progress import log
 from idgr.stages import evaluate, gen_ids, recommend
-from idgr.stages.options import K, refuse_stream, run_info
+from idgr.stages.options import K, SkipFinished, refuse_stream, run_info, skips
 from idgr.stages.ranker_options import (
     DEFAULT_BEAMS,
     BatchSize,
@@ -76,6 +77,7 @@ class Options(StageOptions):
     empty_text: Literal["error", "key"] = option("An item without text: stop, or make its ID of its key.", "error")
     batch_size: BatchSize = 32
     device: Device = "auto"
+    skip_finished: SkipFinished = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -112,6 +114,9 @@ def run(options: Options) -> dict[str, Any]:
     read = {"items": items, "train": train, "test": test, "gen": gen, "rec": rec}
     record = run_info("zeroshot", options, data=None, base_gen=None, base_rec=None, **read)
     refuse_held_out({"items": items, "train": train}, [test])
+    if options.skip_finished and skips(record, options.output):
+        scores: dict[str, Any] = read_object(Path(options.output) / "metrics.json", "make it again")
+        return scores
 
     from idgr.models.backbone import check_recommender, check_t5
 

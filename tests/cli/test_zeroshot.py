@@ -113,3 +113,33 @@ def test_refuses_a_base_without_its_choice(place: Path, tmp_path: Path, capsys: 
     assert run(["zeroshot", str(tmp_path / "empty"), *models]) == 1
     assert "items.jsonl" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_finished_is_left_as_it_is_if_asked(
+    place: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out, recs, ids = tmp_path / "out", tmp_path / "recs.jsonl", tmp_path / "ids.jsonl"
+    listing = ["recommend", str(place / "data" / "test.jsonl"), "--rec", str(place / "rec"), "--ids", str(ids)]
+    listing += ["--force", "--device", "cpu", "-o", str(recs)]
+    naming = ["gen-ids", str(place / "data" / "items.jsonl"), "--model", str(place / "gen"), "-o", str(ids)]
+
+    def made(*more: str, k: str = "10") -> tuple[list[str], list[int]]:
+        """Which commands said that nothing is to be done; when each output was written."""
+        for code in (run([*naming, *more]), run([*listing, "-k", k, *more]), zeroshot(place, out, "-k", k, *more)):
+            assert code == 0
+        said = [line.split()[1] for line in capfd.readouterr().err.splitlines() if "nothing to do" in line]
+        return said, [file.stat().st_mtime_ns for file in (ids, recs, out / "metrics.json")]
+
+    said, first = made("--skip-finished")
+    assert said == []
+    assert made("--skip-finished") == (["gen-ids:", "recommend:", "zeroshot:"], first)
+    said, again = made()  # without it all are made again, as ever
+    assert said == []
+    assert all(then < now for then, now in zip(first, again, strict=True))
+    said, other = made("--skip-finished", k="3")
+    assert said == ["gen-ids:"]
+    assert [then < now for then, now in zip(again, other, strict=True)] == [False, True, True]
+    recs.write_bytes(recs.read_bytes()[:-5])  # damaged
+    assert made("--skip-finished", k="3")[0] == ["gen-ids:", "zeroshot:"]
+    (out / "recs.jsonl").unlink()
+    assert made("--skip-finished", k="3")[0] == ["gen-ids:", "recommend:"]
