@@ -37,7 +37,7 @@ from idgr.generator.soft_ids import (
     prompt_embeddings,
     straight_through,
 )
-from idgr.generator.training import generator_inputs
+from idgr.generator.answers import answer_states, read_texts
 from idgr.models.device import to_device
 from idgr.models.padding import decoder_inputs, pad_labels, pad_rows
 from idgr.prompts.rendering import Prompt, PromptRenderer
