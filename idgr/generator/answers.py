@@ -1,7 +1,7 @@
 """What an ID generator reads for a text, and its hidden states where it writes an ID: a T5's or a Llama's.
 
-A T5 reads the text and its decoder writes; a Llama reads the text in the prompt of `idgr.ids.causal_prompts` and goes on
-behind it.
+A T5 reads the text and its decoder writes; a Llama reads the text in the prompt of `idgr.ids.causal_prompts` and
+goes on behind it.
 
 Legend: B texts, S tokens of a prompt and an answer, T tokens of an answer, D width.
 """
@@ -55,9 +55,7 @@ def read_texts(generator: Backbone, texts: Sequence[str], max_text_tokens: int, 
     return prompts
 
 
-def answer_states(
-    model: T5ForConditionalGeneration | LlamaForCausalLM, prompts: Rows, answers: Rows
-) -> Tensor:
+def answer_states(model: T5ForConditionalGeneration | LlamaForCausalLM, prompts: Rows, answers: Rows) -> Tensor:
     """[B, T, D] what the output head is applied to at each token of answers, the tokens before it given.
 
     Args:

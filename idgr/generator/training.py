@@ -100,7 +100,9 @@ def steps_an_epoch(n_pairs: int, held_out: float, loop: TrainingOptions) -> int:
 
 
 def pair_loss(
-    model: T5ForConditionalGeneration | LlamaForCausalLM, sources: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]
+    model: T5ForConditionalGeneration | LlamaForCausalLM,
+    sources: Sequence[Sequence[int]],
+    labels: Sequence[Sequence[int]],
 ) -> tuple[Tensor, int]:
     """The summed cross-entropy of `labels`, ended by EOS, given what `read_texts` gives, and the number of tokens."""
     return full_loss(answer_states(model, sources, labels), model.lm_head.weight, pad_labels(labels))

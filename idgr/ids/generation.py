@@ -141,9 +141,7 @@ def _candidates(backbone: Backbone, shown: Sequence[_Shown], options: Generation
     texts = [text for text, _ in shown]
     if backbone.arch == "causal":
         beside = [short for _, short in shown]
-        prompts = causal_prompts(
-            backbone.tokenizer, texts, options.max_text_tokens, beside, taught=backbone.taught
-        )
+        prompts = causal_prompts(backbone.tokenizer, texts, options.max_text_tokens, beside, taught=backbone.taught)
         _check_room(backbone, max(map(len, prompts)), options)
         ends = end_tokens(backbone.tokenizer)
         return Candidates(backbone.model, prompts, options, options.batch_size, ends)

@@ -40,7 +40,7 @@ class Options(GenerationOptions, SchemeOptions):
 
     Example: idgr gen-ids data/beauty/items.jsonl --model smollm2/ -o ids.jsonl
 
-    Example: idgr gen-ids data/beauty/items.jsonl --model smollm2/ --neighbours 3 --train data/beauty/train.jsonl -o ids.jsonl
+    Example: idgr gen-ids items.jsonl --model smollm2/ --neighbours 3 --train train.jsonl -o ids.jsonl
 
     Example: idgr gen-ids data/beauty/items.jsonl --scheme shared --train data/beauty/train.jsonl -o ids.jsonl
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from idgr.evaluation.audit.checks import FAIL, PASS, WARN, Check, skipped
 from idgr.evaluation.audit.data import read_numbered
+from idgr.evaluation.audit.held_out import trained_on
 from idgr.evaluation.audit.id_texts import Numbered, any_id, id_text_checks, token_check
 from idgr.evaluation.audit.provenance import Findings, Output
-from idgr.evaluation.audit.held_out import trained_on
 from idgr.evaluation.audit.scheme_ids import FROM_TRAINING, order_check, scheme_check, scheme_of
 from idgr.formats.rec_folder import CONFIG
 from idgr.formats.records import Item, ids_fingerprint, read_items, read_sequences
