@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -137,9 +137,9 @@ def item_slots(model: LlamaForCausalLM) -> int:
     return int(getattr(model.config, "item_slots", 0))
 
 
-def usual_separator(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase) -> str:
+def usual_separator(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase) -> Literal["eos", "newline"]:
     """What is to stand between items for a model that idgr has not trained: a newline, where both have that."""
-    return "eos" if item_slots(model) or newline_token(tokenizer) is None else NEWLINE
+    return "eos" if item_slots(model) or newline_token(tokenizer) is None else "newline"
 
 
 def pad_token(model: LlamaForCausalLM) -> int:

@@ -114,7 +114,7 @@ def _prepare(options: Options, device: torch.device) -> _Prepared:
             *(item.text for item in catalogue),
             *(textual for _, textual in pairs),
             *template_words(load_templates()),
-            *([PLAIN] if arch == "causal" else []),
+            *([PLAIN] * 2 if arch == "causal" else []),  # once is too seldom for a token
         ],
         vocab_size=options.vocab_size,
         seed=options.seed,
