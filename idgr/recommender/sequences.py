@@ -167,13 +167,7 @@ def window_loss(
         read_WSD = None if contrast is None else contrast.embed(model, read_WS, behind_W)
         if embed is not None:
             read_WSD = embed(_as_prompts(tokens_WS, items_N, window_N, offset_N + 1, offset_N + length_N), read_WS)
-        hidden_WSD = model.model(
-            input_ids=read_WS if read_WSD is None else None,
-            inputs_embeds=read_WSD,
-            position_ids=to_device(place_WS, device),
-            attention_mask=causal_mask(model, read_WS),
-            use_cache=False,
-        )[0]
+        hidden_WSD = _states(model, read_WS, to_device(place_WS, device), read_WSD)
         wanted_N = place_N >= windows.first[batch][window_N]
         head_VD = model.lm_head.weight
         if branches is None:
@@ -194,6 +188,18 @@ def window_loss(
         return total, terms
 
     return loss_of
+
+
+def _states(model: LlamaForCausalLM, tokens_WS: Tensor, place_WS: Tensor, read_WSD: Tensor | None) -> Tensor:
+    """[W, S, D] what the output head is applied to; where it is given, `read_WSD` stands for the tokens' embeddings."""
+    states_WSD: Tensor = model.model(
+        input_ids=tokens_WS if read_WSD is None else None,
+        inputs_embeds=read_WSD,
+        position_ids=place_WS,
+        attention_mask=causal_mask(model, tokens_WS),
+        use_cache=False,
+    )[0]
+    return states_WSD
 
 
 def _as_prompts(tokens_WS: Ints, items_N: Ints, window_N: Ints, begin_N: Ints, end_N: Ints) -> list[Prompt]:
