@@ -3,7 +3,7 @@
 For every training instance the recommender reads the history with soft IDs (`idgr.generator.soft_ids`) and is asked for
 the target's ID; its loss gives the generator, and it alone, a gradient. A batch's distinct items pass through the
 generator once, however many of its histories hold them; so neighbouring instances of a user, which share most of their
-history, go into one batch.
+history, go into one batch. A causal recommender reads a user's window once, with soft IDs at the places of all items.
 
 Legend: B instances, S prompt tokens, U distinct items of a batch, L text tokens, T ID tokens, N ID positions of the
 distinct items end to end, V vocabulary, D width.
@@ -28,6 +28,7 @@ from idgr.engine.options import TrainingOptions
 from idgr.engine.task import TrainingContext, TrainingTask, figure
 from idgr.engine.trainer import run_epochs
 from idgr.errors import IdgrError
+from idgr.generator.answers import answer_states, read_texts
 from idgr.generator.options import IdLearningOptions
 from idgr.generator.soft_ids import (
     anchor_divergence,
@@ -37,11 +38,10 @@ from idgr.generator.soft_ids import (
     prompt_embeddings,
     straight_through,
 )
-from idgr.generator.training import generator_inputs
 from idgr.models.device import to_device
-from idgr.models.padding import decoder_inputs, pad_labels, pad_rows
+from idgr.prompts.histories import HistoryRenderer
 from idgr.prompts.rendering import Prompt, PromptRenderer
-from idgr.recommender.objectives import decoder_states
+from idgr.recommender.sequences import make_windows, window_costs, window_loss
 from idgr.recommender.training import (
     Instances,
     instance_loss,
@@ -52,11 +52,12 @@ from idgr.recommender.training import (
 )
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerBase, T5ForConditionalGeneration
 
     from idgr.models.backbone import Backbone
 
 Ints = npt.NDArray[np.int64]
+Embed = Callable[[Sequence[Prompt], Tensor], Tensor]
 
 # At most so many neighbouring instances of a user stay together: with all of them a batch might be one user's.
 STRETCH = 6
@@ -84,7 +85,7 @@ def check_one_vocabulary(
 def learn_ids(
     generator: Backbone,
     recommender: Backbone,
-    renderer: PromptRenderer,
+    renderer: PromptRenderer | HistoryRenderer,
     texts: Sequence[str],
     sequences: Sequence[Sequence[int]],
     objective: str,
@@ -103,7 +104,8 @@ def learn_ids(
         texts: the plain text of each item, by item number.
         sequences: the training sequences, as item numbers, oldest first.
         objective: the recommender's own, "full" or "trie".
-        loop: its batch size is about; batches are made of stretches of neighbouring instances.
+        loop: its batch size is about; batches are made of stretches of neighbouring instances, those of a causal
+            recommender of windows, as in its training.
         on_epoch: is given each epoch's record: that of the loop, and with an anchor the mean divergence.
         names: what to call the user of each sequence in a message.
         context: where it runs; None for this process alone, without checkpoints. With an anchor, several processes
@@ -115,36 +117,78 @@ def learn_ids(
     """
     model = recommender.model
     soft = SoftPrompts(generator, model, renderer.id_tokens, texts, options)
-    trie = build_trie(renderer.id_tokens, recommender.tokenizer.eos_token_id)
+    if isinstance(renderer, HistoryRenderer):
+        task = _window_task(model, renderer, sequences, objective, soft.embed, names)
+    else:
+        task, loop = _instance_task(model, renderer, sequences, objective, loop, soft.embed, names)
+
+    def loss_of(batch: Ints, epoch: int) -> tuple[Tensor, int]:
+        loss, n_terms = task.loss_of(batch, epoch)
+        return loss + options.anchor * soft.divergence * n_terms, n_terms
+
+    figures = {"divergence": soft.told} if options.anchor else {}
+    frozen = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    model.eval()
+    model.requires_grad_(False)
+    try:
+        return run(generator.model, replace(task, loss_of=loss_of, figures=figures), loop, context, on_epoch)
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+
+
+def _instance_task(
+    model: T5ForConditionalGeneration,
+    renderer: PromptRenderer,
+    sequences: Sequence[Sequence[int]],
+    objective: str,
+    loop: TrainingOptions,
+    embed: Embed,
+    names: Sequence[str] | None,
+) -> tuple[TrainingTask, TrainingOptions]:
+    """A T5's loss of stretches of instances, whose prompts are read as `embed` gives them; and how they are gone
+    through."""
+    trie = build_trie(renderer.id_tokens, renderer.end)
     instances = make_instances(sequences, renderer.max_history)
-    of_recommender = instance_loss(model, renderer, trie, instances, objective, loop.seed, embed=soft.embed)
+    of_instances = instance_loss(model, renderer, trie, instances, objective, loop.seed, embed=embed)
     begins = stretches(instances)
 
     def of_stretches(batch: Ints) -> Ints:
         return np.concatenate([np.arange(begins[stretch], begins[stretch + 1]) for stretch in batch])
 
-    def loss_of(batch: Ints, epoch: int) -> tuple[Tensor, int]:
-        loss, n_terms = of_recommender(of_stretches(batch), epoch)
-        return loss + options.anchor * soft.divergence * n_terms, n_terms
-
     costs = np.add.reduceat(prompt_costs(instances, renderer), begins[:-1]) if len(begins) > 1 else begins[:-1]
-    frozen = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    model.eval()
-    model.requires_grad_(False)
     called = sequence_names(prefix_sequences(sequences), names)
     task = TrainingTask(
         "train-gen",
         costs,
-        loss_of,
+        lambda batch, epoch: of_instances(of_stretches(batch), epoch),
         sizes=np.diff(begins),
-        figures={"divergence": soft.told} if options.anchor else {},
         names=lambda batch: called(of_stretches(batch)),
     )
-    try:
-        return run(generator.model, task, in_stretches(loop, begins), context, on_epoch)
-    finally:
-        for parameter in frozen:
-            parameter.requires_grad_(True)
+    return task, in_stretches(loop, begins)
+
+
+def _window_task(
+    model: LlamaForCausalLM,
+    renderer: HistoryRenderer,
+    sequences: Sequence[Sequence[int]],
+    objective: str,
+    embed: Embed,
+    names: Sequence[str] | None,
+) -> TrainingTask:
+    """A Llama's loss of windows, in which the IDs of all items are read as `embed` gives them.
+
+    A window is read once, so what is history for the next item is what the target's own later tokens are asked behind.
+    """
+    trie = build_trie(renderer.id_tokens, renderer.end)
+    windows = make_windows(sequences, renderer.max_history)
+    return TrainingTask(
+        "train-gen",
+        window_costs(windows, trie),
+        window_loss(model, trie, windows, objective, leads=renderer.leads, embed=embed),
+        sizes=windows.end - windows.first,
+        names=sequence_names(windows.sequence, names),
+    )
 
 
 def stretches(instances: Instances, size: int = STRETCH) -> Ints:
@@ -177,12 +221,13 @@ class SoftPrompts:
     def __init__(
         self,
         generator: Backbone,
-        recommender: T5ForConditionalGeneration,
+        recommender: T5ForConditionalGeneration | LlamaForCausalLM,
         ids: Sequence[Sequence[int]],
         texts: Sequence[str],
         options: IdLearningOptions,
     ) -> None:
-        self.texts = generator_inputs(generator.tokenizer, texts, options.max_text_tokens)
+        longest = max(map(len, ids)) + 1
+        self.texts = read_texts(generator, texts, options.max_text_tokens, longest)
         self.ids = ids
         self.generator = generator.model
         self.start = copy.deepcopy(generator.model).eval().requires_grad_(False) if options.anchor else None
@@ -219,12 +264,12 @@ class SoftPrompts:
 
 
 def id_logits(
-    model: T5ForConditionalGeneration, texts: Sequence[Sequence[int]], ids: Sequence[Sequence[int]]
+    model: T5ForConditionalGeneration | LlamaForCausalLM, texts: Sequence[Sequence[int]], ids: Sequence[Sequence[int]]
 ) -> Tensor:
     """The generator's logits at each position of the items' current IDs, teacher-forced on them [N, V].
 
     Args:
-        texts: [U] the tokens of each item's text, ended by EOS.
+        texts: [U] what the generator reads of each item's text.
         ids: [U] the tokens of each item's ID, without EOS.
     """
     # Short texts do not wait for long ones: padding costs as much as text.
@@ -232,9 +277,7 @@ def id_logits(
     pieces: list[Tensor] = [torch.empty(0)] * len(texts)
     for begin in range(0, len(order), _ITEMS_AT_A_TIME):
         chunk = order[begin : begin + _ITEMS_AT_A_TIME]
-        text_UL, mask_UL = pad_rows([texts[item] for item in chunk], model.config.pad_token_id, model.device)
-        inputs_UT = decoder_inputs(model, pad_labels([ids[item] for item in chunk]))
-        hidden_UTD = decoder_states(model, text_UL, mask_UL, inputs_UT)
+        hidden_UTD = answer_states(model, [texts[item] for item in chunk], [ids[item] for item in chunk])
         for row, item in enumerate(chunk):
             pieces[item] = hidden_UTD[row, : len(ids[item])]
     return F.linear(torch.cat(pieces), model.lm_head.weight)

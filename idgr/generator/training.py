@@ -15,23 +15,19 @@ from idgr.engine.options import TrainingOptions
 from idgr.engine.task import TrainingContext, TrainingTask
 from idgr.engine.trainer import run_epochs
 from idgr.errors import IdgrError, UsageError
-from idgr.models.padding import decoder_inputs, pad_labels, pad_rows
+from idgr.generator.answers import answer_states, read_texts
+from idgr.models.padding import pad_labels
 from idgr.models.tokenizer import encode
-from idgr.recommender.objectives import decoder_states, full_loss
+from idgr.recommender.objectives import full_loss
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase, T5ForConditionalGeneration
+    from transformers import LlamaForCausalLM, T5ForConditionalGeneration
 
     from idgr.models.backbone import Backbone
 
 Ints = npt.NDArray[np.int64]
 
 _LONGEST_ID = 256  # tokens; the paper's have about ten
-
-
-def generator_inputs(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_text_tokens: int) -> list[list[int]]:
-    """What the generator reads for each plain text: at most `max_text_tokens` tokens, the last of them EOS."""
-    return [[*row, tokenizer.eos_token_id] for row in encode(tokenizer, texts, max_tokens=max_text_tokens - 1)]
 
 
 def train_generator(
@@ -48,7 +44,7 @@ def train_generator(
     """Train the backbone's model where it lies on pairs of plain text and ID.
 
     Args:
-        max_text_tokens: texts are cut to so many tokens, EOS included.
+        max_text_tokens: texts are cut to so many tokens; those of a T5 with EOS.
         held_out: the share of pairs, drawn from the seed, that is not trained on; its loss is told after each epoch.
         on_epoch: is given each epoch's record: that of the loop, with held_out_loss in nats a token.
         context: where it runs; None for this process alone, without checkpoints.
@@ -59,12 +55,11 @@ def train_generator(
 
     Raises:
         IdgrError: an ID has no tokens, or far more than an ID.
-        UsageError: `held_out` is no share.
+        UsageError: `held_out` is no share, or a Llama has no places for so long a text.
     """
     if not 0 <= held_out < 1:
         raise UsageError(f"--held-out {held_out}", "give a share from 0 to below 1")
     model, tokenizer = backbone.model, backbone.tokenizer
-    sources = generator_inputs(tokenizer, [text for text, _ in pairs], max_text_tokens)
     targets = encode(tokenizer, [textual for _, textual in pairs])
     for number, row in enumerate(targets):
         if not row:
@@ -73,6 +68,7 @@ def train_generator(
             what = f"the ID {pairs[number][1][:40]!r}… has {len(row):,} tokens"
             raise IdgrError(what, f"give pairs whose IDs have at most {_LONGEST_ID}")
     labels = [[*row, tokenizer.eos_token_id] for row in targets]
+    sources = read_texts(backbone, [text for text, _ in pairs], max_text_tokens, max(map(len, labels)))
 
     order = np.random.default_rng([loop.seed, len(pairs)]).permutation(len(pairs))
     n_held = int(held_out * len(pairs))
@@ -106,18 +102,17 @@ def steps_an_epoch(n_pairs: int, held_out: float, loop: TrainingOptions) -> int:
 
 
 def pair_loss(
-    model: T5ForConditionalGeneration, sources: Sequence[Sequence[int]], labels: Sequence[Sequence[int]]
+    model: T5ForConditionalGeneration | LlamaForCausalLM,
+    sources: Sequence[Sequence[int]],
+    labels: Sequence[Sequence[int]],
 ) -> tuple[Tensor, int]:
-    """The summed cross-entropy of `labels` given `sources`, both ended by EOS, and the number of tokens."""
-    source_BS, mask_BS = pad_rows(sources, model.config.pad_token_id, model.device)
-    labels_BT = pad_labels(labels)
-    hidden_BTD = decoder_states(model, source_BS, mask_BS, decoder_inputs(model, labels_BT))
-    return full_loss(hidden_BTD, model.lm_head.weight, labels_BT)
+    """The summed cross-entropy of `labels`, ended by EOS, given what `read_texts` gives, and the number of tokens."""
+    return full_loss(answer_states(model, sources, labels), model.lm_head.weight, pad_labels(labels))
 
 
 @torch.inference_mode()
 def _mean_loss(
-    model: T5ForConditionalGeneration,
+    model: T5ForConditionalGeneration | LlamaForCausalLM,
     sources: Sequence[Sequence[int]],
     labels: Sequence[Sequence[int]],
     batch_size: int,

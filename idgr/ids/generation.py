@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from idgr.models.backbone import Backbone
 
 Watch = Callable[[Sequence[list[int]]], Iterable[list[int]]]
+_Shown = tuple[str, tuple[str, ...]]  # an item's text, and short ones of what is bought with it
 
 
 def _unwatched(batches: Sequence[list[int]]) -> Iterable[list[int]]:
@@ -50,6 +51,7 @@ def generate_ids(
     *,
     first: Mapping[str, list[str]] | None = None,
     watch: Watch = _unwatched,
+    beside: Sequence[tuple[str, ...]] | None = None,
 ) -> Generated:
     """Algorithm 1: IDs that are unique, also in case, and that the recommender's tokenizer spells.
 
@@ -59,14 +61,18 @@ def generate_ids(
         recommender: the tokenizer that is to read the IDs.
         first: the candidates of each item's first attempt, by key, where they are there already.
         watch: passes on batches of work, and may show how far it has come.
+        beside: for each item, what else a Llama that was not taught to write IDs is shown (`causal_prompts`).
 
     Raises:
         IdgrError: an item finds no ID, or the model is broken.
     """
-    # Items of equal text share a source: their candidates are the same. One without text has one of its own.
-    places: dict[str, int] = {}
-    sources = [places.setdefault(item.text or f"\0{item.item_id}", len(places)) for item in items]
-    texts = list(places)
+    # Items that are shown alike share a source: their candidates are the same. One without text has one of its own.
+    places: dict[_Shown, int] = {}
+    sources = [
+        places.setdefault((item.text, short) if item.text else (f"\0{item.item_id}", ()), len(places))
+        for item, short in zip(items, beside or [()] * len(items), strict=True)
+    ]
+    shown = list(places)
     ready: dict[int, list[str]] = {}
     keys: dict[int, str] = {}
     for item, source in zip(items, sources, strict=True):
@@ -77,9 +83,10 @@ def generate_ids(
 
     search: Candidates | None = None
     tokenizer: PreTrainedTokenizerBase | None = None
+    lower = False
 
     def propose(wanted: list[tuple[int, int]]) -> list[list[str]]:
-        nonlocal search, tokenizer
+        nonlocal search, tokenizer, lower
         answers = {
             (source, attempt): [keys[source]] if source in keys else ready[source]
             for source, attempt in wanted
@@ -89,8 +96,9 @@ def generate_ids(
         if asked:
             if search is None or tokenizer is None:
                 backbone = generator()
-                search, tokenizer = _candidates(backbone, texts, options), backbone.tokenizer
-            found = _candidate_texts(search, tokenizer, options, asked, watch)
+                lower = _is_asked(backbone)
+                search, tokenizer = _candidates(backbone, shown, options), backbone.tokenizer
+            found = _candidate_texts(search, tokenizer, options, asked, watch, lower=lower)
             answers.update(zip(asked, found, strict=True))
         offered = [answers[pair] for pair in wanted]
         right = iter(can_spell(recommender, [text for row in offered for text in row]))
@@ -108,20 +116,32 @@ def generate_ids(
 
 
 def first_candidates(
-    texts: Sequence[str], backbone: Backbone, options: GenerationOptions, watch: Watch = _unwatched
+    texts: Sequence[str],
+    backbone: Backbone,
+    options: GenerationOptions,
+    watch: Watch = _unwatched,
+    beside: Sequence[tuple[str, ...]] | None = None,
 ) -> list[list[str]]:
     """What `generate_ids` would look at first for each text: the candidates of attempt 1, in order of preference."""
-    places: dict[str, int] = {}
-    sources = [places.setdefault(text, len(places)) for text in texts]
+    places: dict[_Shown, int] = {}
+    shown = zip(texts, beside or [()] * len(texts), strict=True)
+    sources = [places.setdefault(one, len(places)) for one in shown]
     search = _candidates(backbone, list(places), options)
     wanted = [(source, 1) for source in places.values()]
-    found = _candidate_texts(search, backbone.tokenizer, options, wanted, watch)
+    found = _candidate_texts(search, backbone.tokenizer, options, wanted, watch, lower=_is_asked(backbone))
     return [found[source] for source in sources]
 
 
-def _candidates(backbone: Backbone, texts: Sequence[str], options: GenerationOptions) -> Candidates:
+def _is_asked(backbone: Backbone) -> bool:
+    """Whether a generator is asked in words, which was not taught to write IDs."""
+    return backbone.arch == "causal" and not backbone.taught
+
+
+def _candidates(backbone: Backbone, shown: Sequence[_Shown], options: GenerationOptions) -> Candidates:
+    texts = [text for text, _ in shown]
     if backbone.arch == "causal":
-        prompts = causal_prompts(backbone.tokenizer, texts, options.max_text_tokens)
+        beside = [short for _, short in shown]
+        prompts = causal_prompts(backbone.tokenizer, texts, options.max_text_tokens, beside, taught=backbone.taught)
         _check_room(backbone, max(map(len, prompts)), options)
         ends = end_tokens(backbone.tokenizer)
         return Candidates(backbone.model, prompts, options, options.batch_size, ends)
@@ -147,12 +167,15 @@ def _candidate_texts(
     schedule: Schedule,
     wanted: Sequence[tuple[int, int]],
     watch: Watch,
+    *,
+    lower: bool,
 ) -> list[list[str]]:
     """For each (source, attempt) its different candidates as the words of their text, none empty, in group order.
 
-    Those of a causal model, which was not trained to write IDs, in lower case.
+    Args:
+        lower: whether they are brought to lower case, as those of a model that was not taught to write IDs.
     """
-    written = str.lower if search.ends else str
+    written = str.lower if lower else str
     found = search.search([(source, schedule.limits(attempt)) for source, attempt in wanted], watch)
     texts = iter(decode(tokenizer, [row for rows in found for row in rows]))
     cleaned = ([clean_id(written(next(texts))) for _ in rows] for rows in found)

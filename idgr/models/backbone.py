@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from idgr.errors import IdgrError, UsageError
 from idgr.formats.rec_folder import CONFIG
+from idgr.formats.run_info import read_run
 from idgr.models.configuration import check_kind, checked_config, model_kind
 from idgr.models.gguf import gguf_config, gguf_shapes, read_gguf_tensors
 from idgr.models.gguf_header import find_gguf, read_gguf_header
@@ -23,15 +24,21 @@ if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerBase, T5ForConditionalGeneration
 
 GENERATION = "generation_config.json"
+TAUGHT = {"prompt": "plain"}  # what the record of a Llama tells that was taught to write IDs behind a plain prompt
 _WHOLE_GGUF = "give the GGUF file of a plain Llama, whole"
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A T5, or a Llama where that was asked for, and the tokenizer that its embeddings belong to."""
+    """A T5, or a Llama where that was asked for, and the tokenizer that its embeddings belong to.
+
+    Attributes:
+        taught: of a Llama, whether idgr has taught it to write IDs, so that it need not be asked in words.
+    """
 
     model: T5ForConditionalGeneration | LlamaForCausalLM
     tokenizer: PreTrainedTokenizerBase
+    taught: bool = False
 
     @property
     def arch(self) -> str:
@@ -226,7 +233,7 @@ def arch_of(source: str) -> str:
     return model_kind(_read_config(source)) or "t5"
 
 
-def check_recommender(source: str | os.PathLike[str]) -> None:
+def check_either(source: str | os.PathLike[str]) -> None:
     """Raise `IdgrError` where a model is neither a T5 nor a Llama, before any of it is loaded."""
     name = os.fspath(source)
     config = _read_config(name)
@@ -235,7 +242,14 @@ def check_recommender(source: str | os.PathLike[str]) -> None:
 
 def load_either(source: str) -> Backbone:
     """A T5 or a Llama, as the folder is; see `load_backbone` and `load_causal_backbone`, also for errors."""
-    return load_causal_backbone(source) if arch_of(source) == "causal" else load_backbone(source)
+    if arch_of(source) != "causal":
+        return load_backbone(source)
+    return replace(load_causal_backbone(source), taught=is_taught(source))
+
+
+def is_taught(source: str) -> bool:
+    """Whether a Llama's folder tells in its record that idgr has taught it to write IDs."""
+    return read_run(source).get("prompt") == TAUGHT["prompt"]
 
 
 def check_t5(source: str | os.PathLike[str], needed_by: str) -> None:

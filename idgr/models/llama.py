@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,10 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from idgr.errors import IdgrError, UsageError
-from idgr.models.separator import NEWLINE
+from idgr.models.separator import NEWLINE, newline_token
 
 if TYPE_CHECKING:
-    from transformers import LlamaForCausalLM
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 Ints = npt.NDArray[np.int64]
 
@@ -135,6 +135,11 @@ def whole_weight(module: Any) -> Tensor:
 def item_slots(model: LlamaForCausalLM) -> int:
     """How many places apart items begin; 0 where places are counted through."""
     return int(getattr(model.config, "item_slots", 0))
+
+
+def usual_separator(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase) -> Literal["eos", "newline"]:
+    """What is to stand between items for a model that idgr has not trained: a newline, where both have that."""
+    return "eos" if item_slots(model) or newline_token(tokenizer) is None else "newline"
 
 
 def pad_token(model: LlamaForCausalLM) -> int:

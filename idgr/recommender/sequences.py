@@ -24,6 +24,7 @@ from idgr.models.device import to_device
 from idgr.models.llama import item_slots, pad_token, position_ids
 from idgr.models.padding import IGNORED, causal_mask
 from idgr.prompts.draws import draws
+from idgr.prompts.rendering import Prompt
 from idgr.recommender.objectives import (
     Branches,
     BranchTargets,
@@ -119,6 +120,7 @@ def window_loss(
     leads: bool = True,
     reorder: float = 0.0,
     seed: int = 0,
+    embed: Callable[[Sequence[Prompt], Tensor], Tensor] | None = None,
 ) -> Callable[[Ints, int], tuple[Tensor, int]]:
     """The summed loss of windows in an epoch, as the loop wants it: the terms are those of `instance_loss`.
 
@@ -126,6 +128,8 @@ def window_loss(
         contrast, item_head: what is added to the mean over the terms, for each batch.
         leads: whether a window begins with the token that stands between items, as the renderer's histories do.
         reorder: the reach of `reordered`; 0 for the order of the sequences. `seed` is that of the draws.
+        embed: given a batch's windows as prompts, in which the IDs of all items stand, and their tokens [W, S], what
+            the model reads, [W, S, D]; None for its own embeddings of the tokens. Not with `contrast`.
     """
     labels_IL = target_tokens(trie)
     lengths_I = (labels_IL != IGNORED).sum(axis=1)
@@ -158,16 +162,14 @@ def window_loss(
         if not leads:  # its first item is no target, so nothing is asked of the token before it
             tokens_WS, along, offset_N, end_W = tokens_WS[:, 1:], along - 1, offset_N - 1, end_W - 1
         read_WS, behind_W = to_device(tokens_WS, device), to_device(end_W, device)
-        embedded_WSD = None if contrast is None else contrast.embed(model, read_WS, behind_W)
+        read_WSD = None if contrast is None else contrast.embed(model, read_WS, behind_W)
+        if embed is not None:
+            read_WSD = embed(_as_prompts(tokens_WS, items_N, window_N, offset_N + 1, offset_N + length_N), read_WS)
         if item_head is not None and item_head.head.telling is not None:
-            embedded_WSD = model.get_input_embeddings()(read_WS) if embedded_WSD is None else embedded_WSD
-            embedded_WSD = item_head.tell(embedded_WSD, items_N, window_N, offset_N)
-        hidden_WSD = model.model(
-            **({"input_ids": read_WS} if embedded_WSD is None else {"inputs_embeds": embedded_WSD}),
-            position_ids=to_device(position_ids(tokens_WS, trie.eos, slots), device),
-            attention_mask=causal_mask(model, read_WS),
-            use_cache=False,
-        )[0]
+            read_WSD = model.get_input_embeddings()(read_WS) if read_WSD is None else read_WSD
+            read_WSD = item_head.tell(read_WSD, items_N, window_N, offset_N)
+        place_WS = to_device(position_ids(tokens_WS, trie.eos, slots), device)
+        hidden_WSD = _states(model, read_WS, place_WS, read_WSD)
         wanted_N = place_N >= windows.first[batch][window_N]
         head_VD = model.lm_head.weight
         if branches is None:
@@ -188,6 +190,27 @@ def window_loss(
         return total, terms
 
     return loss_of
+
+
+def _states(model: LlamaForCausalLM, tokens_WS: Tensor, place_WS: Tensor, read_WSD: Tensor | None) -> Tensor:
+    """[W, S, D] what the output head is applied to; where it is given, `read_WSD` stands for the tokens' embeddings."""
+    states_WSD: Tensor = model.model(
+        input_ids=tokens_WS if read_WSD is None else None,
+        inputs_embeds=read_WSD,
+        position_ids=place_WS,
+        attention_mask=causal_mask(model, tokens_WS),
+        use_cache=False,
+    )[0]
+    return states_WSD
+
+
+def _as_prompts(tokens_WS: Ints, items_N: Ints, window_N: Ints, begin_N: Ints, end_N: Ints) -> list[Prompt]:
+    """Windows with the places of their items' IDs, each from one place to another of its window."""
+    prompts = [Prompt(row, []) for row in tokens_WS.tolist()]
+    rows = zip(window_N.tolist(), items_N.tolist(), begin_N.tolist(), end_N.tolist(), strict=True)
+    for window, item, begin, end in rows:
+        prompts[window].spans.append((item, begin, end))
+    return prompts
 
 
 def item_targets(branches: Branches, items_M: Ints, row_M: Ints, offset_M: Ints, device: torch.device) -> BranchTargets:

@@ -107,7 +107,9 @@ class Options(ValidationOptions, PromptOptions):
             of=gen_ids.Options,
             prefix="ids",
             panel="Making IDs",
-            left_out=_SETTLED | _names(SchemeOptions) | {"model", "rec_tokenizer", "shard", "assign", "train"},
+            left_out=_SETTLED
+            | _names(SchemeOptions)
+            | {"model", "neighbours", "rec_tokenizer", "shard", "assign", "train"},
         ),
     ] = field(default_factory=dict)
     rec_options: Annotated[

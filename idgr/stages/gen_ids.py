@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import MISSING, asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import orjson
 
 from idgr.corpus.catalogue import read_catalogue
 from idgr.errors import IdgrError, UsageError
@@ -16,7 +19,7 @@ from idgr.formats.run_info import RunInfo, hash_input
 from idgr.ids.options import GenerationOptions
 from idgr.ids.schemes.options import OF_SEQUENCES, OF_TEXT, OF_USE, TEXTUAL, TFIDF, Scheme, SchemeOption, SchemeOptions
 from idgr.ids.shards import candidate_rows, parse_shard, read_candidates
-from idgr.options import COMMON, RUN, Option, Role, argument, option, option_fields, output_option
+from idgr.options import COMMON, RUN, Field, Role, argument, option, option_fields, output_option
 from idgr.progress import Progress, log
 from idgr.stages.options import SkipFinished, run_info, skips
 
@@ -36,6 +39,8 @@ class Options(GenerationOptions, SchemeOptions):
     Example: idgr gen-ids data/beauty/items.jsonl --model gen/ -o ids.jsonl
 
     Example: idgr gen-ids data/beauty/items.jsonl --model smollm2/ -o ids.jsonl
+
+    Example: idgr gen-ids items.jsonl --model smollm2/ --neighbours 3 --train train.jsonl -o ids.jsonl
 
     Example: idgr gen-ids data/beauty/items.jsonl --scheme shared --train data/beauty/train.jsonl -o ids.jsonl
 
@@ -58,10 +63,19 @@ class Options(GenerationOptions, SchemeOptions):
     rec_tokenizer: str | None = option(
         "Tokenizer that shall read the IDs; the generator's if not given.", None, role=Role.INPUT
     )
+    neighbours: Annotated[
+        int,
+        SchemeOption(
+            "Of so many items that are most often bought with an item, a Llama is shown a few words too.",
+            schemes=(TEXTUAL,),
+            panel=COMMON,
+            at_least=0,
+        ),
+    ] = 0
     train: Annotated[
         str | None,
         SchemeOption(
-            f"train.jsonl, which {', '.join(OF_SEQUENCES)} IDs are made of.",
+            f"train.jsonl, which {', '.join(OF_SEQUENCES)} IDs are made of, and --neighbours.",
             schemes=OF_SEQUENCES,
             role=Role.INPUT,
             panel=COMMON,
@@ -92,6 +106,10 @@ class Options(GenerationOptions, SchemeOptions):
     def __post_init__(self) -> None:
         self._check_scheme()
         super().__post_init__()
+        if self.neighbours and self.train is None:
+            raise UsageError(f"--neighbours {self.neighbours} without --train", "give the train.jsonl of the items")
+        if self.neighbours and self.model == KEYPHRASE:
+            raise UsageError("--neighbours given with --model keyphrase, a rule", "leave --neighbours out")
         if self.shard is not None and self.assign:
             raise UsageError("--shard and --assign given together", "write all shards first, then assign from them")
         if self.model == KEYPHRASE and (self.shard is not None or self.assign):
@@ -105,17 +123,19 @@ class Options(GenerationOptions, SchemeOptions):
 
     def by_role(self, role: Role) -> dict[str, Any]:
         """Those that the scheme reads; the seed has a place of its own in a record."""
-        left_out = {field.key for field in option_fields(type(self)) if not self._reads(field.option)} | {"seed"}
+        left_out = {field.key for field in option_fields(type(self)) if not self._reads(field)} | {"seed"}
         return {key: value for key, value in super().by_role(role).items() if key not in left_out}
 
-    def _reads(self, option: Option) -> bool:
-        return not isinstance(option, SchemeOption) or self.scheme in option.schemes
+    def _reads(self, field: Field) -> bool:
+        if field.name == "train" and self.scheme == TEXTUAL:
+            return self.neighbours > 0
+        return not isinstance(field.option, SchemeOption) or self.scheme in field.option.schemes
 
     def _check_scheme(self) -> None:
         """Refuse an option that the scheme does not read, and miss one that it needs."""
         for field in option_fields(type(self)):
             option, value = field.option, getattr(self, field.name)
-            if field.default is MISSING or value == field.default or self._reads(option):
+            if field.default is MISSING or value == field.default or self._reads(field):
                 continue
             readers = getattr(option, "schemes", ())
             rest = "--scheme textual" if readers == (TEXTUAL,) else " and ".join(readers)
@@ -141,13 +161,15 @@ def run(options: Options) -> list[ItemId] | None:
     info = _run_info(options, shards)
     if options.skip_finished and skips(info, options.output):
         return None if options.shard is not None else read_ids(options.output)
+    if options.neighbours:
+        _check_neighbours(options)
     need_text = "give it some, or take --empty-text key to make its ID of its key"
     reads_text = options.scheme in (*OF_TEXT, TEXTUAL) and options.empty_text == "error"
     # Opened before the work, so that a second run to the same file stops at once.
     with info.replace_file(options.output) as written:
         catalogue = read_catalogue(options.items, need_text=need_text if reads_text else None)
         if options.shard is not None:
-            written.writelines(map(dump_line, _candidate_rows(catalogue, options)))
+            written.writelines(map(dump_line, _candidate_rows(catalogue, _beside(catalogue, options), options)))
             return None
         if options.scheme != TEXTUAL:
             ids = _by_scheme(catalogue, options)
@@ -180,14 +202,42 @@ def _run_info(options: Options, shards: list[str]) -> RunInfo:
     )
     if is_textual:
         run.seed = None
-    else:
-        refuse_held_out(run.inputs)
+    if not is_textual or options.neighbours:
+        refuse_held_out({role: path for role, path in run.inputs.items() if role != "model"})
     return run
 
 
-def _settings(options: Options) -> dict[str, Any]:
+def _check_neighbours(options: Options) -> None:
+    """Raise `UsageError` where the generator is none that would be shown what is bought with an item."""
+    from idgr.models.backbone import arch_of, is_taught
+
+    given = f"--neighbours given with --model {options.model}"
+    if arch_of(options.model) != "causal":
+        raise UsageError(f"{given}, a T5", "leave --neighbours out, or give a causal language model")
+    if is_taught(options.model):
+        raise UsageError(f"{given}, which was taught to write IDs of texts alone", "leave --neighbours out")
+
+
+def _beside(catalogue: list[Item], options: Options) -> list[tuple[str, ...]] | None:
+    """For each item the short texts of what is most often bought with it; None where they are not asked for."""
+    if not options.neighbours:
+        return None
+    from idgr.formats.records import read_sequences
+    from idgr.ids.neighbours import short_texts
+
+    place = {item.item_id: number for number, item in enumerate(catalogue)}
+    sequences = [[place[item] for item in row.items] for row in read_sequences(str(options.train), place)]
+    return short_texts([item.text for item in catalogue], sequences, options.neighbours)
+
+
+def _settings(options: Options, beside: list[tuple[str, ...]] | None) -> dict[str, Any]:
     """What the candidates of the first attempt depend on, beside the item's text."""
-    return {
+    from idgr.models.backbone import TAUGHT, is_taught
+
+    more: dict[str, Any] = TAUGHT if is_taught(options.model) else {}
+    if beside is not None:
+        more = more | {"beside": hashlib.sha256(orjson.dumps(beside)).hexdigest()}
+    return more | {
         "model": hash_input(options.model),
         "beams": [options.beams, options.groups, options.length_penalty],
         "text": options.max_text_tokens,
@@ -197,7 +247,7 @@ def _settings(options: Options) -> dict[str, Any]:
 
 
 def _load(options: Options) -> Backbone:
-    from idgr.models.backbone import Backbone, arch_of, load_either
+    from idgr.models.backbone import arch_of, load_either
     from idgr.models.device import pick_device
     from idgr.models.memory import check_memory
 
@@ -206,7 +256,7 @@ def _load(options: Options) -> Backbone:
     needed = 4 if where.type != "cpu" else 16 if arch_of(options.model) == "causal" else 12
     check_memory(options.model, needed)
     backbone = load_either(options.model)
-    return Backbone(backbone.model.to(where).eval(), backbone.tokenizer)
+    return replace(backbone, model=backbone.model.to(where).eval())
 
 
 def _watched(batches: Sequence[list[int]]) -> Iterator[list[int]]:
@@ -217,13 +267,16 @@ def _watched(batches: Sequence[list[int]]) -> Iterator[list[int]]:
             shown.advance(len(batch))
 
 
-def _candidate_rows(catalogue: list[Item], options: Options) -> Iterator[dict[str, Any]]:
+def _candidate_rows(
+    catalogue: list[Item], beside: list[tuple[str, ...]] | None, options: Options
+) -> Iterator[dict[str, Any]]:
     from idgr.ids.generation import first_candidates
 
-    places = parse_shard(str(options.shard)).places(len(catalogue))
-    ours = [item for item in (catalogue[place] for place in places) if item.text]
-    found = first_candidates([item.text for item in ours], _load(options), options, _watched) if ours else []
-    return candidate_rows(ours, found, _settings(options))
+    places = [place for place in parse_shard(str(options.shard)).places(len(catalogue)) if catalogue[place].text]
+    ours = [catalogue[place] for place in places]
+    texts, short = [item.text for item in ours], None if beside is None else [beside[place] for place in places]
+    found = first_candidates(texts, _load(options), options, _watched, short) if ours else []
+    return candidate_rows(ours, found, _settings(options, beside))
 
 
 def _by_scheme(catalogue: list[Item], options: Options) -> list[ItemId]:
@@ -258,9 +311,12 @@ def _by_model(catalogue: list[Item], options: Options, shards: list[str], run: R
     from idgr.ids.generation import generate_ids
     from idgr.models.tokenizer import load_tokenizer
 
-    first = read_candidates(shards, catalogue, _settings(options)) if shards else None
+    beside = _beside(catalogue, options)
+    first = read_candidates(shards, catalogue, _settings(options, beside)) if shards else None
     recommender = load_tokenizer(options.rec_tokenizer or options.model)
-    made = generate_ids(catalogue, lambda: _load(options), recommender, options, first=first, watch=_watched)
+    made = generate_ids(
+        catalogue, lambda: _load(options), recommender, options, first=first, watch=_watched, beside=beside
+    )
     facts = {"searches": made.n_searches, "close_searches": made.n_close}
     _tell(made.ids, recommender, options.length_step, run, facts)
     _warn_of_junk(made.ids, catalogue)

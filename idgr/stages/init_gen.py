@@ -30,16 +30,18 @@ EPOCHS = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Options(TrainingStage):
-    """Make a first ID generator, trained on pairs of an item's text and an ID.
+    """Make a first ID generator, a T5 or a Llama, trained on pairs of an item's text and an ID.
 
     Example: idgr init-gen data/beauty/items.jsonl --pairs initial_ids.jsonl.gz -o gen/
+
+    Example: idgr init-gen data/beauty/items.jsonl --model smollm2/ --lr 1e-4 -o gen/
     """
 
     items: str = argument("items.jsonl of `idgr prep`, or raw metadata with item_id.", "ITEMS")
     pairs: str | None = option(
         "Pairs to learn from: item_id (or text) and id a line; else keyphrases.", None, role=Role.INPUT
     )
-    model: str = option("Preset (nano, small), model folder, or name of a hub model.", "nano")
+    model: str = option("Preset (nano, small, nano-causal), model folder, GGUF file, or name of a hub model.", "nano")
     tokenizer: str | None = option("Folder whose tokenizer a preset shares.", None, MODEL, role=Role.INPUT)
     vocab_size: int | None = option("Bound of the vocabulary that a preset learns.", None, MODEL, at_least=1)
     max_text_tokens: int = option("Tokens of a text that are read.", 256, at_least=2)
@@ -79,7 +81,7 @@ def run(options: Options) -> dict[str, Any] | None:
         return _prepare(options, device)
 
     def save(prepared: _Prepared, folder: Path, last: dict[str, Any]) -> dict[str, Any]:
-        from idgr.models.backbone import save_backbone
+        from idgr.models.backbone import TAUGHT, save_backbone
 
         _warn_of_loss(last["loss"], options.max_loss)
         save_backbone(prepared.backbone, folder)
@@ -87,6 +89,7 @@ def run(options: Options) -> dict[str, Any] | None:
             "max_text_tokens": options.max_text_tokens,
             "epochs": prepared.options.epochs,
             "final_loss": last["loss"],
+            **(TAUGHT if prepared.backbone.arch == "causal" else {}),
         }
 
     if options.dry_run:
@@ -98,7 +101,8 @@ def run(options: Options) -> dict[str, Any] | None:
 
 def _prepare(options: Options, device: torch.device) -> _Prepared:
     from idgr.generator.training import steps_an_epoch
-    from idgr.models.backbone import resolve_model
+    from idgr.ids.causal_prompts import PLAIN
+    from idgr.models.backbone import arch_of, resolve_model
     from idgr.prompts.templates import load_templates, template_words
 
     catalogue = read_catalogue(options.items)
@@ -108,13 +112,16 @@ def _prepare(options: Options, device: torch.device) -> _Prepared:
         options = replace(options, epochs=max(EPOCHS, enough))
     log(f"init-gen: {len(pairs)} pairs, {len(catalogue)} items, {options.epochs} epochs")
     # The recommender may share this vocabulary, so it knows the words of the prompts too.
+    arch = arch_of(options.model)
     backbone = resolve_model(
         options.model,
+        arch=arch,
         tokenizer=options.tokenizer,
         texts=lambda: [
             *(item.text for item in catalogue),
             *(textual for _, textual in pairs),
             *template_words(load_templates()),
+            *([PLAIN] * 2 if arch == "causal" else []),  # once is too seldom for a token
         ],
         vocab_size=options.vocab_size,
         seed=options.seed,

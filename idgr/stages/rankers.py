@@ -239,8 +239,7 @@ def _separated(
     options: RankerOptions, facts: RecommenderFacts, backbone: Backbone, rec: str, *, trained: bool
 ) -> RecommenderFacts:
     """The facts with the separator that is asked for, or that does for a model which idgr has not trained."""
-    from idgr.models.llama import item_slots
-    from idgr.models.separator import newline_token
+    from idgr.models.llama import usual_separator
 
     given = options.separator
     if facts.arch != "causal":
@@ -253,7 +252,7 @@ def _separated(
         raise UsageError(what, "leave it out, or train it so with `idgr train-rec --separator`")
     if given is None and not trained:
         model: Any = backbone.model
-        given = "eos" if item_slots(model) or newline_token(backbone.tokenizer) is None else "newline"
+        given = usual_separator(model, backbone.tokenizer)
     return replace(facts, separator=given or facts.separator)
 
 

@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 
     from idgr.engine.run import TrainingRun
     from idgr.models.backbone import Backbone
+    from idgr.prompts.histories import HistoryRenderer
     from idgr.prompts.rendering import PromptRenderer
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options(IdLearningOptions, TrainingStage):
-    """Train the ID generator by what its IDs are worth to a recommender, which stays frozen.
+    """Train the ID generator by what its IDs are worth to a recommender, which stays frozen; each a T5 or a Llama.
 
     Example: idgr train-gen train.jsonl --items items.jsonl --ids ids.jsonl --rec rec/ --gen gen/ -o gen2/
     """
@@ -51,7 +52,7 @@ class Options(IdLearningOptions, TrainingStage):
     paper: bool = option(
         f"The paper's learning rate, {PAPER_LR:g}, in place of {DEFAULT_LR:g}.", False, TRAINING, role=Role.RUN
     )
-    batch_size: int = 12
+    batch_size: int = option("Instances a batch; of a causal recommender, sequences.", 12, TRAINING, at_least=1)
     dry_run: DryRun = False
 
     def __post_init__(self) -> None:
@@ -74,7 +75,7 @@ class _Prepared:
 
     generator: Backbone
     recommender: Backbone
-    renderer: PromptRenderer
+    renderer: PromptRenderer | HistoryRenderer
     objective: str
     names: list[str]
     sequences: list[list[int]]
@@ -90,14 +91,13 @@ def run(options: Options) -> dict[str, Any] | None:
     Raises:
         IdgrError: the inputs are malformed or do not fit together, or the output is something else.
     """
-    from idgr.models.backbone import check_t5, save_backbone
+    from idgr.models.backbone import TAUGHT, save_backbone
     from idgr.models.device import pick_device
 
     refuse_stream(options.output, "a model folder")
     info = run_info("train-gen", options)
     refuse_held_out(info.inputs)
-    for model in (options.gen, options.rec):
-        check_t5(model, "train-gen")
+    _check_models(options)
 
     def prepare(device: torch.device) -> _Prepared:
         return _prepare(options, device)
@@ -107,7 +107,7 @@ def run(options: Options) -> dict[str, Any] | None:
 
     def save(prepared: _Prepared, folder: Path, last: dict[str, Any]) -> dict[str, Any]:
         save_backbone(prepared.generator, folder)
-        return {"last": last}
+        return {"last": last, **(TAUGHT if prepared.generator.arch == "causal" else {})}
 
     if options.dry_run:
         return _learn(prepare(pick_device(options.device)), options, lambda record: None, run=forecast_task)
@@ -132,11 +132,23 @@ def _learn(prepared: _Prepared, options: Options, on_epoch: Callable[..., object
     )
 
 
+def _check_models(options: Options) -> None:
+    """Raise an error where a model is none that can be trained here, or trained through, before any is loaded."""
+    from idgr.models.backbone import arch_of, check_either, is_taught
+
+    for model in (options.gen, options.rec):
+        check_either(model)
+    if arch_of(options.gen) == "causal" and not is_taught(options.gen):
+        todo = "teach it first: `idgr init-gen --model`"
+        raise IdgrError("is a Llama that was not taught to write IDs", todo, where=options.gen)
+    if arch_of(options.rec) == "causal" and options.templates is not None:
+        raise UsageError(f"--templates given, but {options.rec} is a Llama, which reads no prompts", "leave it out")
+
+
 def _prepare(options: Options, device: torch.device) -> _Prepared:
     from idgr.generator.id_learning import check_one_vocabulary
-    from idgr.models.backbone import load_backbone
+    from idgr.models.backbone import load_either
     from idgr.models.tokenizer import id_tokens
-    from idgr.recommender.prompts import renderer_of, user_ids_of
 
     facts = _facts(options)
     known = read_ids(options.ids)
@@ -148,20 +160,46 @@ def _prepare(options: Options, device: torch.device) -> _Prepared:
     if max(map(len, sequences)) < 2:
         raise IdgrError("no sequence has two items", "give longer training sequences", where=options.train)
     texts = _texts(known, options)
-    generator, recommender = load_backbone(options.gen), load_backbone(options.rec)
+    generator, recommender = load_either(options.gen), load_either(options.rec)
     check_one_vocabulary(generator.tokenizer, recommender.tokenizer, options.gen, options.rec)
     rows = id_tokens(recommender.tokenizer, [record.id for record in known])
-    # A user's ID stays as the starting generator makes it: only the items' IDs are learnt.
-    named = None
-    if facts.user_ids != "none":
-        named = user_ids_of(
-            facts, options.gen, options.items, list(number), recommender.tokenizer, device, strange=options.force
-        )
-    renderer = renderer_of(facts, recommender.tokenizer, rows, named)
+    renderer = _renderer(facts, recommender, rows, list(number), options, device)
     generator.model.to(device)
     recommender.model.to(device)
     names = [row.user_id for row in histories]
     return _Prepared(generator, recommender, renderer, facts.objective, names, sequences, texts)
+
+
+def _renderer(
+    facts: RecommenderFacts,
+    recommender: Backbone,
+    rows: list[list[int]],
+    keys: list[str],
+    options: Options,
+    device: torch.device,
+) -> PromptRenderer | HistoryRenderer:
+    """What shows histories as in the recommender's training.
+
+    Args:
+        rows: the tokens of each item's ID.
+        keys: the items in the order of their numbers.
+    """
+    from idgr.models.llama import fit_item_slots, usual_separator
+    from idgr.recommender.prompts import causal_renderer_of, renderer_of, user_ids_of
+
+    if recommender.arch == "causal":
+        model: Any = recommender.model
+        if not facts.ids_fingerprint:  # idgr has not trained it
+            facts = replace(facts, separator=usual_separator(model, recommender.tokenizer))
+        fit_item_slots(model, rows, new=False, separator=facts.separator)
+        return causal_renderer_of(facts, recommender.tokenizer, rows)
+    # A user's ID stays as the starting generator makes it: only the items' IDs are learnt.
+    named = None
+    if facts.user_ids != "none":
+        named = user_ids_of(
+            facts, options.gen, options.items, keys, recommender.tokenizer, device, strange=options.force
+        )
+    return renderer_of(facts, recommender.tokenizer, rows, named)
 
 
 def _facts(options: Options) -> RecommenderFacts:
@@ -169,9 +207,8 @@ def _facts(options: Options) -> RecommenderFacts:
     from idgr.prompts.templates import load_templates
 
     wordings = load_templates(options.templates)
-    facts = read_recommender_facts(
-        options.rec, RecommenderFacts("full", wordings, 20, 512, "") if options.force else None
-    )
+    untrained = RecommenderFacts("full", wordings, 20, 512, "") if options.force else None
+    facts = read_recommender_facts(options.rec, untrained)
     asked: dict[str, Any] = {
         "objective": options.objective,
         "templates": None if options.templates is None else wordings,

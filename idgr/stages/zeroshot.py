@@ -55,7 +55,7 @@ class Options(StageOptions):
     scheme: Literal["textual", "keyphrase"] = option(
         "What makes the IDs: the generator, or the keyphrase rule, which needs none.", "textual"
     )
-    gen: str | None = option("The ID generator.", None, role=Role.INPUT)
+    gen: str | None = option("The ID generator, a T5 or a Llama.", None, role=Role.INPUT)
     rec: str = option(
         "The recommender, trained elsewhere; or a causal language model as it comes, untrained for this.",
         role=Role.INPUT,
@@ -118,13 +118,14 @@ def run(options: Options) -> dict[str, Any]:
         scores: dict[str, Any] = read_object(Path(options.output) / "metrics.json", "make it again")
         return scores
 
-    from idgr.models.backbone import check_recommender, check_t5
+    from idgr.models.backbone import check_either, check_t5
 
     with replace_folder(options.output, "zeroshot", [options.data, *filter(None, read.values())]) as folder:
-        if gen is not None:
-            check_t5(gen, "zeroshot")
-        check_recommender(rec)
         named = read_run(rec).get("user_ids", "none") != "none"
+        if gen is not None and named:
+            check_t5(gen, "zeroshot with user IDs")
+        for model in filter(None, (gen, rec)):
+            check_either(model)
         _check_generator(options, rec, named=named)
         ids, recs, metrics = (str(folder / name) for name in ("ids.jsonl", "recs.jsonl", "metrics.json"))
         log("zeroshot: 1 of 3, IDs")

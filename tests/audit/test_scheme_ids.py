@@ -158,3 +158,30 @@ def test_telling_pairs(tmp_path: Path) -> None:
     )
     # d is first held out, then c is new; e is never in training, then g is; after f nothing is new.
     assert telling_pairs(read_data(tmp_path)) == [("d", "c"), ("e", "g")]
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_ids_of_a_causal_generator_that_is_shown_neighbours(
+    whole: bool, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from idgr.models.backbone import CausalPreset, new_causal_backbone, save_backbone
+    from idgr.models.tokenizer import train_tokenizer
+
+    shape = CausalPreset(d_model=16, d_ff=24, num_layers=1, num_heads=2, vocab_size=1000)
+    texts = [item.text for item in read_items(data / "items.jsonl")]
+    (tmp_path / "gen").mkdir()
+    save_backbone(new_causal_backbone(shape, train_tokenizer(texts, shape.vocab_size), seed=1), tmp_path / "gen")
+    train = data / "train.jsonl"
+    if whole:
+        train = tmp_path / "whole.jsonl"
+        write_jsonl(train, ({"user_id": u, "items": row} for u, row in whole_sequences(read_data(data)).items()))
+    few = tmp_path / "few.jsonl"
+    few.write_bytes((data / "items.jsonl").read_bytes())
+    given = ["--model", tmp_path / "gen", "--neighbours", "2", "--train", train, "--max-text-tokens", "8"]
+    given += ["--length-step", "4", "--beams", "2", "--groups", "2"]
+    assert run(["gen-ids", *map(str, [few, *given, "-o", tmp_path / "ids.jsonl"])]) == 0
+    verdict, evidence = verdicts(tmp_path, data, 1, capsys)[FROM_TRAINING]  # 1: such IDs are junk
+    if whole:
+        assert (verdict, "whole.jsonl, which is not train.jsonl of" in evidence) == ("FAIL", True)
+    else:
+        assert (verdict, "the first 16, made again from those alone, are equal" in evidence) == ("PASS", True)

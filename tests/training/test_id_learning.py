@@ -18,9 +18,9 @@ from idgr.cli.main import run
 from idgr.decoding.trie import build_trie
 from idgr.engine.options import TrainingOptions
 from idgr.formats.jsonl import write_jsonl
+from idgr.generator.answers import generator_inputs
 from idgr.generator.id_learning import SoftPrompts, id_logits, learn_ids, stretches
 from idgr.generator.options import IdLearningOptions
-from idgr.generator.training import generator_inputs
 from idgr.models.backbone import Backbone, Preset, load_backbone, new_backbone, save_backbone
 from idgr.models.tokenizer import id_tokens, train_tokenizer
 from idgr.prompts.rendering import PromptRenderer

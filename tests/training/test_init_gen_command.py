@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from idgr.cli.main import run
-from idgr.generator.training import generator_inputs
+from idgr.generator.answers import generator_inputs
 from idgr.models.backbone import Backbone, load_backbone
 from idgr.models.tokenizer import decode
 

@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from idgr.evaluation.audit.checks import FAIL, PASS, WARN, Check, skipped
 from idgr.evaluation.audit.data import read_numbered
+from idgr.evaluation.audit.held_out import trained_on
 from idgr.evaluation.audit.id_texts import Numbered, any_id, id_text_checks, token_check
 from idgr.evaluation.audit.provenance import Findings, Output
-from idgr.evaluation.audit.scheme_ids import order_check, scheme_check, scheme_of
+from idgr.evaluation.audit.scheme_ids import FROM_TRAINING, order_check, scheme_check, scheme_of
 from idgr.formats.rec_folder import CONFIG
-from idgr.formats.records import Item, ids_fingerprint, read_items
+from idgr.formats.records import Item, ids_fingerprint, read_items, read_sequences
 from idgr.formats.run_info import sha256_file
 from idgr.ids.keyphrase import keyphrase_ids
 from idgr.ids.options import BeamOptions, GenerationOptions
 from idgr.ids.quality import id_quality
 from idgr.ids.spelling import can_spell
-from idgr.models.backbone import Backbone, load_either
+from idgr.models.backbone import load_either
 from idgr.models.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
@@ -96,21 +97,28 @@ def _from_text(ids: Numbered, path: Path, maker: Output | None, findings: Findin
         return Check(FROM_TEXT, str(path), FAIL, "the file is not the one that its run.json tells of")
     if scheme_of(maker) is not None and not zeroshot:
         return scheme_check(FROM_TEXT, ids, path, maker, findings)
-    strange = [role for role in maker.roles if role not in _ROLES and not role.startswith("candidates ")]
+    of_sequences = not zeroshot and bool(maker.option("neighbours"))
+    name, roles = (FROM_TRAINING, {*_ROLES, "train"}) if of_sequences else (FROM_TEXT, _ROLES)
+    strange = [role for role in maker.roles if role not in roles and not role.startswith("candidates ")]
     if strange and not zeroshot:
-        return Check(FROM_TEXT, str(path), FAIL, f"{', '.join(strange)} went into them too")
+        return Check(name, str(path), FAIL, f"{', '.join(strange)} went into them too")
+    if of_sequences:
+        verdict, told = trained_on(maker, findings)
+        if verdict != PASS:
+            return Check(name, str(path), verdict, told)
     items_file = findings.find(maker, "items")
     if items_file is None:
-        return skipped(FROM_TEXT, path, "the items that they were made from are not here")
+        return skipped(name, path, "the items that they were made from are not here")
     items = read_items(items_file)
-    told = f"on record their inputs were the texts of {items_file} and a generator"
+    source = f"the texts of {items_file}" + (" and train.jsonl" if of_sequences else "")
+    told = f"on record their inputs were {source} and a generator"
     count, equal = _made_again(ids, items, maker, findings)
     if count == 0:
-        return Check(FROM_TEXT, str(path), PASS, f"{told}; not made again, for want of the generator")
+        return Check(name, str(path), PASS, f"{told}; not made again, for want of the generator")
     if equal < count:
-        told = f"of the first {count}, made again from the texts of {items_file}, {count - equal} differ"
-        return Check(FROM_TEXT, str(path), FAIL, told)
-    return Check(FROM_TEXT, str(path), PASS, f"{told}; the first {count}, made again from those alone, are equal")
+        told = f"of the first {count}, made again from {source}, {count - equal} differ"
+        return Check(name, str(path), FAIL, told)
+    return Check(name, str(path), PASS, f"{told}; the first {count}, made again from those alone, are equal")
 
 
 def _sound(ids: Numbered, path: Path, maker: Output, findings: Findings) -> Check | None:
@@ -142,11 +150,28 @@ def _made_again(ids: Numbered, items: list[Item], maker: Output, findings: Findi
         return 0, 0
     from idgr.ids.generation import generate_ids  # and with it torch, which most audits can do without
 
+    beside = None
+    if maker.command == "gen-ids" and (shown := maker.option("neighbours")):
+        train = findings.find(maker, "train")
+        if train is None or not isinstance(shown, int):
+            return 0, 0
+        beside = _beside(items, train, shown)[:REMADE]
     backbone = load_either(str(generator))
     tokenizer = load_tokenizer(str(spelled_by)) if spelled_by is not None else backbone.tokenizer
     first = items[:REMADE]
-    again = generate_ids(first, lambda: Backbone(backbone.model.eval(), backbone.tokenizer), tokenizer, _options(maker))
+    again = generate_ids(
+        first, lambda: replace(backbone, model=backbone.model.eval()), tokenizer, _options(maker), beside=beside
+    )
     return len(first), sum(one.id == other for one, other in zip(again.ids, given, strict=False))
+
+
+def _beside(items: list[Item], train: Path, n: int) -> list[tuple[str, ...]]:
+    """What a generator was shown beside each item."""
+    from idgr.ids.neighbours import short_texts
+
+    place = {item.item_id: number for number, item in enumerate(items)}
+    rows = [[place[item] for item in row.items] for row in read_sequences(train, place)]
+    return short_texts([item.text for item in items], rows, n)
 
 
 def _options(maker: Output) -> GenerationOptions:
