@@ -51,8 +51,8 @@ def read_kept(path: str, tokenizer: PreTrainedTokenizerBase | None = None) -> Ke
         tokenizer: the one that is to read all IDs, if it is known.
 
     Raises:
-        IdgrError: naming the line that is malformed, repeats an item, has an ID that differs from another one by case or
-            white space only, or one that the tokenizer does not read back.
+        IdgrError: naming the line that is malformed, repeats an item, has an ID that differs from another one by case
+            or white space only, or one that the tokenizer does not read back.
     """
     lines = Lines(path)
     found: dict[str, ItemId] = {}

@@ -56,7 +56,8 @@ def keyphrase_ids(
         taken: phrases that other texts have already.
 
     Returns:
-        A phrase for each text asked for, of `WORDS` words where the text has them and at most `MOST_WORDS` and a number.
+        A phrase for each text asked for, of `WORDS` words where the text has them and at most `MOST_WORDS` and a
+        number.
     """
     frequency = Counter(word for text in texts for word in set(words_of(text)))
     vocabulary = list(frequency)

@@ -12,7 +12,7 @@ from idgr.formats.jsonl import Lines
 from idgr.formats.rec_folder import (
     TEXT_SASREC,
     RecommenderFacts,
-    check_ids_known,
+    check_ids_grown,
     item_model_type,
     read_recommender_facts,
 )
@@ -214,7 +214,10 @@ def _recommender(options: RankerOptions) -> Recommender:
 
     facts, trained = _facts(options, rec)
     if not options.force:
-        check_ids_known(facts, catalogue, rec, ids)
+        changes = check_ids_grown(facts, catalogue, rec, ids)
+        if changes is not None:
+            gone = f"; {changes.gone} that it was trained on are not there" if changes.gone else ""
+            log(f"recommend: {changes.new} of the {len(catalogue)} items of {ids} are new to {rec}{gone}")
     search = _search_options(options, facts.objective, len(catalogue))
     _check_calibration(options, facts, search, rec)
     keys = [record.item_id for record in catalogue]
