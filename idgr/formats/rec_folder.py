@@ -171,9 +171,17 @@ def read_trained_ids(rec: str | os.PathLike[str], fingerprint: str) -> list[Item
 
 
 def check_ids_grown(
-    facts: RecommenderFacts, ids: Sequence[ItemId], rec: str | os.PathLike[str], ids_file: str | os.PathLike[str]
+    facts: RecommenderFacts,
+    ids: Sequence[ItemId],
+    rec: str | os.PathLike[str],
+    ids_file: str | os.PathLike[str],
+    *,
+    or_force: bool = True,
 ) -> IdChanges | None:
     """See that every item that a recommender was trained on, and that is still there, has its ID of the training.
+
+    Args:
+        or_force: whether the command has a --force to insist with.
 
     Returns:
         How the catalogue has changed; None where it has not.
@@ -182,7 +190,7 @@ def check_ids_grown(
         IdgrError: an item has another ID, no item is one of the training, or the folder does not tell the IDs of the
             training, and these are others; or the recommender reads them by another tokenizer.
     """
-    trained = None
+    trained, insist = None, ", or insist with --force" if or_force else ""
     if ids_fingerprint(ids) != facts.ids_fingerprint:
         trained = read_trained_ids(rec, facts.ids_fingerprint)
     changes = None if trained is None else compare_ids(trained, ids)
@@ -191,13 +199,13 @@ def check_ids_grown(
         more = f", and {len(changes.changed) - 1} more have others" if len(changes.changed) > 1 else ""
         raise IdgrError(
             f"item {item!r} has the ID {now!r}, but had {then!r} when {os.fspath(rec)} was trained{more}",
-            "keep old IDs with `gen-ids --keep`, train it on these with `train-rec --model`, or insist with --force",
+            "keep old IDs with `gen-ids --keep`, or train it on these with `train-rec --model`" + insist,
             where=ids_file,
         )
     if changes is None or not changes.same:
-        check_ids_known(facts, ids, rec, ids_file)
+        check_ids_known(facts, ids, rec, ids_file, or_force=or_force)
         return None
-    _check_tokenizer(rec, "put that back, or insist with --force")
+    _check_tokenizer(rec, "put that back" + insist)
     return changes
 
 

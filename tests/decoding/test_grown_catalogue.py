@@ -60,9 +60,7 @@ def listed(tmp_path: Path) -> list[str]:
     return items
 
 
-def test_new_items_are_recommended_and_counted(
-    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_new_items_are_recommended_and_counted(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert recommend(place, tmp_path, [NEW[0], *OLD, NEW[1]]) == 0
     err = capsys.readouterr().err
     assert f"recommend: 2 of the 7 items of {tmp_path / 'ids.jsonl'} are new to {place / 't5'}\n" in err
@@ -93,9 +91,7 @@ def test_an_old_item_of_another_name_is_refused_by_name(
     assert recommend(place, tmp_path, changed, "--force") == 0
 
 
-def test_a_catalogue_of_other_items_is_refused(
-    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_catalogue_of_other_items_is_refused(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert recommend(place, tmp_path, NEW) == 1
     assert "was trained on other IDs than those of" in capsys.readouterr().err
     save(tmp_path / "bare", "t5")
