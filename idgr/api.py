@@ -47,6 +47,7 @@ class Recommender:
         keep_history: bool = False,
         batch_size: int = 32,
         precision: Literal["fp32", "bf16"] = "fp32",
+        item_head_weight: float | None = None,
     ) -> Recommender:
         """Load a folder of `idgr train-rec`, `train-sasrec` or `train-two-tower`.
 
@@ -63,6 +64,7 @@ class Recommender:
             keep_history: whether items of a history may be recommended again.
             batch_size: histories at a time.
             precision: of the weights.
+            item_head_weight: of the item head's score, where there is a head; as trained if not given.
 
         Raises:
             UsageError: an argument has no such value, or arguments do not go together.
@@ -83,6 +85,7 @@ class Recommender:
             keep_history=keep_history,
             batch_size=batch_size,
             precision=precision,
+            item_head_weight=item_head_weight,
         )
         return cls(load_ranker(complete(options)))
 

@@ -42,7 +42,7 @@ split_data_set() {
     [[ $name == demo-* ]] || name=demo-$seed
     idgr prep demo "$@" --seed "${name#demo-}" -o "$out"
   elif [[ -z $raw ]]; then
-    idgr prep jsonl "$sequences/sequences.jsonl.gz" --meta "$sequences/meta.jsonl.gz" -o "$out"
+    idgr prep jsonl "$sequences/sequences.jsonl.gz" --meta "$sequences/meta.jsonl.gz" --missing-text key -o "$out"
   elif [[ $name == yelp ]]; then # the reviews of 2019, as in the paper
     idgr prep yelp "$raw/yelp/yelp_academic_dataset_review.json" \
       --meta "$raw/yelp/yelp_academic_dataset_business.json" --from 2019-01-01 --to 2020-01-01 -o "$out"
@@ -59,9 +59,5 @@ split_data_set() {
 sample_test() {
   mkdir -p "$2"
   cp "$1"/{items,train}.jsonl "$2/"
-  if (($3)); then
-    python "$root/recipes/sample.py" "$1/test.jsonl" "$3" "$seed" > "$2/test.jsonl"
-  else
-    cp "$1/test.jsonl" "$2/"
-  fi
+  python "$root/recipes/sample.py" "$1/test.jsonl" "$3" "$seed" > "$2/test.jsonl"
 }

@@ -1,4 +1,4 @@
-"""So many lines of a file, drawn from a seed, in their order.
+"""So many lines of a file (0: all), drawn from a seed, in their order.
 
 Usage: python recipes/sample.py test.jsonl LINES SEED > some.jsonl
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 def main(path: str, lines: str, seed: str) -> None:
     whole = Path(path).read_bytes().splitlines(keepends=True)
     places = range(len(whole))
-    chosen = sorted(random.Random(int(seed)).sample(places, int(lines))) if int(lines) < len(whole) else places
+    chosen = sorted(random.Random(int(seed)).sample(places, int(lines))) if 0 < int(lines) < len(whole) else places
     sys.stdout.buffer.writelines(whole[place] for place in chosen)
 
 

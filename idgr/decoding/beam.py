@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ import torch
 from idgr.decoding.closing import items_below
 from idgr.decoding.decoder import Decoder
 from idgr.decoding.expansion import NEVER, Expansion
+from idgr.decoding.kv_cache import Told
 from idgr.decoding.options import SearchOptions as SearchOptions
 from idgr.decoding.tree import Tree
 from idgr.decoding.trie import Trie
@@ -29,6 +30,8 @@ from idgr.errors import IdgrError
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
+
+T = TypeVar("T")
 
 # So many attention weights of a layer may be asked for in a step; with more, fewer users are searched at a time.
 _MOST_WEIGHTS = 1 << 28
@@ -93,13 +96,14 @@ class BeamSearch:
         options: SearchOptions | None = None,
         *,
         allowed: npt.NDArray[np.bool_] | None = None,
+        told: Told | None = None,
     ) -> None:
         check_tokens(model, trie)
         self.model = model
         self.options = options or SearchOptions()
         self.evaluated = 0
         with torch.inference_mode():
-            self.decoder = Decoder(model, trie.depth, trie.eos)
+            self.decoder = Decoder(model, trie.depth, trie.eos, told)
             self.tree = Tree(trie, self.decoder.start, allowed, model.device)
 
     def search(
@@ -111,7 +115,19 @@ class BeamSearch:
         advance: Callable[[int], object] | None = None,
     ) -> list[Ranking]:
         """A ranking for each prompt, in their order; see `beam_search`."""
-        results: list[Ranking | None] = [None] * len(prompts)
+        return self.in_batches(self._batch, prompts, excluded, batch_size=batch_size, advance=advance)
+
+    def in_batches(
+        self,
+        answer: Callable[[Sequence[Sequence[int]], torch.Tensor | None], list[T]],
+        prompts: Sequence[Sequence[int]],
+        excluded: Sequence[Collection[int]] | None,
+        *,
+        batch_size: int,
+        advance: Callable[[int], object] | None,
+    ) -> list[T]:
+        """What `answer` gives for prompts and the items barred (`Tree.barred`), asked of a batch at a time."""
+        results: list[T | None] = [None] * len(prompts)
         by_length = sorted(range(len(prompts)), key=lambda user: -len(prompts[user]))
         batch_size = min(batch_size, self._most_users())
         first = 0
@@ -119,7 +135,7 @@ class BeamSearch:
             while first < len(prompts):
                 users = by_length[first : first + batch_size]
                 barred = self.tree.barred([excluded[user] if excluded is not None else () for user in users])
-                found = self._if_there_is_room([prompts[user] for user in users], barred)
+                found = _if_there_is_room(answer, [prompts[user] for user in users], barred)
                 if found is None:
                     torch.cuda.empty_cache()  # what the batch held has no names any more
                     batch_size = len(users) // 2
@@ -136,19 +152,19 @@ class BeamSearch:
         K = self.options.beams
         return max(1, _MOST_WEIGHTS // (K * K * self.tree.depth * self.decoder.n_heads))
 
-    def _if_there_is_room(
-        self, prompts: Sequence[Sequence[int]], barred_BE: torch.Tensor | None
-    ) -> list[Ranking] | None:
-        """None where the device has not the memory for several users. The fault and its traceback, which hold on to all
-        that the batch has made, are gone by then."""
-        try:
-            return self._batch(prompts, barred_BE)
-        except torch.OutOfMemoryError:
-            if len(prompts) == 1:
-                raise
-            return None
-
     def _batch(self, prompts: Sequence[Sequence[int]], barred_BE: torch.Tensor | None) -> list[Ranking]:
+        expansion, done_node, done_score = self.finished(prompts, barred_BE)
+        self.evaluated += expansion.evaluated
+        expansion.check()
+        items = self.tree.item[self.tree.rank_of(done_node).cpu().numpy()].tolist()
+        found = zip(items, done_score.tolist(), strict=True)
+        return [ranking(items_k, scores_k) for items_k, scores_k in found]
+
+    def finished(
+        self, prompts: Sequence[Sequence[int]], barred_BE: torch.Tensor | None
+    ) -> tuple[Expansion, torch.Tensor, torch.Tensor]:
+        """What has been evaluated for some users, and the leaves [B, k] that are found, best first, with their scores;
+        minus infinity where there is none."""
         options, tree, K = self.options, self.tree, self.options.beams
         expansion = Expansion(self.decoder, tree, prompts, full=options.normalize == "full")
         prefixes = expansion.root(K)
@@ -192,11 +208,7 @@ class BeamSearch:
 
         node, score, length = items_below(expansion, prefixes, score_BK, barred_BE)
         done_score, done_node = self._finish(done_score, done_node, score, node, length)
-        self.evaluated += expansion.evaluated
-        expansion.check()
-        items = tree.item[tree.rank_of(done_node).cpu().numpy()].tolist()
-        found = zip(items, done_score.tolist(), strict=True)
-        return [ranking(items_k, scores_k) for items_k, scores_k in found]
+        return expansion, done_node, done_score
 
     def _finish(
         self,
@@ -211,6 +223,21 @@ class BeamSearch:
         pool_node = torch.cat([done_node, leaf_BN], 1)
         kept = best_places(pool_score, self.tree.rank_of(pool_node), self.options.k)
         return pool_score.gather(1, kept), pool_node.gather(1, kept)
+
+
+def _if_there_is_room(
+    answer: Callable[[Sequence[Sequence[int]], torch.Tensor | None], list[T]],
+    prompts: Sequence[Sequence[int]],
+    barred_BE: torch.Tensor | None,
+) -> list[T] | None:
+    """None where the device has not the memory for several users. The fault and its traceback, which hold on to all
+    that the batch has made, are gone by then."""
+    try:
+        return answer(prompts, barred_BE)
+    except torch.OutOfMemoryError:
+        if len(prompts) == 1:
+            raise
+        return None
 
 
 def ranking(items: list[int], scores: list[float], expansions: int | None = None) -> Ranking:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
+from idgr.decoding.decoder import Decoder
 from idgr.decoding.expansion import NEVER, Expansion, Prefixes, log_sums, products
 
 # So many attention weights of a layer are computed at a time on a processor, so that they stay in its cache.
@@ -134,7 +135,7 @@ def _log_probs(expansion: Expansion, prefixes: Prefixes, walk: _Walk, asked_BTK:
     above_BX = (
         walk.parent.flatten(1) + (torch.arange(T, device=result.device) - 1).clamp(min=0).repeat_interleave(K) * K
     )
-    for users in _groups(expansion, sizes):
+    for users in groups_of(decoder, sizes, expansion.cache.used):
         row_R, entry_R = asked_BX[users].nonzero(as_tuple=True)
         user_R = torch.tensor(users, device=row_R.device)[row_R]
         column_R = column_BX[user_R, entry_R]
@@ -157,15 +158,14 @@ def _log_probs(expansion: Expansion, prefixes: Prefixes, walk: _Walk, asked_BTK:
     return result.view(-1).index_copy_(0, child_N, log_prob_N).view(B, T, K)
 
 
-def _groups(expansion: Expansion, sizes: list[int]) -> list[list[int]]:
-    """Users with about as many tokens to evaluate, a few at a time on a processor."""
-    decoder = expansion.decoder
+def groups_of(decoder: Decoder, sizes: list[int], used: int) -> list[list[int]]:
+    """Users with about as many tokens to evaluate, a few at a time on a processor; so many slots are used before."""
     groups = []
     for group in decoder.alike(sizes):
         users = [user for user in group if sizes[user]]
         most = len(users)
         if decoder.device.type == "cpu" and users:
-            weights = sizes[users[0]] * (expansion.cache.used + sizes[users[0]]) * decoder.n_heads
+            weights = sizes[users[0]] * (used + sizes[users[0]]) * decoder.n_heads
             most = max(1, _WEIGHTS_AT_ONCE // weights)
         groups += [users[first : first + most] for first in range(0, len(users), max(1, most))]
     return groups

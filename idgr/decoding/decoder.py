@@ -1,7 +1,8 @@
 """A decoder for searches that follow many prefixes of one user's answer.
 
 Legend: B users, Q query tokens of a user in one pass, R queries that are no padding, C slots (tokens of a user that
-have been evaluated), S prompt tokens, H heads, K width of a head, D width of the model, V vocabulary.
+have been evaluated), S prompt tokens, U heads of keys and values, L layers, K width of a head, D width of the model,
+V vocabulary.
 
 What a prompt gives, its keys and values, is held once a user, never once a prefix. Every token that a search evaluates
 takes a slot of its user's cache, and a search says for each query which slots are its ancestors, so that beams can be
@@ -18,7 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from idgr.decoding.causal_network import CausalNetwork
-from idgr.decoding.kv_cache import MASKED, KVCache, Network, Pass
+from idgr.decoding.kv_cache import MASKED, KVCache, Network, Pass, Told
 from idgr.decoding.t5_network import T5Network
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Decoder:
         model: its weights are read as they are, in its own precision.
         max_positions: the longest answer that will be asked for.
         separator: of a causal model: the token that ends an ID and stands before the next one; None for EOS.
+        told: of a causal model: what is added to the embeddings of prompts; None for nothing.
     """
 
     def __init__(
@@ -49,9 +51,12 @@ class Decoder:
         model: T5ForConditionalGeneration | LlamaForCausalLM,
         max_positions: int,
         separator: int | None = None,
+        told: Told | None = None,
     ) -> None:
         self.network: Network = (
-            T5Network(model, max_positions) if model.config.is_encoder_decoder else CausalNetwork(model, separator)
+            T5Network(model, max_positions)
+            if model.config.is_encoder_decoder
+            else CausalNetwork(model, separator, told)
         )
         self.head_VD, self.start, self.n_heads = self.network.head_VD, self.network.start, self.network.n_heads
 
@@ -73,9 +78,9 @@ class Decoder:
     def read(self, prompts: Sequence[Sequence[int]]) -> KVCache:
         """Read the prompts: the keys and values that answers attend to, once a user."""
         lengths = [len(prompt) for prompt in prompts]
-        B, S, H = len(prompts), max(lengths), self.n_heads
-        L, K = self.network.shape
-        kept = [(self._empty(B, H, S, K), self._empty(B, H, S, K)) for _ in range(L)]
+        B, S = len(prompts), max(lengths)
+        L, U, K = self.network.shape
+        kept = [(self._empty(B, U, S, K), self._empty(B, U, S, K)) for _ in range(L)]
         for rows in self.alike(lengths):
             if not (rows := [row for row in rows if lengths[row]]):
                 continue
@@ -87,10 +92,11 @@ class Decoder:
             prompt=kept,
             prompt_bias=(padding_BS[:, None, None] * MASKED).to(kept[0][0]),
             origin=torch.tensor([self.network.origin(list(prompt)) for prompt in prompts], device=self.device),
-            keys=[self._empty(B, H, 0, K) for _ in range(L)],
-            values=[self._empty(B, H, 0, K) for _ in range(L)],
+            keys=[self._empty(B, U, 0, K) for _ in range(L)],
+            values=[self._empty(B, U, 0, K) for _ in range(L)],
             position=torch.zeros(B, 0, dtype=torch.long, device=self.device),
             hidden=self._empty(B, 0, self.head_VD.shape[1]),
+            told=self.network.told([list(prompt) for prompt in prompts]),
         )
 
     def only(self, cache: KVCache, rows: list[int]) -> KVCache:
@@ -105,6 +111,7 @@ class Decoder:
             values=[values[rows, :, : cache.used] for values in cache.values],
             position=cache.position[rows, : cache.used],
             hidden=cache.hidden[rows, : cache.used],
+            told=None if cache.told is None else cache.told[rows],
             used=cache.used,
         )
 
@@ -118,6 +125,7 @@ class Decoder:
             values=[values[:, :, slots] for values in cache.values],
             position=cache.position[:, slots],
             hidden=cache.hidden[:, slots],
+            told=cache.told,
             used=len(slots),
         )
 

@@ -20,6 +20,7 @@ import torch
 from idgr.decoding.beam import Ranking, best_places, check_tokens, evaluating, ranking
 from idgr.decoding.decoder import Decoder
 from idgr.decoding.expansion import NEVER, Expansion, Prefixes
+from idgr.decoding.kv_cache import Told
 from idgr.decoding.options import SearchOptions
 from idgr.decoding.tree import Tree
 from idgr.decoding.trie import Trie
@@ -70,13 +71,14 @@ class ExactSearch:
         options: SearchOptions | None = None,
         *,
         allowed: npt.NDArray[np.bool_] | None = None,
+        told: Told | None = None,
     ) -> None:
         check_tokens(model, trie)
         self.model = model
         self.options = options or SearchOptions()
         self.expanded = 0
         with torch.inference_mode():
-            self.decoder = Decoder(model, trie.depth, trie.eos)
+            self.decoder = Decoder(model, trie.depth, trie.eos, told)
             self.tree = Tree(trie, self.decoder.start, allowed, model.device)
 
     def search(

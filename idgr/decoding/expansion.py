@@ -202,7 +202,8 @@ class Expansion:
 
         slot_BK = prefixes.slot.clamp(min=0)
         if prefixes.at_root and n_scored:  # all users ask for the same children
-            logit_BN = (cache.hidden[:, 0] @ head_VD[tree.token[1 : N // B + 1].long()].T).float()
+            # In float32 whatever the model's precision: bfloat16 would round logits to a sixteenth and more.
+            logit_BN = cache.hidden[:, 0].float() @ head_VD[tree.token[1 : N // B + 1].long()].float().T
             sum_B1 = self.normaliser[:, :1] if self.full else logit_BN.logsumexp(1, keepdim=True)
             log_prob_N = (logit_BN - sum_B1).flatten()
             self.watch(log_prob_N)

@@ -1,11 +1,13 @@
 """What a decoder keeps of a batch of users, and one pass of more tokens through it.
 
 Legend: B users, Q query tokens of a user in one pass, R queries that are no padding, C slots (tokens of a user that
-have been evaluated), S prompt tokens, H heads, K width of a head, I all heads together, D width of the model.
+have been evaluated), S prompt tokens, H heads of queries, U heads of keys and values, K width of a head, I all heads
+together, G queries of a user that share keys: Q for each of the H / U heads that do, D width of the model.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,18 +15,25 @@ import torch
 
 MASKED = -1e9
 
+# What is added to the embeddings of prompts, see `idgr.recommender.told_items.ToldItems`.
+Told = Callable[
+    [Sequence[Sequence[int]]],
+    tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor],
+]
+
 
 @dataclass
 class KVCache:
     """What the decoder keeps of a batch of users.
 
     Attributes:
-        prompt: for each layer the keys and values of the prompt, [B, H, S, K] each.
+        prompt: for each layer the keys and values of the prompt, [B, U, S, K] each.
         prompt_bias: [B, 1, 1, S], 0 at tokens and a large negative number at padding.
         origin: [B] the place, in a sequence that goes on from the prompt, of the answer's start token.
-        keys, values: for each layer [B, H, capacity, K]; the first `used` slots are filled.
+        keys, values: for each layer [B, U, capacity, K]; the first `used` slots are filled.
         position: [B, capacity] the place of each slot's token in the answer.
         hidden: [B, capacity, D] the last hidden state of each slot, whose product with the head is the logits.
+        told: [B, D] what is added to the embedding of each answer's start token; None for nothing.
         used: the number of slots filled.
     """
 
@@ -35,6 +44,7 @@ class KVCache:
     values: list[torch.Tensor]
     position: torch.Tensor
     hidden: torch.Tensor
+    told: torch.Tensor | None = None
     used: int = 0
 
 
@@ -76,7 +86,7 @@ class Pass:
         return hidden_BQI.view(*hidden_BQI.shape[:2], n_heads, -1).transpose(1, 2)
 
     def keep(self, cache: KVCache, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
-        """Put the keys and values [B, H, Q, K] of a layer into the pass's slots."""
+        """Put the keys and values [B, U, Q, K] of a layer into the pass's slots."""
         cache.keys[layer][:, :, self.first : self.last] = key
         cache.values[layer][:, :, self.first : self.last] = value
 
@@ -95,12 +105,12 @@ class Network(Protocol):
     def dtype(self) -> torch.dtype: ...
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """The number of layers and the width of a head, K."""
+    def shape(self) -> tuple[int, int, int]:
+        """The number of layers, the heads of keys and values of each, U, and the width of a head, K."""
         ...
 
     def read(self, prompts: list[list[int]]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """For each layer the keys and values that answers attend to, [B, H, S, K] each, of prompts that are not empty.
+        """For each layer the keys and values that answers attend to, [B, U, S, K] each, of prompts that are not empty.
 
         What stands at the padding of shorter prompts is of no consequence.
         """
@@ -108,6 +118,10 @@ class Network(Protocol):
 
     def origin(self, prompt: list[int]) -> int:
         """See `KVCache.origin`."""
+        ...
+
+    def told(self, prompts: list[list[int]]) -> torch.Tensor | None:
+        """See `KVCache.told`."""
         ...
 
     def extend(self, cache: KVCache, step: Pass) -> torch.Tensor:
@@ -126,3 +140,24 @@ def attend(
     weight_BHQC = query_BHQK @ key_BHCK.transpose(-1, -2)
     weight_BHQC += bias
     return weight_BHQC.softmax(-1) @ value_BHCK
+
+
+def attend_all(
+    query_BHQK: torch.Tensor, parts: list[tuple[torch.Tensor, torch.Tensor]], bias_BQC: torch.Tensor
+) -> torch.Tensor:
+    """As `attend`, to several blocks of keys and values, [B, U, C, K] each, as if they were one.
+
+    Neither are the blocks copied together nor the keys that several heads of queries share copied for each.
+
+    Args:
+        bias_BQC: over the keys of all blocks in turn.
+    """
+    B, H, Q, K = query_BHQK.shape
+    U = parts[0][0].shape[1]
+    query_BUGK = query_BHQK.reshape(B, U, H // U * Q, K)
+    weight_BUGC = torch.cat([query_BUGK @ keys.transpose(-1, -2) for keys, _ in parts], dim=-1)
+    weight_BUGC.view(B, H, Q, -1).add_(bias_BQC[:, None])
+    weights = weight_BUGC.softmax(-1).split([keys.shape[2] for keys, _ in parts], dim=-1)  # type: ignore[no-untyped-call]
+    mixed_BUGK = sum(weight @ values for weight, (_, values) in zip(weights, parts, strict=True))
+    assert isinstance(mixed_BUGK, torch.Tensor)
+    return mixed_BUGK.view(B, H, Q, K)

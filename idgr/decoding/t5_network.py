@@ -44,8 +44,8 @@ class T5Network:
         return self.t5.dtype
 
     @property
-    def shape(self) -> tuple[int, int]:
-        return len(self.layers), self.layers[0].out.shape[1] // self.n_heads
+    def shape(self) -> tuple[int, int, int]:
+        return len(self.layers), self.n_heads, self.layers[0].out.shape[1] // self.n_heads
 
     def read(self, prompts: list[list[int]]) -> list[tuple[torch.Tensor, torch.Tensor]]:
         prompt_BSD, _ = encode(self.t5, prompts)
@@ -54,6 +54,9 @@ class T5Network:
 
     def origin(self, prompt: list[int]) -> int:
         return 0  # answers are a sequence of their own
+
+    def told(self, prompts: list[list[int]]) -> None:
+        return None
 
     def extend(self, cache: KVCache, step: Pass) -> torch.Tensor:
         t5, H = self.t5, self.n_heads

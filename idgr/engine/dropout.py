@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from idgr.models.item_models import ItemModel
@@ -50,6 +51,15 @@ class _Drop(torch.autograd.Function):
     def backward(ctx: Any, *accumulate_gradients: Tensor) -> tuple[Tensor, None]:
         (factor,) = ctx.saved_tensors
         return accumulate_gradients[0] * factor, None
+
+
+def drop(hidden: Tensor, share: float) -> Tensor:
+    """A tensor with a share of its elements dropped, as in training; on a CPU the share is rounded to a 256th."""
+    if hidden.device.type != "cpu":
+        return F.dropout(hidden, share)
+    threshold = round(share * _BYTE)
+    dropped: Tensor = _Drop.apply(hidden, threshold) if threshold else hidden  # type: ignore[no-untyped-call]
+    return dropped
 
 
 @contextmanager

@@ -186,9 +186,7 @@ def check_finite(training: Training, steps: list[Step]) -> None:
 
     This makes a GPU wait until the steps are done.
     """
-    losses = torch.stack([step.sums[0] for step in steps]).tolist()
-    norms = [0.0 if step.norm is None else step.norm.item() for step in steps]
-    for step, loss, norm in zip(steps, losses, norms, strict=True):
+    for step, (loss, norm) in zip(steps, _figures(steps), strict=True):
         if math.isfinite(loss) and math.isfinite(norm):
             continue
         task, manager = training.task, training.context.manager
@@ -202,19 +200,22 @@ def check_finite(training: Training, steps: list[Step]) -> None:
         )
 
 
+def _figures(steps: list[Step]) -> list[list[float]]:
+    """The summed loss of each step and the norm of its gradient (0 before it is taken), asked for together."""
+    none = torch.zeros_like(steps[0].sums[0])
+    pairs = [torch.stack([step.sums[0], none if step.norm is None else step.norm.double()]) for step in steps]
+    found: list[list[float]] = torch.stack(pairs).tolist()
+    return found
+
+
 def report_steps(training: Training, steps: list[Step]) -> None:
     """Tell those who follow the steps of the training, if anyone does."""
     if training.context.on_steps is None or not training.context.processes.is_main:
         return
     training.context.on_steps(
         [
-            {
-                "step": step.number + 1,
-                "loss": step.sums[0].item() / step.terms,
-                "lr": step.rate,
-                "grad_norm": 0.0 if step.norm is None else step.norm.item(),
-            }
-            for step in steps
+            {"step": step.number + 1, "loss": loss / step.terms, "lr": step.rate, "grad_norm": norm}
+            for step, (loss, norm) in zip(steps, _figures(steps), strict=True)
         ]
     )
 

@@ -57,7 +57,7 @@ class TrainingTask:
 
 def figure(total: Tensor, weight: float) -> Tensor:
     """[2] a sum and its weight, as `TrainingTask.figures` gives them."""
-    return torch.stack([total.detach().float(), torch.tensor(weight, device=total.device)])
+    return torch.stack([total.detach().float(), torch.full((), float(weight), device=total.device)])
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from idgr.formats.run_info import RUN_FILE, read_run, sha256_file
 from idgr.options import MOST_INT
 
 SEEN_TOKENS = "seen_tokens.json"
+ITEM_HEAD = "item_head.safetensors"
 CONFIG, ITEMS, IDS = "config.json", "items.json", "ids.jsonl"
 TOKENIZER = "tokenizer.json"
 # The model_type of a folder of `idgr train-sasrec`, of one with --text-vectors, and of one of `idgr train-two-tower`.
@@ -118,6 +119,21 @@ def _check_facts(folder: str | os.PathLike[str], facts: dict[str, Any]) -> None:
     for name, is_good in good.items():
         if not is_good:
             raise IdgrError(f"its {RUN_FILE} tells {name} {facts[name]!r}", _OURS, where=folder)
+
+
+def read_item_head_weight(folder: str | os.PathLike[str]) -> float | None:
+    """The weight of the item head in a recommender's ranking, as its record tells; None where it has no head.
+
+    Raises:
+        IdgrError: the record tells something else than a weight.
+    """
+    told = read_run(folder).get("item_head")
+    if told is None:
+        return None
+    weight = told.get("lambda") if isinstance(told, dict) else None
+    if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 <= weight < float("inf"):
+        raise IdgrError(f"its {RUN_FILE} tells item_head {told!r}", _OURS, where=folder)
+    return float(weight)
 
 
 def _is_template(text: str) -> bool:

@@ -38,6 +38,7 @@ from idgr.generator.soft_ids import (
     straight_through,
 )
 from idgr.generator.training import generator_inputs
+from idgr.models.device import to_device
 from idgr.models.padding import decoder_inputs, pad_labels, pad_rows
 from idgr.prompts.rendering import Prompt, PromptRenderer
 from idgr.recommender.objectives import decoder_states
@@ -206,7 +207,7 @@ class SoftPrompts:
             id_probabilities(logits_NV, self.n_tokens, self.options.temperature), self.embedding_VD
         )
         if self.options.straight_through:
-            tokens_N = torch.tensor([token for row in ids for token in row], device=soft_ND.device)
+            tokens_N = to_device(np.array([token for row in ids for token in row], dtype=np.int64), soft_ND.device)
             soft_ND = straight_through(soft_ND, F.embedding(tokens_N, self.embedding_VD))
         if self.start is not None:
             with torch.no_grad():

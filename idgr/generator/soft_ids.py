@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from idgr.models.device import to_device
 from idgr.prompts.rendering import Prompt
 
 
@@ -104,7 +105,7 @@ def prompt_embeddings(
     hard_BSD = F.embedding(tokens_BS, embedding_VD)
     if splice is None or soft_ND is None:
         return hard_BSD
-    place_P, source_P = splice.place.to(tokens_BS.device), splice.source.to(tokens_BS.device)
+    place_P, source_P = (to_device(one, tokens_BS.device) for one in (splice.place, splice.source))
     # Soft IDs may be a bf16 product, and CUDA's autocast does not promote what index_copy is given.
     soft_PD = soft_ND[source_P].to(hard_BSD.dtype)
     return hard_BSD.flatten(0, 1).index_copy(0, place_P, soft_PD).view_as(hard_BSD)

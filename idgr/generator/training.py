@@ -110,7 +110,7 @@ def pair_loss(
     source_BS, mask_BS = pad_rows(sources, model.config.pad_token_id, model.device)
     labels_BT = pad_labels(labels)
     hidden_BTD = decoder_states(model, source_BS, mask_BS, decoder_inputs(model, labels_BT))
-    return full_loss(hidden_BTD, model.lm_head.weight, torch.from_numpy(labels_BT).to(model.device))
+    return full_loss(hidden_BTD, model.lm_head.weight, labels_BT)
 
 
 @torch.inference_mode()

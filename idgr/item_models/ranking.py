@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from idgr.errors import IdgrError
+from idgr.models.device import to_device
 from idgr.models.item_models import ItemModel, pad_histories
 
 Ints = npt.NDArray[np.int64]
@@ -123,4 +124,4 @@ def _log_probabilities(model: ItemModel, histories: Sequence[Ints]) -> Tensor:
 def _leave_out(scores_BI: Tensor, excluded: Sequence[Collection[int]]) -> None:
     rows = np.repeat(np.arange(len(excluded)), [len(items) for items in excluded])
     items = np.fromiter((item for row in excluded for item in row), dtype=np.int64, count=len(rows))
-    scores_BI[torch.from_numpy(rows).to(scores_BI.device), torch.from_numpy(items).to(scores_BI.device)] = -torch.inf
+    scores_BI[to_device(rows, scores_BI.device), to_device(items, scores_BI.device)] = -torch.inf

@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from idgr.engine.distributed import ProcessGroup
 from idgr.engine.task import TrainingTask
 from idgr.item_models.loss import catalogue_loss
 from idgr.item_models.training import Users, call_sequence, validation
+from idgr.models.device import to_device
 from idgr.models.item_models import pad_histories
 from idgr.models.sasrec import Sasrec
 
@@ -76,9 +76,10 @@ def sequence_loss(model: Sasrec, pieces: Sequence[Ints]) -> Callable[[Ints, int]
     def loss_of(batch: Ints, epoch: int) -> tuple[Tensor, int]:
         rows = [pieces[number] for number in batch.tolist()]
         items_BL, _ = pad_histories(model, [row[:-1] for row in rows])
-        targets_N = torch.from_numpy(np.concatenate([row[1:] for row in rows])).to(model.device)
+        targets_N = to_device(np.concatenate([row[1:] for row in rows]), model.device)
         # Filling up has no target, and is left out before the catalogue is scored.
-        hidden_ND = model(items_BL)[items_BL != model.no_item]
+        place_N = np.concatenate([line * items_BL.shape[1] + np.arange(len(row) - 1) for line, row in enumerate(rows)])
+        hidden_ND = model(items_BL).flatten(0, 1)[to_device(place_N, model.device)]
         return catalogue_loss(hidden_ND, model.item_vectors(), targets_N), len(targets_N)
 
     return loss_of

@@ -14,13 +14,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from idgr.engine.distributed import ProcessGroup
 from idgr.engine.task import TrainingTask
 from idgr.item_models.training import Users, call_sequence, validation
+from idgr.models.device import to_device
 from idgr.models.item_models import pad_histories
 from idgr.models.two_tower import TwoTower
 from idgr.recommender.training import Instances, make_instances, prefix_sequences
@@ -64,8 +64,8 @@ def instance_loss(model: TwoTower, instances: Instances) -> Callable[[Ints, int]
         bounds = zip(instances.begin[batch].tolist(), ends.tolist(), strict=True)
         histories = [instances.items[begin:end] for begin, end in bounds]
         found = np.unique(instances.items[ends], return_inverse=True, return_counts=True)
-        candidates_C, own_B, counts_C = (torch.from_numpy(part).to(model.device) for part in found)
-        log_share_C = torch.from_numpy(np.log(often_I[found[0]] / total)).float().to(model.device)
+        candidates_C, own_B, counts_C = (to_device(part, model.device) for part in found)
+        log_share_C = to_device(np.log(often_I[found[0]] / total).astype(np.float32), model.device)
         log_count_C = counts_C.float().log()
         scores_BC = model(*pad_histories(model, histories), model.items(candidates_C)).float()
         # A target that stands several times in the batch is scored once and weighs so many times; but where it is the

@@ -1,4 +1,4 @@
-"""Backbones, T5 or a causal Llama: new ones from a preset, saved ones from a folder or the hub."""
+"""Backbones, T5 or a causal Llama: new ones from a preset, saved ones from a folder, a GGUF file or the hub."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ from typing import TYPE_CHECKING, Any
 from idgr.errors import IdgrError, UsageError
 from idgr.formats.rec_folder import CONFIG
 from idgr.models.configuration import check_kind, checked_config, model_kind
+from idgr.models.gguf import gguf_config, gguf_shapes, read_gguf_tensors
+from idgr.models.gguf_header import find_gguf, read_gguf_header
 from idgr.models.hub import find_folder, quiet_transformers, told_as_unusable
 from idgr.models.special_tokens import settle_special_tokens
 from idgr.models.tokenizer import load_tokenizer, train_tokenizer
-from idgr.models.weight_files import read_headers, read_object, read_tensors
+from idgr.models.weight_files import check_finite, read_headers, read_object, read_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import LlamaForCausalLM, PreTrainedTokenizerBase, T5ForConditionalGeneration
 
 GENERATION = "generation_config.json"
+_WHOLE_GGUF = "give the GGUF file of a plain Llama, whole"
 
 
 @dataclass(frozen=True)
@@ -220,13 +223,13 @@ def arch_of(source: str) -> str:
         return "causal"
     if source in PRESETS:
         return "t5"
-    return model_kind(read_object(find_folder(source, "model") / CONFIG, source)) or "t5"
+    return model_kind(_read_config(source)) or "t5"
 
 
 def check_recommender(source: str | os.PathLike[str]) -> None:
     """Raise `IdgrError` where a model is neither a T5 nor a Llama, before any of it is loaded."""
     name = os.fspath(source)
-    config = read_object(find_folder(name, "model") / CONFIG, name)
+    config = _read_config(name)
     check_kind(config, model_kind(config) or "t5", name)
 
 
@@ -242,7 +245,7 @@ def check_t5(source: str | os.PathLike[str], needed_by: str) -> None:
         needed_by: the command, for the message, such as "train-gen".
     """
     name = os.fspath(source)
-    config = read_object(find_folder(name, "model") / CONFIG, name)
+    config = _read_config(name)
     if model_kind(config) == "causal":
         raise IdgrError(
             f"is a Llama, and {needed_by} takes a T5", "give one of `idgr train-rec` of --arch t5", where=name
@@ -250,8 +253,19 @@ def check_t5(source: str | os.PathLike[str], needed_by: str) -> None:
     check_kind(config, "t5", name)
 
 
+def _read_config(name: str) -> dict[str, Any]:
+    """What a model's configuration tells, that of a GGUF file from its metadata."""
+    path = find_gguf(name)
+    if path is not None:
+        return gguf_config(read_gguf_header(path), name)
+    return read_object(find_folder(name, "model") / CONFIG, name)
+
+
 def _load(source: str | os.PathLike[str], arch: str) -> Backbone:
     name = os.fspath(source)
+    path = find_gguf(name)
+    if path is not None:
+        return _load_gguf(path, arch, name)
     folder = find_folder(name, "model")
     config = read_object(folder / CONFIG, name)
     check_kind(config, arch, name)
@@ -263,6 +277,22 @@ def _load(source: str | os.PathLike[str], arch: str) -> Backbone:
     if (folder / GENERATION).is_file():
         model.generation_config = _generation_config(folder, checked, name)
     return Backbone(model, tokenizer)
+
+
+def _load_gguf(path: Path, arch: str, name: str) -> Backbone:
+    header = read_gguf_header(path)
+    config = gguf_config(header, name)
+    check_kind(config, arch, name)
+    shapes = gguf_shapes(header, name)
+    try:
+        checked = checked_config(config, shapes, arch, name)
+    except IdgrError as fault:
+        raise IdgrError(fault.what.replace("config.json", "metadata"), _WHOLE_GGUF, where=name) from None
+    tokenizer = load_tokenizer(name)
+    settle_special_tokens(checked, tokenizer, arch, name)
+    tensors = read_gguf_tensors(path, checked, name)
+    check_finite(tensors, name)
+    return Backbone(_built(checked, tensors, arch, name), tokenizer)
 
 
 def _built(config: Any, tensors: dict[str, Tensor], arch: str, name: str) -> Any:

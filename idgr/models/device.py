@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from idgr.errors import UsageError
 
@@ -21,3 +26,13 @@ def pick_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError):
         raise UsageError(f"--device {name} is not available", "choose auto or cpu") from None
     return device
+
+
+def to_device(values: npt.NDArray[Any] | Tensor, device: torch.device) -> Tensor:
+    """An array, or a tensor on the CPU, as a tensor there, without waiting for what a GPU still has to do.
+
+    A GPU takes memory that is not pinned only when its stream has come so far; so that a training goes on, the values
+    go through pinned memory, which PyTorch keeps as long as the copy needs it.
+    """
+    here = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
+    return here.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else here.to(device)

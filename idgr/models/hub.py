@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from idgr.errors import IdgrError, check_utf8
+from idgr.models.gguf_header import is_gguf
 from idgr.models.weight_files import check_files, has_pickles, has_safetensors, names_in, pickled
 
 T = TypeVar("T")
@@ -44,17 +45,9 @@ def find_folder(source: str | os.PathLike[str], what: str) -> Path:
 
 
 def _refuse_gguf(path: Path) -> None:
-    """Raise `IdgrError` where a path is a model of llama.cpp in one file."""
-    try:
-        if not path.is_file():  # most likely a name on the hub
-            return
-        with path.open("rb") as stream:
-            is_gguf = stream.read(4) == b"GGUF"
-    except (OSError, ValueError):
-        return
-    if is_gguf:
-        todo = "make a folder of it: with the package gguf, transformers reads it (gguf_file) and saves one"
-        raise IdgrError("is a GGUF file, which idgr does not read", todo, where=path)
+    """Raise `IdgrError` where a path is a model of llama.cpp in one file, which has no folder."""
+    if is_gguf(path):
+        raise IdgrError("is a GGUF file, of which causal models alone are read", "give a model folder", where=path)
 
 
 def load_pretrained(from_pretrained: Callable[..., T], what: str, source: str, **options: Any) -> T:

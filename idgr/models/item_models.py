@@ -11,11 +11,11 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from idgr.errors import IdgrError
 from idgr.formats.rec_folder import TEXT_SASREC, TWO_TOWER, item_model_type
+from idgr.models.device import to_device
 from idgr.models.sasrec import Sasrec, load_sasrec
 from idgr.models.two_tower import TwoTower, load_two_tower
 
@@ -28,7 +28,7 @@ def pad_histories(model: ItemModel, histories: Sequence[npt.NDArray[np.int64]]) 
     lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
     items_BL = np.full((len(rows), int(lengths.max())), model.no_item, dtype=np.int64)
     items_BL[np.arange(items_BL.shape[1]) < lengths[:, None]] = np.concatenate(rows)
-    return torch.from_numpy(items_BL).to(model.device), torch.from_numpy(lengths).to(model.device)
+    return to_device(items_BL, model.device), to_device(lengths, model.device)
 
 
 def load_item_model(folder: str | os.PathLike[str]) -> tuple[ItemModel, list[str]]:

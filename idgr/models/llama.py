@@ -221,16 +221,11 @@ def apply_rotary(heads: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
     return heads * cosine + torch.cat([-heads[..., half:], heads[..., :half]], dim=-1) * sine
 
 
-def split_heads(llama: Llama, layer: Layer, hidden_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values of hidden states, [N, H, E] each, before they are turned."""
-    query, key, value = grouped_heads(llama, layer, hidden_ND)
-    if llama.n_shared > 1:
-        key, value = (part.repeat_interleave(llama.n_shared, dim=1) for part in (key, value))
-    return query, key, value
-
-
 def grouped_heads(llama: Llama, layer: Layer, hidden_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """As `split_heads`, with keys and values once for the queries that share them: [N, H / `n_shared`, E]."""
+    """Queries [N, H, E], keys and values of hidden states, before they are turned.
+
+    Keys and values are there once for the queries that share them: [N, H / `n_shared`, E].
+    """
     width = layer.out.weight.shape[1] // llama.n_heads
     joined = F.linear(norm(llama, hidden_ND, layer.norm_D), *layer.query_key_value)
     few = llama.n_heads // llama.n_shared

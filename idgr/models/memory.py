@@ -6,6 +6,8 @@ from math import prod
 from pathlib import Path
 
 from idgr.errors import IdgrError
+from idgr.models.gguf import gguf_numbers
+from idgr.models.gguf_header import find_gguf, read_gguf_header
 from idgr.models.hub import find_folder
 from idgr.models.weight_files import floats, read_headers
 
@@ -27,17 +29,25 @@ def check_memory(source: str, bytes_a_number: int) -> None:
     """Raise `IdgrError` where a model's weights would need more memory than is free.
 
     Args:
-        source: a model folder, or the name of a model on the hub.
+        source: a model folder, a GGUF file, whose numbers count as unpacked, or the name of a model on the hub.
         bytes_a_number: how much of it a number of the weights will take in all copies that are made of it.
     """
     free = free_memory()
     if free is None:
         return
-    headers = floats(read_headers(find_folder(source, "model"), source))
-    needed = sum(prod(header.shape) for header in headers.values()) * bytes_a_number
+    needed = _numbers(source) * bytes_a_number
     if needed > free:
         raise IdgrError(
             f"needs about {needed / _GIB:.1f} GiB of memory for its weights, and {free / _GIB:.1f} GiB are free",
             "give a smaller model, or take a machine with more memory",
             where=source,
         )
+
+
+def _numbers(source: str) -> int:
+    """How many numbers a model's weights are."""
+    path = find_gguf(source)
+    if path is not None:
+        return gguf_numbers(read_gguf_header(path))
+    headers = floats(read_headers(find_folder(source, "model"), source))
+    return sum(prod(header.shape) for header in headers.values())

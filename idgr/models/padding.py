@@ -13,29 +13,63 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from idgr.models.device import to_device
+
 if TYPE_CHECKING:
-    from transformers import T5ForConditionalGeneration
+    from transformers import LlamaForCausalLM, T5ForConditionalGeneration
+
+Ints = npt.NDArray[np.int64]
 
 IGNORED = -100  # a label that costs nothing
 
 
-def pad_rows(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[Ints, Ints]:
     """Token rows as [B, S], filled up with `pad` at the end, and the mask [B, S] of what is not filling."""
     lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
     mask_BS = np.arange(int(lengths.max())) < lengths[:, None]
     tokens_BS = np.full(mask_BS.shape, pad, dtype=np.int64)
     tokens_BS[mask_BS] = np.fromiter((token for row in rows for token in row), np.int64, count=int(lengths.sum()))
-    return torch.from_numpy(tokens_BS).to(device), torch.from_numpy(mask_BS.astype(np.int64)).to(device)
+    return tokens_BS, mask_BS.astype(np.int64)
 
 
-def decoder_inputs(model: T5ForConditionalGeneration, labels_BT: npt.NDArray[np.int64]) -> Tensor:
+def pad_rows(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """As `padded`, on the device."""
+    tokens_BS, mask_BS = padded(rows, pad)
+    return to_device(tokens_BS, device), to_device(mask_BS, device)
+
+
+def prompt_mask(model: T5ForConditionalGeneration, mask_BS: Tensor) -> Tensor:
+    """The mask of padded prompts as a T5 takes it.
+
+    Of a mask with two dimensions transformers asks whether it masks anything, and a GPU would have to be waited for.
+    """
+    return mask_BS if _asks_cheaply(model) else mask_BS[:, None, None].bool()
+
+
+def causal_mask(model: LlamaForCausalLM, tokens_BS: Tensor) -> Tensor:
+    """The mask of rows that are filled up at the end, each token of which sees those before it.
+
+    It has to be given beside the places of the tokens, from which transformers would guess where sequences begin.
+    """
+    if _asks_cheaply(model):
+        return torch.ones_like(tokens_BS)
+    S = tokens_BS.shape[1]
+    return torch.ones((1, 1, S, S), dtype=torch.bool, device=tokens_BS.device).tril()
+
+
+def _asks_cheaply(model: T5ForConditionalGeneration | LlamaForCausalLM) -> bool:
+    """Whether a plain mask will do: on the CPU, or where attention takes no mask of truth values."""
+    return bool(model.device.type == "cpu" or model.config._attn_implementation != "sdpa")
+
+
+def decoder_inputs(model: T5ForConditionalGeneration, labels_BT: Ints) -> Tensor:
     """Labels shifted right behind the decoder's start token, with padding where they are `IGNORED`."""
     inputs_BT = np.full_like(labels_BT, model.config.decoder_start_token_id)
     inputs_BT[:, 1:] = np.where(labels_BT[:, :-1] == IGNORED, model.config.pad_token_id, labels_BT[:, :-1])
-    return torch.from_numpy(inputs_BT).to(model.device)
+    return to_device(inputs_BT, model.device)
 
 
-def pad_labels(rows: Sequence[Sequence[int]]) -> npt.NDArray[np.int64]:
+def pad_labels(rows: Sequence[Sequence[int]]) -> Ints:
     """Label rows as [B, T], filled up with `IGNORED`."""
     width = max(map(len, rows))
     return np.array([[*row, *[IGNORED] * (width - len(row))] for row in rows], dtype=np.int64)

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from idgr.errors import IdgrError
+from idgr.models.gguf import load_gguf_tokenizer
+from idgr.models.gguf_header import find_gguf
 from idgr.models.hub import find_folder, load_pretrained, told_as_unusable
 from idgr.models.weight_files import read_object
 
@@ -27,7 +29,7 @@ _OF_THE_MACHINE = frozenset(
     (
         *("is_local", "local_files_only", "name_or_path", "cache_dir", "token", "use_auth_token", "trust_remote_code"),
         *("revision", "subfolder", "proxies", "force_download", "resume_download", "user_agent", "_commit_hash"),
-        *("_from_auto", "auto_map"),
+        *("_from_auto", "auto_map", "gguf_file"),
     )
 )
 _LETTERS = re.compile(r"[^\W\d_]+")
@@ -96,7 +98,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
 
 
 def load_tokenizer(source: str, *, need_eos: bool = True) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model folder, of a folder with T5's `spiece.model`, or of a model on the hub.
+    """The tokenizer of a model folder, of a folder with T5's `spiece.model`, of a GGUF file, or of a model on the hub.
 
     Args:
         need_eos: whether texts are to end in it; BERTs, which write nothing, have none.
@@ -104,6 +106,16 @@ def load_tokenizer(source: str, *, need_eos: bool = True) -> PreTrainedTokenizer
     Raises:
         IdgrError: there is none, it has not the EOS that is needed, or the hub cannot be reached.
     """
+    path = find_gguf(source)
+    tokenizer = load_gguf_tokenizer(path, source) if path is not None else _from_folder(source)
+    for key in [key for key in tokenizer.init_kwargs if key in _OF_THE_MACHINE or key.endswith("_file")]:
+        del tokenizer.init_kwargs[key]  # else they would be saved, and tell of this machine
+    if need_eos and tokenizer.eos_token_id is None:
+        raise IdgrError("the tokenizer has no eos_token", "name one in tokenizer_config.json", where=source)
+    return tokenizer
+
+
+def _from_folder(source: str) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer, T5Tokenizer
 
     folder = find_folder(source, "tokenizer")
@@ -112,10 +124,6 @@ def load_tokenizer(source: str, *, need_eos: bool = True) -> PreTrainedTokenizer
     bare = (folder / "spiece.model").is_file() and not (folder / "config.json").is_file()
     kind = T5Tokenizer if bare else AutoTokenizer
     tokenizer: PreTrainedTokenizerBase = load_pretrained(kind.from_pretrained, "tokenizer", source)
-    for key in [key for key in tokenizer.init_kwargs if key in _OF_THE_MACHINE or key.endswith("_file")]:
-        del tokenizer.init_kwargs[key]  # else they would be saved, and tell of this machine
-    if need_eos and tokenizer.eos_token_id is None:
-        raise IdgrError("the tokenizer has no eos_token", "name one in tokenizer_config.json", where=source)
     return tokenizer
 
 

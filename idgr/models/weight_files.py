@@ -22,7 +22,7 @@ _MOST_JSON = 512 << 20  # bytes; the largest vocabularies have a tenth
 # What safetensors calls the numbers that weights are made of.
 _FLOATS = ("F64", "F32", "F16", "BF16")
 # What the libraries open in a folder, by the endings of names.
-_OPENED = (".json", ".safetensors", ".model", ".txt", ".jinja")
+_OPENED = (".json", ".safetensors", ".model", ".txt", ".jinja", ".gguf")
 
 
 @dataclass(frozen=True)
@@ -181,11 +181,16 @@ def read_tensors(headers: Mapping[str, Header], name: str, what: str = "model") 
                     found[tensor] = tensors.get_tensor(tensor).to(torch.float32, copy=True)
         except (OSError, SafetensorError) as fault:
             raise _unreadable(what, path, fault, name) from None
-    for tensor, values in found.items():
+    check_finite(found, name, what)
+    return found
+
+
+def check_finite(tensors: Mapping[str, Tensor], name: str, what: str = "model") -> None:
+    """Raise `IdgrError` where a tensor holds values that are no finite numbers; the arguments as `read_tensors`'s."""
+    for tensor, values in tensors.items():
         if not bool(values.isfinite().all()):
             told = f"its {tensor!r} holds values that are not finite numbers"
             raise IdgrError(told, f"train or fetch the {what} again", where=name)
-    return found
 
 
 def _of(headers: Mapping[str, Header], path: Path) -> Iterable[str]:

@@ -37,10 +37,11 @@ from idgr.engine.task import TrainingTask, figure
 from idgr.errors import UsageError
 from idgr.ids.keyphrase import telling, words_of
 from idgr.ids.spelling import fold
+from idgr.models.device import to_device
 from idgr.models.llama import item_slots, pad_token, position_ids
-from idgr.models.padding import IGNORED, pad_labels, pad_rows
+from idgr.models.padding import IGNORED, causal_mask, pad_labels, padded
 from idgr.models.tokenizer import encode
-from idgr.recommender.objectives import find_branches, full_loss, target_tokens, trie_loss
+from idgr.recommender.objectives import find_branches, full_loss, target_tokens, trie_loss, wanted_logits
 from idgr.recommender.sequences import Windows, item_targets
 
 if TYPE_CHECKING:
@@ -244,11 +245,13 @@ def pair_loss(
             labels.append([IGNORED] * (len(row) if of_ids else answer))
             labels[-1] += [] if of_ids else [*row[answer + 1 :], trie.eos]
             rows.append(row)
-        tokens_BS = pad_rows(rows, pad_token(model), device)[0]
-        labels_BS = torch.from_numpy(pad_labels(labels)).to(device)
-        place_BS = torch.from_numpy(position_ids(tokens_BS.cpu().numpy(), trie.eos, slots)).to(device)
+        tokens_BS, labels_BS = padded(rows, pad_token(model))[0], pad_labels(labels)
+        read_BS = to_device(tokens_BS, device)
         hidden_BSD = model.model(
-            input_ids=tokens_BS, position_ids=place_BS, attention_mask=torch.ones_like(tokens_BS), use_cache=False
+            input_ids=read_BS,
+            position_ids=to_device(position_ids(tokens_BS, trie.eos, slots), device),
+            attention_mask=causal_mask(model, read_BS),
+            use_cache=False,
         )[0]
         head_VD = model.lm_head.weight
         if branches is None:
@@ -264,14 +267,13 @@ def pair_loss(
     return loss_of
 
 
-def mean_text_loss(hidden_BSD: Tensor, head_VD: Tensor, labels_BS: Tensor) -> tuple[Tensor, int]:
+def mean_text_loss(hidden_BSD: Tensor, head_VD: Tensor, labels_BS: Ints) -> tuple[Tensor, int]:
     """The sum over rows with labels of the mean cross-entropy of a row's labels, and the number of these rows."""
-    wanted_BS = labels_BS != IGNORED
-    logits_PV = F.linear(hidden_BSD[wanted_BS], head_VD).float()
-    cost_P = F.cross_entropy(logits_PV, labels_BS[wanted_BS], reduction="none")
-    count_B = wanted_BS.sum(1)
-    share_P = (1 / count_B.clamp(min=1))[wanted_BS.nonzero()[:, 0]]
-    return (cost_P * share_P).sum(), int((count_B > 0).sum())
+    logits_PV, labels_P, row_P = wanted_logits(hidden_BSD, head_VD, labels_BS)
+    cost_P = F.cross_entropy(logits_PV, labels_P, reduction="none")
+    count_B = np.bincount(row_P, minlength=len(labels_BS))
+    share_P = to_device((1 / count_B[row_P]).astype(np.float32), cost_P.device)
+    return (cost_P * share_P).sum(), int(np.count_nonzero(count_B))
 
 
 def with_tasks(task: TrainingTask, tasks: Sequence[Task]) -> TrainingTask:

@@ -18,8 +18,9 @@ import torch.nn.functional as F
 
 from idgr.decoding.beam import Ranking, evaluating
 from idgr.errors import IdgrError
+from idgr.models.device import to_device
 from idgr.models.llama import item_slots, pad_token, position_ids
-from idgr.models.padding import IGNORED, pad_labels, pad_rows
+from idgr.models.padding import IGNORED, causal_mask, pad_labels, padded
 from idgr.prompts.histories import HistoryRenderer
 
 if TYPE_CHECKING:
@@ -78,10 +79,11 @@ class Calibration:
         model, end = self.model, self.renderer.end
         rows = [[end, *row] for row in ids]
         labels_BS = torch.from_numpy(pad_labels([[*row, end] for row in ids])).to(model.device)
-        tokens_BS = pad_rows(rows, pad_token(model), model.device)[0]
-        place_BS = torch.from_numpy(position_ids(tokens_BS.cpu().numpy(), end, item_slots(model))).to(model.device)
+        tokens_BS = padded(rows, pad_token(model))[0]
+        place_BS = to_device(position_ids(tokens_BS, end, item_slots(model)), model.device)
+        read_BS = to_device(tokens_BS, model.device)
         hidden_BSD = model.model(
-            input_ids=tokens_BS, position_ids=place_BS, attention_mask=torch.ones_like(tokens_BS), use_cache=False
+            input_ids=read_BS, position_ids=place_BS, attention_mask=causal_mask(model, read_BS), use_cache=False
         )[0]
         wanted_BS = labels_BS != IGNORED
         logits_NV = F.linear(hidden_BSD[wanted_BS], model.lm_head.weight).float()

@@ -27,11 +27,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from idgr.engine.task import figure
+from idgr.models.device import to_device
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
     from idgr.engine.task import TrainableModel
+    from idgr.recommender.item_head import ItemObjective
 
 Ints = npt.NDArray[np.int64]
 
@@ -90,7 +92,7 @@ class Contrast:
             terms: those of the generation's loss, which the loop will divide by.
         """
         total = hidden_WD.new_zeros((), dtype=torch.float32)
-        items_W = torch.from_numpy(last_W).to(hidden_WD.device)
+        items_W = to_device(last_W, hidden_WD.device)
         for name, weight in self.weights.items():
             projected_WE = self.summary.projectors[name](hidden_WD)
             cost = info_nce(projected_WE.float(), self.vectors_IE[name][items_W], items_W)
@@ -121,16 +123,21 @@ def new_contrast(
 
 
 @contextmanager
-def beside(model: TrainableModel, contrast: Contrast | None) -> Iterator[None]:
-    """Inside the block, what a contrast learns is part of the model: of its parameters, and so of its checkpoints."""
-    if contrast is None:
-        yield
-        return
-    model.add_module("contrast", contrast.summary)
+def beside(model: TrainableModel, contrast: Contrast | None, item_head: ItemObjective | None = None) -> Iterator[None]:
+    """Inside the block, what a contrast and a head over items learn is part of the model: of its parameters, and so of
+    its checkpoints."""
+    added: dict[str, nn.Module] = {}
+    if contrast is not None:
+        added["contrast"] = contrast.summary
+    if item_head is not None:
+        added["item_head"] = item_head.head
+    for name, module in added.items():
+        model.add_module(name, module)
     try:
         yield
     finally:
-        del model.contrast
+        for name in added:
+            delattr(model, name)
 
 
 def info_nce(projected_WE: Tensor, vectors_WE: Tensor, items_W: Tensor) -> Tensor:

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from idgr.decoding.trie import Trie
-from idgr.models.padding import IGNORED
+from idgr.models.device import to_device
+from idgr.models.padding import IGNORED, prompt_mask
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
@@ -37,25 +38,35 @@ def decoder_states(
         prompt: tokens [B, S], or what the encoder shall read in place of their embeddings [B, S, D].
     """
     read = "input_ids" if prompt.ndim == 2 else "inputs_embeds"
-    encoded_BSD = model.encoder(**{read: prompt}, attention_mask=prompt_mask_BS)[0]
+    mask = prompt_mask(model, prompt_mask_BS)
+    encoded_BSD = model.encoder(**{read: prompt}, attention_mask=mask)[0]
     hidden_BTD: Tensor = model.decoder(
         input_ids=inputs_BT,
         encoder_hidden_states=encoded_BSD,
-        encoder_attention_mask=prompt_mask_BS,
+        encoder_attention_mask=mask,
         use_cache=False,
     )[0]
     return hidden_BTD * model.config.d_model**-0.5 if model.config.scale_decoder_outputs else hidden_BTD
 
 
-def full_loss(hidden_BTD: Tensor, head_VD: Tensor, labels_BT: Tensor) -> tuple[Tensor, int]:
+def full_loss(hidden_BTD: Tensor, head_VD: Tensor, labels_BT: Ints) -> tuple[Tensor, int]:
     """Teacher forcing (IDGenRec, Eq. 6): the summed cross-entropy over the whole vocabulary, and the number of tokens.
 
     Labels of `IGNORED` cost nothing; no logits are made for them.
     """
-    wanted_BT = labels_BT != IGNORED
-    logits_PV = F.linear(hidden_BTD[wanted_BT], head_VD)
-    labels_P = labels_BT[wanted_BT]
-    return F.cross_entropy(logits_PV.float(), labels_P, reduction="sum"), len(labels_P)
+    logits_PV, labels_P, _ = wanted_logits(hidden_BTD, head_VD, labels_BT)
+    return F.cross_entropy(logits_PV, labels_P, reduction="sum"), len(labels_P)
+
+
+def wanted_logits(hidden_BTD: Tensor, head_VD: Tensor, labels_BT: Ints) -> tuple[Tensor, Tensor, Ints]:
+    """[P, V] the logits, in fp32, where labels are not `IGNORED`; these labels, [P]; and the row of each, [P].
+
+    The places are found where the labels are, so that nobody waits for a GPU to tell their number.
+    """
+    row_P, along_P = np.nonzero(labels_BT != IGNORED)
+    place_P = to_device(row_P * labels_BT.shape[1] + along_P, hidden_BTD.device)
+    labels_P = to_device(labels_BT[row_P, along_P], hidden_BTD.device)
+    return F.linear(hidden_BTD.flatten(0, 1)[place_P], head_VD).float(), labels_P, row_P
 
 
 def target_tokens(trie: Trie) -> Ints:
@@ -164,7 +175,7 @@ def branch_targets(branches: Branches, items: Ints, device: torch.device) -> Bra
         points_of.tolist(),
         children_of.tolist(),
         *(
-            torch.from_numpy(values).to(device)
+            to_device(values, device)
             for values in (
                 instance[order],
                 branches.position[rows[order]],

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from idgr.decoding.beam import BeamSearch, Ranking, SearchOptions
+from idgr.decoding.candidates import CandidateSearch, Second
 from idgr.decoding.exact import ExactSearch
+from idgr.decoding.kv_cache import Told
 from idgr.decoding.trie import Trie
 from idgr.errors import UsageError
 from idgr.formats.records import ItemId, Query, Recommendation
@@ -43,9 +45,11 @@ class Recommender:
         exact: whether to search until it is proven that no other item scores higher.
         batch_size: histories at a time.
         calibration: gives all items that the beams find other scores, of which the best are taken.
+        second: a score of all items (`idgr.decoding.candidates`), which counts `weight` times beside that of the ID.
+        told: what is added to the embeddings of histories.
 
     Raises:
-        UsageError: there is no such template.
+        UsageError: there is no such template, or a second score for a search of the whole of a large catalogue.
     """
 
     def __init__(
@@ -62,6 +66,9 @@ class Recommender:
         exact: bool = False,
         batch_size: int = 32,
         calibration: Calibration | None = None,
+        second: Second | None = None,
+        weight: float = 0.0,
+        told: Told | None = None,
     ) -> None:
         if not 0 <= template < renderer.n_templates:
             raise UsageError(f"--template {template}: there are {renderer.n_templates} templates", "count them from 0")
@@ -73,8 +80,16 @@ class Recommender:
         # With room for all items, beam search drops nothing, so what it finds is what exact search proves, which needs
         # no memory for all of them at once.
         whole = options.beams >= len(self.item_keys) > _WIDEST
-        search = ExactSearch if exact or whole else BeamSearch
-        self.search: BeamSearch | ExactSearch = search(backbone.model, trie, options, allowed=mask)
+        self.search: BeamSearch | ExactSearch
+        self.both, self.weight = None, weight
+        if not (exact or whole):
+            self.search = BeamSearch(backbone.model, trie, options, allowed=mask, told=told)
+            self.both = CandidateSearch(self.search, trie, second) if second is not None and weight else None
+        elif second is not None and weight:
+            what = f"--beams {options.beams} follow the whole catalogue, for which there is no item head"
+            raise UsageError(what, "give fewer --beams, or --item-head-weight 0")
+        else:
+            self.search = ExactSearch(backbone.model, trie, options, allowed=mask, told=told)
 
     def prompt(self, query: Query) -> list[int]:
         """The tokens that the model reads for a history."""
@@ -104,9 +119,12 @@ class Recommender:
         excluded = [() if self.keep_history else {self.number[item] for item in query.history} for query in queries]
         histories = [[self.number[item] for item in query.history] for query in queries]
         prompts = self.renderer.render_all(histories, [self.template] * len(queries))
-        rankings: list[Ranking] = self.search.search(
-            [prompt.tokens for prompt in prompts], excluded, batch_size=self.batch_size, advance=advance
-        )
+        tokens, rankings = [prompt.tokens for prompt in prompts], list[Ranking]()
+        if self.both is not None:
+            found = self.both.candidates(tokens, excluded, batch_size=self.batch_size, advance=advance)
+            rankings = [one.best(self.weight, wanted.k) for one in found]
+        else:
+            rankings = self.search.search(tokens, excluded, batch_size=self.batch_size, advance=advance)
         if self.calibration is not None:
             self.search.options, rankings = wanted, self.calibration.rerank(rankings, wanted.k)
         return [

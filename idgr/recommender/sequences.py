@@ -20,8 +20,9 @@ from torch import Tensor
 
 from idgr.decoding.trie import Trie
 from idgr.engine.task import figure
+from idgr.models.device import to_device
 from idgr.models.llama import item_slots, pad_token, position_ids
-from idgr.models.padding import IGNORED
+from idgr.models.padding import IGNORED, causal_mask
 from idgr.prompts.draws import draws
 from idgr.recommender.objectives import (
     Branches,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
     from idgr.recommender.contrast import Contrast
+    from idgr.recommender.item_head import ItemObjective
 
 Ints = npt.NDArray[np.int64]
 
@@ -112,6 +114,7 @@ def window_loss(
     windows: Windows,
     objective: str,
     contrast: Contrast | None = None,
+    item_head: ItemObjective | None = None,
     *,
     leads: bool = True,
     reorder: float = 0.0,
@@ -120,7 +123,7 @@ def window_loss(
     """The summed loss of windows in an epoch, as the loop wants it: the terms are those of `instance_loss`.
 
     Args:
-        contrast: what is added to the mean over the terms, for each batch.
+        contrast, item_head: what is added to the mean over the terms, for each batch.
         leads: whether a window begins with the token that stands between items, as the renderer's histories do.
         reorder: the reach of `reordered`; 0 for the order of the sequences. `seed` is that of the draws.
     """
@@ -149,21 +152,20 @@ def window_loss(
         width += contrast is not None
         tokens_WS = np.full((len(batch), width), pad_token(model), dtype=np.int64)
         tokens_WS[row, along] = blocks_IL[items_N[item], column]
-        last_W = window_first + end - begin - 1
-        end_W = (offset_N + length_N)[last_W]
+        end_W = (offset_N + length_N)[last_W := window_first + end - begin - 1]
         if contrast is not None:
             tokens_WS[np.arange(len(batch)), end_W] = trie.eos
         if not leads:  # its first item is no target, so nothing is asked of the token before it
             tokens_WS, along, offset_N, end_W = tokens_WS[:, 1:], along - 1, offset_N - 1, end_W - 1
-        place_WS = position_ids(tokens_WS, trie.eos, slots)
-        read_WS = torch.from_numpy(tokens_WS).to(device)
-        behind_W = torch.from_numpy(end_W).to(device)
-
+        read_WS, behind_W = to_device(tokens_WS, device), to_device(end_W, device)
+        embedded_WSD = None if contrast is None else contrast.embed(model, read_WS, behind_W)
+        if item_head is not None and item_head.head.telling is not None:
+            embedded_WSD = model.get_input_embeddings()(read_WS) if embedded_WSD is None else embedded_WSD
+            embedded_WSD = item_head.tell(embedded_WSD, items_N, window_N, offset_N)
         hidden_WSD = model.model(
-            input_ids=read_WS if contrast is None else None,
-            inputs_embeds=None if contrast is None else contrast.embed(model, read_WS, behind_W),
-            position_ids=torch.from_numpy(place_WS).to(device),
-            attention_mask=torch.ones(tokens_WS.shape, dtype=torch.long, device=device),
+            **({"input_ids": read_WS} if embedded_WSD is None else {"inputs_embeds": embedded_WSD}),
+            position_ids=to_device(position_ids(tokens_WS, trie.eos, slots), device),
+            attention_mask=causal_mask(model, read_WS),
             use_cache=False,
         )[0]
         wanted_N = place_N >= windows.first[batch][window_N]
@@ -172,15 +174,18 @@ def window_loss(
             labels_WS = np.full_like(tokens_WS, IGNORED)
             ours = wanted_N[item]
             labels_WS[row[ours], along[ours]] = labels_IL[items_N[item], column][ours]
-            loss, terms = full_loss(hidden_WSD, head_VD, torch.from_numpy(labels_WS).to(device))
+            loss, terms = full_loss(hidden_WSD, head_VD, labels_WS)
         else:
             targets = item_targets(branches, items_N[wanted_N], window_N[wanted_N], offset_N[wanted_N], device)
             loss, terms = trie_loss(hidden_WSD, head_VD, targets, n_instances=int(wanted_N.sum()))
-        if contrast is None:
-            return loss, terms
-        contrast.found["generation"] = figure(loss, terms)
-        hidden_WD = hidden_WSD[torch.arange(len(batch), device=device), behind_W]
-        return loss + contrast.cost(hidden_WD, items_N[last_W], terms), terms
+        total = loss
+        if item_head is not None:
+            state_MD = hidden_WSD[window_N[wanted_N], offset_N[wanted_N]]
+            total = total + item_head.cost(model, state_MD, items_N[wanted_N], terms)
+        if contrast is not None:
+            contrast.found["generation"] = figure(loss, terms)
+            total = total + contrast.cost(hidden_WSD[np.arange(len(batch)), end_W], items_N[last_W], terms)
+        return total, terms
 
     return loss_of
 
@@ -188,5 +193,5 @@ def window_loss(
 def item_targets(branches: Branches, items_M: Ints, row_M: Ints, offset_M: Ints, device: torch.device) -> BranchTargets:
     """The branch points of targets that stand in sequences, each behind an EOS at a row and a place in it."""
     targets = branch_targets(branches, items_M, device)
-    row, offset = (torch.from_numpy(values).to(device)[targets.instance] for values in (row_M, offset_M))
+    row, offset = (to_device(values, device)[targets.instance] for values in (row_M, offset_M))
     return replace(targets, instance=row, position=offset + targets.position)

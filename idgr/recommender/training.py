@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
-from idgr.decoding.beam import SearchOptions, beam_search
+from idgr.decoding.beam import BeamSearch, Ranking, SearchOptions, beam_search
+from idgr.decoding.candidates import CandidateSearch
 from idgr.decoding.trie import Trie, build_trie
 from idgr.engine.distributed import ProcessGroup
 from idgr.engine.options import TrainingOptions
@@ -30,6 +30,7 @@ from idgr.prompts.rendering import Prompt, PromptRenderer
 from idgr.prompts.templates import draw_templates
 from idgr.recommender.auxiliary_tasks import AuxiliaryTaskOptions, make_tasks, with_tasks
 from idgr.recommender.contrast import Contrast, beside
+from idgr.recommender.item_head import LAMBDAS, ItemObjective
 from idgr.recommender.objectives import (
     branch_targets,
     decoder_states,
@@ -87,6 +88,7 @@ def train_recommender(
     context: TrainingContext | None = None,
     tasks: AuxiliaryTaskOptions | None = None,
     contrast: Contrast | None = None,
+    item_head: ItemObjective | None = None,
 ) -> dict[str, Any]:
     """Train the backbone's model where it lies; at the end it has the weights of the best epoch, in evaluation mode.
 
@@ -98,6 +100,7 @@ def train_recommender(
         names: what to call the user of each sequence in a message.
         context: where it runs; None for this process alone, without checkpoints.
         tasks, contrast: of a causal model, what it is taught beside recommending, and what it is drawn towards.
+        item_head: of a causal model, the head over items beside it, which validation ranks with too.
 
     Returns:
         The record of the epoch whose weights were kept.
@@ -114,8 +117,9 @@ def train_recommender(
         processes=processes,
         tasks=tasks,
         contrast=contrast,
+        item_head=item_head,
     )
-    with beside(backbone.model, contrast):
+    with beside(backbone.model, contrast, item_head):
         return run_epochs(backbone.model, task, loop, context, on_epoch)
 
 
@@ -131,12 +135,14 @@ def recommender_task(
     processes: ProcessGroup | None = None,
     tasks: AuxiliaryTaskOptions | None = None,
     contrast: Contrast | None = None,
+    item_head: ItemObjective | None = None,
 ) -> TrainingTask:
     """What the loop needs to train a recommender; the arguments are those of `train_recommender`."""
     model = backbone.model
     trie = build_trie(renderer.id_tokens, renderer.end)
     users = draw_users(len(valid), options.valid_users)
-    measure = validation(model, renderer, trie, [valid[user] for user in users], options, processes) if valid else None
+    chosen = [valid[user] for user in users]
+    measure = validation(model, renderer, trie, chosen, options, processes, item_head) if valid else None
     best_by = "ndcg@10" if valid else None
     if isinstance(renderer, HistoryRenderer):
         windows = make_windows(sequences, renderer.max_history)
@@ -149,12 +155,13 @@ def recommender_task(
                 windows,
                 options.objective,
                 contrast,
+                item_head,
                 leads=renderer.leads,
                 reorder=options.reorder,
                 seed=seed,
             ),
             sizes=windows.end - windows.first,
-            figures=contrast.figures() if contrast else {},
+            figures={name: told for one in (contrast, item_head) if one for name, told in one.figures().items()},
             names=sequence_names(windows.sequence, names),
             measure=measure,
             best_by=best_by,
@@ -227,7 +234,7 @@ def instance_loss(
         hidden_BTD = decoder_states(model, read, mask_BS, decoder_inputs(model, labels_BT))
         head_VD = model.lm_head.weight
         if branches is None:
-            return full_loss(hidden_BTD, head_VD, torch.from_numpy(labels_BT).to(model.device))
+            return full_loss(hidden_BTD, head_VD, labels_BT)
         return trie_loss(hidden_BTD, head_VD, branch_targets(branches, targets, model.device), n_instances=len(batch))
 
     return loss_of
@@ -258,8 +265,11 @@ def validation(
     users: Sequence[tuple[Sequence[int], int]],
     options: RecommenderOptions,
     processes: ProcessGroup | None = None,
+    item_head: ItemObjective | None = None,
 ) -> Callable[[], dict[str, float]]:
     """What gives, whenever called, hr@10 and ndcg@10 on users as (history, target), the history left out.
+
+    With an item head they are those of the weight λ of its scores that does best on these users, "lambda".
 
     Each process of a team ranks for its share of the users; all get the figures of all users.
     """
@@ -269,11 +279,21 @@ def validation(
     prompts = [prompt.tokens for prompt in renderer.render_all([history for history, _ in mine], [0] * len(mine))]
     seen = [set(history) for history, _ in mine]
 
-    def validate() -> dict[str, float]:
-        with Progress("validation", total=len(mine), unit="histories") as shown:
-            rankings = beam_search(model, trie, prompts, search, excluded=seen, advance=shown.advance)
+    def figures_of(rankings: Sequence[Ranking]) -> dict[str, float]:
         found = target_ranks([ranking.items for ranking in rankings], [target for _, target in mine])
         ranks = np.array(processes.gather_shares(found.tolist(), len(users)), dtype=np.int64)
         return {"hr@10": hit_rate(ranks, VALID_K), "ndcg@10": ndcg(ranks, VALID_K)}
+
+    def validate() -> dict[str, float]:
+        with Progress("validation", total=len(mine), unit="histories") as shown:
+            if item_head is None:
+                return figures_of(beam_search(model, trie, prompts, search, excluded=seen, advance=shown.advance))
+            causal: Any = model
+            both = CandidateSearch(
+                BeamSearch(causal, trie, search, told=item_head.told_items()), trie, item_head.scores(causal)
+            )
+            found = both.candidates(prompts, seen, advance=shown.advance)
+        told = [figures_of([one.best(weight, VALID_K) for one in found]) | {"lambda": weight} for weight in LAMBDAS]
+        return max(told, key=lambda figures: figures["ndcg@10"])
 
     return validate

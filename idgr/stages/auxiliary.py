@@ -15,10 +15,13 @@ if TYPE_CHECKING:
 
     from idgr.recommender.auxiliary_tasks import AuxiliaryTaskOptions
     from idgr.recommender.contrast import Contrast
+    from idgr.recommender.item_head import ItemObjective
 
 PANEL = "Auxiliary tasks of a causal model"
 _TFIDF = "tfidf"
-_WEIGHTS = ("reconstruction", "preference", "contrast_semantic", "contrast_behavior")
+_READ_TEXTS = ("reconstruction", "preference", "contrast_semantic")
+_WEIGHTS = (*_READ_TEXTS, "contrast_behavior", "item_head")
+_DROPPED = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +47,19 @@ class AuxiliaryOptions(StageOptions):
         "For --contrast-semantic: tfidf, or the folder of a model that reads texts.", _TFIDF, PANEL, role=Role.INPUT
     )
     item_vectors: str | None = option(
-        "For --contrast-behavior: folder of a SASRec or two-tower of train.jsonl.", None, PANEL, role=Role.INPUT
+        "Folder of a SASRec or two-tower of train.jsonl: for --contrast-behavior, or the vectors of --item-head.",
+        None,
+        PANEL,
+        role=Role.INPUT,
+    )
+    item_head: float = option(
+        "Weight of a softmax over all items beside the prefix tree; ranking then heeds both.", 0.0, PANEL, at_least=0
+    )
+    item_head_dropout: float = option(
+        "For --item-head: dropout of its states and item vectors.", _DROPPED, PANEL, at_least=0, below=1
+    )
+    tell_items: bool = option(
+        "For --item-head: add an item's vector where its ID has been read, in training and in searches.", False, PANEL
     )
 
     @property
@@ -67,12 +82,17 @@ def check_auxiliary(options: AuxiliaryOptions, arch: str) -> None:
         flag, value = f"--{name.replace('_', '-')}", getattr(options, name)
         if value and arch != "causal":
             raise UsageError(f"{flag} given with --arch {arch}", "take --arch causal, or leave it out")
-        if value and name != "contrast_behavior" and options.items is None:
+        if value and name in _READ_TEXTS and options.items is None:
             raise UsageError(f"{flag} without --items", "give the items.jsonl that the IDs were made for")
     if options.contrast_behavior and options.item_vectors is None:
         raise UsageError("--contrast-behavior without --item-vectors", "give a folder of `idgr train-sasrec`")
-    if options.item_vectors is not None and not options.contrast_behavior:
-        raise UsageError("--item-vectors without --contrast-behavior", "give it a weight, or leave them out")
+    if options.item_vectors is not None and not (options.contrast_behavior or options.item_head):
+        what = "--item-vectors without --contrast-behavior or --item-head"
+        raise UsageError(what, "give one of them a weight, or leave the vectors out")
+    if options.tell_items and not options.item_head:
+        raise UsageError("--tell-items without --item-head", "give the head a weight, or leave it out")
+    if options.item_head_dropout != _DROPPED and not options.item_head:
+        raise UsageError("--item-head-dropout without --item-head", "give it a weight, or leave the dropout out")
     if options.encoder is not None and not options.contrast_semantic:
         raise UsageError("--text-vectors without --contrast-semantic", "give it a weight, or leave them out")
 
@@ -101,6 +121,30 @@ def contrast(options: AuxiliaryOptions, model: Any, keys: Sequence[str], seed: i
     if options.contrast_behavior:
         kinds[BEHAVIOR] = options.contrast_behavior, item_vectors(keys, str(options.item_vectors))
     return new_contrast(model, kinds, seed) if kinds else None
+
+
+def item_head(
+    options: AuxiliaryOptions, model: Any, keys: Sequence[str], rows: Sequence[Sequence[int]], separator: int, seed: int
+) -> ItemObjective | None:
+    """The head over items for a model on its device; None where it has no weight.
+
+    Args:
+        keys: the items in the order of their numbers.
+        rows: the tokens of their IDs.
+        separator: the token that stands between items.
+
+    Raises:
+        IdgrError: a folder holds no usable model of items, or it does not know an item.
+    """
+    from idgr.ids.schemes.item_vectors import trained_vectors
+    from idgr.recommender.item_head import new_item_head
+
+    if not options.item_head:
+        return None
+    given = None if options.item_vectors is None else trained_vectors(keys, options.item_vectors)
+    return new_item_head(
+        model, rows, options.item_head, options.item_head_dropout, seed, separator, given, tells=options.tell_items
+    )
 
 
 def _texts(options: AuxiliaryOptions, keys: Sequence[str]) -> list[str]:

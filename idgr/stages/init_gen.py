@@ -14,7 +14,7 @@ from idgr.formats.jsonl import read_jsonl
 from idgr.formats.records import Item, key
 from idgr.options import MODEL, TRAINING, UNSET, Role, argument, option
 from idgr.progress import log
-from idgr.stages.options import refuse_stream, run_info
+from idgr.stages.options import local_model, refuse_stream, run_info
 from idgr.stages.training import TrainingStage, run_training
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def run(options: Options) -> dict[str, Any] | None:
         IdgrError: an input is malformed, no pair is of an item, or the output is something else.
     """
     refuse_stream(options.output, "a model folder")
-    info = run_info("init-gen", options, model=options.model if Path(options.model).is_dir() else None)
+    info = run_info("init-gen", options, model=local_model(options.model))
     refuse_held_out({name: path for name, path in info.inputs.items() if name != "model"})
 
     def prepare(device: torch.device) -> _Prepared:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 from idgr.errors import UsageError
@@ -45,3 +46,10 @@ def refuse_stream(output: str, what: str) -> None:
     """Raise `UsageError` where what is a folder would go to standard output."""
     if output == STDOUT:
         raise UsageError(f"-o - cannot hold {what}", "give the name of a folder to -o")
+
+
+def local_model(name: str) -> str | None:
+    """A model's name where it is a folder or a GGUF file, and so an input with a hash; None for a preset."""
+    from idgr.models.gguf_header import is_gguf
+
+    return name if Path(name).is_dir() or is_gguf(Path(name)) else None

@@ -42,6 +42,18 @@ CalibrationWeight = Annotated[
         at_least=0,
     ),
 ]
+WeightsPrecision = Annotated[
+    Literal["fp32", "bf16"],
+    Option("Of the model's weights; bf16 pays where the processor multiplies it.", panel=MODEL),
+]
+ItemHeadWeight = Annotated[
+    float | None,
+    Textual(
+        "Weight of the item head's score, for --rec with one; if not given, as trained, or 0 with --adapter.",
+        panel=SEARCH,
+        at_least=0,
+    ),
+]
 BatchSize = Annotated[
     int,
     Option("Histories at a time; with 1 each line is answered at once.", panel=RUN, at_least=1, at_most=10**6),
@@ -70,7 +82,7 @@ class RankerOptions(StageOptions):
         "Where the model lies that reads texts for a SASRec of texts, if moved.", None, MODEL, role=Role.INPUT
     )
     force: Annotated[bool, Textual("Take IDs that the recommender was not trained on.", panel=MODEL)] = False
-    precision: Literal["fp32", "bf16"] = option("Of the model's weights.", "fp32", MODEL)
+    precision: WeightsPrecision = "fp32"
     search: Annotated[Literal["beam", "exact"], Textual("Beams, or the proven best items.", panel=SEARCH)] = "beam"
     beams: Beams = DEFAULT_BEAMS
     normalize: Normalize = None
@@ -84,6 +96,7 @@ class RankerOptions(StageOptions):
         ),
     ] = 0.0
     calibration_weight: CalibrationWeight = 0.0
+    item_head_weight: ItemHeadWeight = None
     trie: Annotated[str | None, Textual("Keep the IDs' prefix tree here.", role=Role.OUTPUT, panel=SEARCH)] = None
     baseline: Literal["popularity", "markov", "text"] | None = option(
         "Instead of a recommender: a count of --train, or the rare words that texts of --items share.", None, BASELINE

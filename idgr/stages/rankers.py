@@ -14,6 +14,7 @@ from idgr.formats.rec_folder import (
     RecommenderFacts,
     check_ids_grown,
     item_model_type,
+    read_item_head_weight,
     read_recommender_facts,
 )
 from idgr.formats.records import ItemId, Query, Recommendation, read_ids, read_items, read_sequences
@@ -88,10 +89,13 @@ def textual_ranker(options: RankerOptions) -> Ranker:
         tokens = recommender.prompt(query)
         return {"user_id": query.user_id, "text": decode(recommender.tokenizer, [tokens])[0], "tokens": tokens}
 
-    known, settled = recommender.number, {"normalize": search.options.normalize}
+    settled: dict[str, Any] = {"normalize": search.options.normalize}
     if isinstance(recommender.renderer, HistoryRenderer):
         settled["separator"] = "eos" if recommender.renderer.leads else "newline"
+    if options.item_head_weight is None and recommender.weight:
+        settled["item-head-weight"] = recommender.weight
     expanded = (lambda: search.expanded) if options.search == "exact" and isinstance(search, ExactSearch) else None
+    known = recommender.number
     return Ranker(known, _COVER, len(known), _within_memory(rank, options), shown, expanded, settled)
 
 
@@ -220,6 +224,7 @@ def _recommender(options: RankerOptions) -> Recommender:
             log(f"recommend: {changes.new} of the {len(catalogue)} items of {ids} are new to {rec}{gone}")
     search = _search_options(options, facts.objective, len(catalogue))
     _check_calibration(options, facts, search, rec)
+    weight = _item_head_weight(options, rec)
     keys = [record.item_id for record in catalogue]
     allowed = _allowed(options, set(keys))
     where = pick_device(options.device)
@@ -242,6 +247,14 @@ def _recommender(options: RankerOptions) -> Recommender:
         assert isinstance(renderer, HistoryRenderer)
         model: Any = backbone.model
         calibration = Calibration(model, renderer, options.calibration_weight, search.length_penalty)
+    second = told = None
+    if read_item_head_weight(rec) is not None:
+        from idgr.recommender.item_head import IdTokens, item_scores, load_item_head, told_items
+
+        causal: Any = backbone.model
+        head = load_item_head(rec, keys, causal.config.hidden_size).to(where)
+        told = told_items(head, rows, trie.eos)
+        second = item_scores(head, causal, IdTokens.of(rows, where)) if weight else None
     return Recommender(
         backbone,
         keys,
@@ -254,6 +267,9 @@ def _recommender(options: RankerOptions) -> Recommender:
         exact=options.search == "exact",
         batch_size=options.batch_size,
         calibration=calibration,
+        second=second,
+        weight=weight,
+        told=told,
     )
 
 
@@ -268,6 +284,19 @@ def _check_calibration(options: RankerOptions, facts: RecommenderFacts, search: 
         raise UsageError(f"{what} with the softmax over valid children", "add --normalize full")
     if options.search == "exact":
         raise UsageError(f"{what} with --search exact", "leave one of them out; more --beams find more items")
+
+
+def _item_head_weight(options: RankerOptions, rec: str) -> float:
+    """What the item head's score counts; 0 without a head. An adapter was trained and chosen without it."""
+    told, given = read_item_head_weight(rec), options.item_head_weight
+    if given and told is None:
+        what = f"--item-head-weight {given:g}, but {rec} has no item head"
+        raise UsageError(what, "leave it out, or train it with `idgr train-rec --item-head`")
+    weight = given if given is not None else 0.0 if told is None or options.adapter is not None else told
+    clash = "--search exact" if options.search == "exact" else "--calibration-weight"
+    if weight and (options.search == "exact" or options.calibration_weight):
+        raise UsageError(f"{clash} with an item head", f"add --item-head-weight 0, or leave {clash} out")
+    return weight
 
 
 def _facts(options: RankerOptions, rec: str) -> tuple[RecommenderFacts, bool]:

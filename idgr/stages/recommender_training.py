@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from idgr.prompts.rendering import PromptRenderer
     from idgr.recommender.auxiliary_tasks import AuxiliaryTaskOptions
     from idgr.recommender.contrast import Contrast
+    from idgr.recommender.item_head import ItemObjective
     from idgr.recommender.options import ValidationOptions
 
 Ids = Annotated[str, Option("Textual IDs, ids.jsonl of `idgr gen-ids`.", role=Role.INPUT)]
@@ -47,7 +48,7 @@ class Prepared:
     """What is trained, and on what.
 
     Attributes:
-        tasks, contrast: what a causal model is taught beside recommending.
+        tasks, contrast, item_head: what a causal model is taught beside recommending.
         seen_tokens: those that the model has seen in IDs before.
         earlier: the trainings of `idgr train-rec` that it goes on from, oldest first; see `earlier_trainings`.
     """
@@ -57,6 +58,7 @@ class Prepared:
     renderer: PromptRenderer | HistoryRenderer
     tasks: AuxiliaryTaskOptions | None = None
     contrast: Contrast | None = None
+    item_head: ItemObjective | None = None
     seen_tokens: set[int] = field(default_factory=set)
     earlier: list[dict[str, Any]] = field(default_factory=list)
 
@@ -123,5 +125,5 @@ def forecast_recommender(
     n_valid = len(prepared.inputs.histories.valid)
     n_users = min(validation.valid_users or n_valid, n_valid)
     model = prepared.backbone.model
-    with beside(model, prepared.contrast):
+    with beside(model, prepared.contrast, prepared.item_head):
         return forecast_training(model, make_task(TRIED_USERS), options, min(TRIED_USERS, n_valid), n_users)

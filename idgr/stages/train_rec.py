@@ -11,8 +11,8 @@ from idgr.formats.held_out import refuse_held_out
 from idgr.options import MODEL, TRAINING, UNSET, Role, option
 from idgr.recommender.defaults import defaults
 from idgr.recommender.options import PROMPTS, Paper, PromptOptions, RecommenderOptions
-from idgr.stages.auxiliary import AuxiliaryOptions, auxiliary_tasks, check_auxiliary, contrast
-from idgr.stages.options import refuse_stream, run_info
+from idgr.stages.auxiliary import AuxiliaryOptions, auxiliary_tasks, check_auxiliary, contrast, item_head
+from idgr.stages.options import local_model, refuse_stream, run_info
 from idgr.stages.recommender_training import Ids, Prepared, earlier_trainings, forecast_recommender, read_inputs
 from idgr.stages.training import SequenceTraining, run_training, say_if_unvalidated, say_what_is_kept
 
@@ -114,8 +114,8 @@ def run(options: Options) -> dict[str, Any] | None:
         arch=options.arch,
         separator=options.separator,
     )
-    folder = options.model if Path(options.model).is_dir() else None
-    info = run_info("train-rec", options, text_vectors=options.encoder, model=folder)
+    model = local_model(options.model)
+    info = run_info("train-rec", options, text_vectors=options.encoder, model=model)
     refuse_held_out({name: path for name, path in info.inputs.items() if name != "model"})
     if options.dry_run:
         prepared = _prepare(options, facts, pick_device(options.device))
@@ -205,14 +205,18 @@ def _prepare(options: Options, facts: RecommenderFacts, device: torch.device) ->
     if options.lora is not None:
         add_lora(model, options.lora, seed=options.seed, tokens=added)
     model.to(device)
+    renderer = (
+        causal_renderer_of(facts, tokenizer, tokens)
+        if options.arch == "causal"
+        else renderer_of(facts, tokenizer, tokens, users)
+    )
     return Prepared(
         inputs,
         backbone,
-        causal_renderer_of(facts, tokenizer, tokens)
-        if options.arch == "causal"
-        else renderer_of(facts, tokenizer, tokens, users),
+        renderer,
         tasks,
         contrast(options, model, inputs.keys, options.seed),
+        item_head(options, model, inputs.keys, tokens, renderer.end, options.seed),
         read_seen_tokens(options.model) or set(),
         [] if options.is_preset else earlier_trainings(options.model, inputs.known, facts),
     )
@@ -240,6 +244,7 @@ def _task(prepared: Prepared, options: Options) -> TrainingTask:
         options.seed,
         tasks=prepared.tasks,
         contrast=prepared.contrast,
+        item_head=prepared.item_head,
     )
 
 
@@ -260,6 +265,7 @@ def _train(prepared: Prepared, options: Options, running: TrainingRun) -> dict[s
         context=running.context,
         tasks=prepared.tasks,
         contrast=prepared.contrast,
+        item_head=prepared.item_head,
     )
     say_what_is_kept("train-rec", kept, options.epochs)
     return kept
@@ -280,9 +286,21 @@ def _save(
     seen = {token for row in inputs.histories.sequences for item in row for token in renderer.id_tokens[item]}
     write_seen_tokens(folder, seen | prepared.seen_tokens)
     write_rec_ids(folder, inputs.known)
-    return asdict(facts) | {
+    told = asdict(facts) | {
         "ids_fingerprint": ids_fingerprint(inputs.known),
         "kept": kept,
         "eos_token_id": backbone.model.config.eos_token_id,
-        **({"earlier": prepared.earlier} if prepared.earlier else {}),
     }
+    if prepared.earlier:
+        told["earlier"] = prepared.earlier
+    return told | _save_head(prepared, folder, kept)
+
+
+def _save_head(prepared: Prepared, folder: Path, kept: dict[str, Any]) -> dict[str, Any]:
+    """Write the item head, if there is one; what `run.json` shall tell of it."""
+    from idgr.recommender.item_head import UNVALIDATED, save_item_head
+
+    if prepared.item_head is None:
+        return {}
+    save_item_head(prepared.item_head.head, prepared.inputs.keys, folder)
+    return {"item_head": {"weight": prepared.item_head.weight, "lambda": kept.get("lambda", UNVALIDATED)}}

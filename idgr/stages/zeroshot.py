@@ -24,6 +24,20 @@ from idgr.stages.ranker_options import (
     MaxHistory,
     Normalize,
     Separator,
+    WeightsPrecision,
+)
+
+# The options that are those of `idgr recommend`.
+_RANKING = (
+    "separator",
+    "max_history",
+    "k",
+    "beams",
+    "normalize",
+    "calibration_weight",
+    "precision",
+    "batch_size",
+    "device",
 )
 
 
@@ -57,6 +71,7 @@ class Options(StageOptions):
     beams: Beams = DEFAULT_BEAMS
     normalize: Normalize = None
     calibration_weight: CalibrationWeight = 0.0
+    precision: WeightsPrecision = "fp32"
     max_text_tokens: int = option("Tokens of an item's text that the generator reads.", 256, at_least=2)
     empty_text: Literal["error", "key"] = option("An item without text: stop, or make its ID of its key.", "error")
     batch_size: BatchSize = 32
@@ -121,8 +136,7 @@ def run(options: Options) -> dict[str, Any]:
         )
         log("zeroshot: 2 of 3, recommendations")
         given: dict[str, Any] = {"gen": gen, "items": items} if named else {}
-        shared = ("separator", "max_history", "k", "beams", "normalize", "calibration_weight", "batch_size", "device")
-        given |= {name: getattr(options, name) for name in shared}
+        given |= {name: getattr(options, name) for name in _RANKING}
         recommend.run(recommend.Options(histories=test, rec=rec, ids=ids, output=recs, force=True, **given))
         log("zeroshot: 3 of 3, metrics")
         scores = evaluate.run(

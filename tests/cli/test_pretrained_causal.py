@@ -280,14 +280,6 @@ def test_the_first_layers_of_a_model(place: Path, tmp_path: Path, capfd: pytest.
         assert hint in capfd.readouterr().err
 
 
-def test_a_gguf_file_is_told(place: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "model.gguf").write_bytes(b"GGUF\x03\0\0\0")
-    assert recommend(place, tmp_path / "recs", "--force", rec=str(tmp_path / "model.gguf")) == 1
-    said = capfd.readouterr().err
-    assert "model.gguf: is a GGUF file, which idgr does not read; make a folder of it" in said
-    assert said.count("\n") == 1
-
-
 @pytest.mark.skipif(not (SMOLLM2 / "config.json").is_file(), reason=f"{SMOLLM2} is not here")
 def test_smollm2_reads_ids_line_by_line() -> None:
     from idgr.models.tokenizer import load_tokenizer

@@ -180,15 +180,22 @@ def test_llm_bs(path: str, tmp_path: Path) -> None:
     assert trained(out) == before
 
 
-def test_untrained(path: str, tmp_path: Path) -> None:
-    """A language model as it comes, here with random weights, beside the text rule."""
+def test_pretrained(path: str, tmp_path: Path) -> None:
+    """A language model, here with random weights, as it comes and trained elsewhere, beside the text rule."""
     model, out = tmp_path / "model", tmp_path / "out"
     save_llama(byte_level_tokenizer(), model)
-    words = ("--rec", str(model), "--test", "demo-1", "--users", "20", "--out", str(out))
-    done = recipe(path, "foundation", *words, script="untrained.sh")
-    (table,) = tables(done.stdout)
-    assert list(table) == ["untrained", "text", "popularity", "markov"]
-    for row in ("untrained", "text"):
-        check(table[row], out / "demo-1" / row / "metrics.json", 20)
-    told = json.loads((out / "demo-1" / "untrained" / "run.json").read_bytes())
-    assert told["options"]["scheme"] == "keyphrase"
+    words = ["--rec", str(model), "--train", "demo-2 demo-3", "--test", "demo-1", "--users", "20", "--draws", "0 1"]
+    words += ["--sequences", "8", "--precision", "fp32", "--rows", "untrained trained text-rule popularity markov"]
+    done = recipe(path, "foundation", *words, "--out", str(out), script="pretrained.sh")
+    lines = [re.split(r" *\| *", line.strip("| ")) for line in done.stdout.splitlines() if line.startswith("| ")]
+    table = {name: cells for name, *cells in lines[1:]}
+    assert list(table) == ["untrained", "trained", "text-rule", "popularity", "markov"]
+    for row in table:
+        drawn = [out / "demo-1" / f"draw-{draw}" / row for draw in (0, 1)]
+        figures = [json.loads((folder / "metrics.json").read_bytes()) for folder in drawn]
+        assert [one["n_users"] for one in figures] == [20, 20]
+        mean = sum(one["hr@10"] for one in figures) / 2
+        assert table[row][2].startswith(f"{mean:.4f} ± ")
+    assert len((out / "demo-1" / "significance.json").read_bytes()) > 0
+    told = json.loads((out / "trained" / "run.json").read_bytes())
+    assert (told["separator"], told["options"]["epoch-instances"]) == ("newline", 8)

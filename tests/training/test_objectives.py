@@ -93,7 +93,7 @@ def test_full_loss_is_that_of_transformers(small: Backbone) -> None:
     assert labels_BT.tolist() == [[9, 5, 1], [7, 1, IGNORED]]
     prompt_BS, mask_BS = pad_rows([[5, 6, 7, 1], [8, 1]], 0, CPU)
     hidden_BTD = decoder_states(model, prompt_BS, mask_BS, decoder_inputs(model, labels_BT))
-    loss, n_tokens = full_loss(hidden_BTD, model.lm_head.weight, torch.from_numpy(labels_BT))
+    loss, n_tokens = full_loss(hidden_BTD, model.lm_head.weight, labels_BT)
     theirs = model(input_ids=prompt_BS, attention_mask=mask_BS, labels=torch.from_numpy(labels_BT))
     assert n_tokens == 5
     torch.testing.assert_close(loss / n_tokens, theirs.loss)

@@ -13,6 +13,14 @@ from idgr.ids.schemes.text_vectors import Floats32, of_length_one
 def item_vectors(items: Sequence[str], folder: str) -> Floats32:
     """[N, D] the vector of each item, of length 1: of such vectors the length tells popularity before all else.
 
+    The arguments and errors are those of `trained_vectors`.
+    """
+    return of_length_one(trained_vectors(items, folder))
+
+
+def trained_vectors(items: Sequence[str], folder: str) -> Floats32:
+    """[N, D] the vector of each item as the model has it.
+
     Args:
         items: item keys.
         folder: what `idgr train-sasrec` or `idgr train-two-tower` wrote.
@@ -31,4 +39,5 @@ def item_vectors(items: Sequence[str], folder: str) -> Floats32:
             "train it with --items and the items.jsonl that you give here",
             where=folder,
         )
-    return of_length_one(vectors_ID[np.array([place[item] for item in items])])
+    found: Floats32 = vectors_ID[np.array([place[item] for item in items])]
+    return found
