@@ -8,8 +8,9 @@ from typing import Literal, NamedTuple
 
 from idgr.errors import UsageError
 from idgr.formats.records import Query
+from idgr.stages.ranker import Ranker
 from idgr.stages.ranker_options import DEFAULT_BEAMS, RankerOptions, complete
-from idgr.stages.rankers import Ranker, load_ranker
+from idgr.stages.rankers import load_ranker
 
 
 class Scored(NamedTuple):

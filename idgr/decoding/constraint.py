@@ -47,7 +47,7 @@ class Tree:
         return self.token[part], self.child[part]
 
     def line(self, answer: Sequence[int]) -> int:
-        """The line of ids.jsonl, from 0, of a whole answer; -1 where it is none. Behind its end there may be padding."""
+        """The line of ids.jsonl, from 0, of a whole answer, padding behind its end or not; -1 where it is none."""
         return int(self.item[self.path(answer)[-1]])
 
     def empty(self, seen: Iterable[Sequence[int]]) -> torch.Tensor:

@@ -18,8 +18,9 @@ from idgr.ids.shards import Shard, parse_shard
 from idgr.options import Role, argument, option
 from idgr.progress import Progress, log
 from idgr.stages.options import OutputFile, run_info
+from idgr.stages.ranker import Ranker
 from idgr.stages.ranker_options import RankerOptions, Textual, complete
-from idgr.stages.rankers import Ranker, load_ranker
+from idgr.stages.rankers import load_ranker
 
 # So many batches are read before they are sorted by length; a batch of one answers line by line.
 _BATCHES_A_BLOCK = 16
