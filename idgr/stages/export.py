@@ -95,7 +95,7 @@ def run(options: Options) -> None:
 
 
 def _export_recommender(options: Options) -> None:
-    from idgr.formats.rec_folder import IDS, check_ids_grown
+    from idgr.formats.rec_folder import IDS, check_ids_grown, read_item_head_weight
     from idgr.formats.records import read_ids
     from idgr.recommender.serving import load_for_serving, write_serving
 
@@ -108,6 +108,8 @@ def _export_recommender(options: Options) -> None:
         check_ids_grown(facts, catalogue, options.data, ids, or_force=False)
         write_serving(folder, backbone, facts, catalogue, options.beams or BEAMS)
         info.write(options.output, folder)
+    if read_item_head_weight(options.data):
+        log("export: without the item head, as `idgr recommend --item-head-weight 0` ranks")
     log(f"export: {options.data} with {len(catalogue):,} items for transformers in {options.output}")
 
 

@@ -108,6 +108,8 @@ def earlier_trainings(model: str, known: Sequence[ItemId], facts: RecommenderFac
             line += f"; it was trained with --{name.replace('_', '-')} {then[name]}, now {now[name]}"
     if then["templates"] != now["templates"]:
         line += "; it was trained with other --templates"
+    if "item_head" in record:
+        line += "; its item head is not taken over"
     log(line)
     earlier = record.get("earlier")
     return [*(earlier if isinstance(earlier, list) else []), told]
