@@ -16,10 +16,15 @@ ROOT = Path(__file__).parents[2]
 BASH = shutil.which("bash") or "/bin/bash"
 
 
+def blocks_of(page: str) -> list[tuple[str, str]]:
+    """Language and text of the `sh` and `python` blocks of a page of docs/."""
+    text = (ROOT / "docs" / page).read_text()
+    return re.findall(r"^```(sh|python)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+
+
 def run_page(page: str, folder: Path, warm_path: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Run a page of docs/ with `folder` as the current one, and return the variables of its Python."""
-    text = (ROOT / "docs" / page).read_text()
-    blocks = re.findall(r"^```(sh|python)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    blocks = blocks_of(page)
     assert blocks
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "path", list(sys.path))
