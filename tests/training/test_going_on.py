@@ -104,3 +104,14 @@ def test_item_places_that_cannot_be_had(data: Path, capsys: pytest.CaptureFixtur
     ):
         assert train_rec(data, "rec-2", *given) == 2
         assert message in capsys.readouterr().err
+
+
+def test_an_item_head_is_not_taken_over(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    grow(data)
+    assert train_rec(data, "rec", "--arch", "causal", "--item-head", "1") == 0
+    capsys.readouterr()
+    assert train_rec(data / "more", "rec-2", "--model", data / "rec") == 0
+    assert "2 new, 1 gone; its item head is not taken over\n" in capsys.readouterr().err
+    assert "item_head" not in record(data / "more", "rec-2")
+    assert train_rec(data / "more", "rec-3", "--model", data / "rec", "--item-head", "1") == 0
+    assert len(load_file(data / "more" / "rec-3" / "item_head.safetensors")["free_ID"]) == 11
