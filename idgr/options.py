@@ -126,7 +126,8 @@ class Forwarded(Option):
         for field in option_fields(self.of):
             if field.name in self.left_out or field.option.positional:
                 continue
-            flags = (f"--{self.prefix}.{field.flag.lstrip('-')}",)
+            spelled = max(field.flags, key=len).split("/")
+            flags = ("/".join(f"--{self.prefix}.{one.lstrip('-')}" for one in spelled),)
             option = replace(field.option, flags=flags, panel=self.panel)
             kind = field.type if is_optional(field.type) else field.type | None
             found[field.name] = Field(f"{self.prefix}__{field.name}", kind, None, option)
@@ -155,8 +156,8 @@ class Field:
 
     @property
     def flag(self) -> str:
-        """The longest spelling, for messages."""
-        return max(self.flags, key=len)
+        """The longest spelling, for messages; of `--NAME/--no-NAME` the first."""
+        return max(self.flags, key=len).partition("/")[0]
 
     @property
     def key(self) -> str:

@@ -88,7 +88,8 @@ def test_ids_of_the_folder_are_recorded_and_others_come_before_them(place: Path,
     assert run([*words, "-o", str(tmp_path / "recs")]) == 0
     record = orjson.loads((tmp_path / "recs.run.json").read_bytes())
     assert record["inputs"]["ids"]["path"] == str(place / "rec" / "ids.jsonl")
-    write_jsonl(tmp_path / "other.jsonl", [record.row() for record in IDS[:-1]])
+    others = [ItemId(IDS[0].item_id, "another name"), *IDS[1:]]
+    write_jsonl(tmp_path / "other.jsonl", [record.row() for record in others])
     assert run([*words, "--ids", str(tmp_path / "other.jsonl"), "-o", str(tmp_path / "never")]) == 1
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import string
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,7 @@ import orjson
 from idgr.errors import IdgrError
 from idgr.formats.json_file import read_object
 from idgr.formats.jsonl import dump_line, replace_file, write_jsonl
-from idgr.formats.records import ItemId, ids_fingerprint
+from idgr.formats.records import ItemId, ids_fingerprint, read_ids
 from idgr.formats.run_info import RUN_FILE, read_run, sha256_file
 from idgr.options import MOST_INT
 
@@ -145,6 +145,86 @@ def _is_template(text: str) -> bool:
     return slots == [("history", "", None)]
 
 
+@dataclass(frozen=True)
+class IdChanges:
+    """What some IDs are beside those that a recommender was trained on.
+
+    Attributes:
+        same: how many items have their ID of the training.
+        changed: item, ID in training and ID now of those that have another.
+        new: how many items training did not have.
+        gone: how many items of the training there are no more.
+    """
+
+    same: int
+    changed: list[tuple[str, str, str]]
+    new: int
+    gone: int
+
+    @property
+    def counts(self) -> dict[str, int]:
+        return {"same": self.same, "changed": len(self.changed), "new": self.new, "gone": self.gone}
+
+
+def compare_ids(trained: Iterable[ItemId], now: Iterable[ItemId]) -> IdChanges:
+    """How the IDs of a catalogue differ from those that a recommender was trained on."""
+    before = {record.item_id: record.id for record in trained}
+    after = {record.item_id: record.id for record in now}
+    both = [item for item in after if item in before]
+    changed = [(item, before[item], after[item]) for item in both if before[item] != after[item]]
+    return IdChanges(len(both) - len(changed), changed, len(after) - len(both), len(before) - len(both))
+
+
+def read_trained_ids(rec: str | os.PathLike[str], fingerprint: str) -> list[ItemId] | None:
+    """The IDs that a recommender was trained on, from its folder; None where they are not there.
+
+    Args:
+        fingerprint: theirs; a file of others is not the one that training left.
+    """
+    path = Path(rec) / IDS
+    ids = read_ids(path) if path.is_file() else None
+    return ids if ids is not None and ids_fingerprint(ids) == fingerprint else None
+
+
+def check_ids_grown(
+    facts: RecommenderFacts,
+    ids: Sequence[ItemId],
+    rec: str | os.PathLike[str],
+    ids_file: str | os.PathLike[str],
+    *,
+    or_force: bool = True,
+) -> IdChanges | None:
+    """See that every item that a recommender was trained on, and that is still there, has its ID of the training.
+
+    Args:
+        or_force: whether the command has a --force to insist with.
+
+    Returns:
+        How the catalogue has changed; None where it has not.
+
+    Raises:
+        IdgrError: an item has another ID, no item is one of the training, or the folder does not tell the IDs of the
+            training, and these are others; or the recommender reads them by another tokenizer.
+    """
+    trained, insist = None, ", or insist with --force" if or_force else ""
+    if ids_fingerprint(ids) != facts.ids_fingerprint:
+        trained = read_trained_ids(rec, facts.ids_fingerprint)
+    changes = None if trained is None else compare_ids(trained, ids)
+    if changes is not None and changes.changed:
+        item, then, now = changes.changed[0]
+        more = f", and {len(changes.changed) - 1} more have others" if len(changes.changed) > 1 else ""
+        raise IdgrError(
+            f"item {item!r} has the ID {now!r}, but had {then!r} when {os.fspath(rec)} was trained{more}",
+            "keep old IDs with `gen-ids --keep`, or train it on these with `train-rec --model`" + insist,
+            where=ids_file,
+        )
+    if changes is None or not changes.same:
+        check_ids_known(facts, ids, rec, ids_file, or_force=or_force)
+        return None
+    _check_tokenizer(rec, "put that back" + insist)
+    return changes
+
+
 def check_ids_known(
     facts: RecommenderFacts,
     ids: Iterable[ItemId],
@@ -165,12 +245,15 @@ def check_ids_known(
             + (", or insist with --force" if or_force else ""),
             where=rec,
         )
+    _check_tokenizer(rec, "put that back" + (", or insist with --force" if or_force else ""))
+
+
+def _check_tokenizer(rec: str | os.PathLike[str], todo: str) -> None:
     # Other tokens would spell the same IDs, and mean nothing to the model.
     outputs = read_run(rec).get("outputs")
     then = outputs.get(TOKENIZER) if isinstance(outputs, dict) else None
     path = Path(rec) / TOKENIZER
     if then is not None and path.is_file() and sha256_file(path) != then:
-        todo = "put that back" + (", or insist with --force" if or_force else "")
         raise IdgrError(f"its {TOKENIZER} is not the one that it was trained with", todo, where=rec)
 
 

@@ -6,7 +6,7 @@ for all items that would need them as far as is known, until the choice is exact
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 
 from idgr.errors import IdgrError
@@ -31,6 +31,7 @@ def assign(
     can_spell: Callable[[Sequence[str]], list[bool]],
     *,
     numbers: bool = True,
+    taken: Iterable[str] = (),
 ) -> list[Assigned]:
     """Choose an ID for each item, in order, as if item by item.
 
@@ -43,12 +44,13 @@ def assign(
         n_attempts: how many attempts a source has.
         can_spell: whether each text is a valid ID; asked for numbered IDs.
         numbers: whether to number; otherwise an item without a free candidate is an error.
+        taken: IDs that are not free from the start.
 
     Raises:
         IdgrError: there is no free candidate for an item, and a number is not wanted or does not help.
     """
     known: dict[int, list[list[str]]] = {}
-    taken: set[str] = set()
+    used = set(map(fold, taken))
     last_number: dict[str, int] = {}
     assigned: list[Assigned] = []
     while len(assigned) < len(sources):
@@ -57,7 +59,7 @@ def assign(
         expected: set[str] = set()
         for place in range(len(assigned), len(sources)):
             attempts = known.get(sources[place], [])
-            choice = _first_free(attempts, taken, expected)
+            choice = _first_free(attempts, used, expected)
             if choice is None and len(attempts) < n_attempts:
                 missing[sources[place], len(attempts) + 1] = None
             if missing:
@@ -70,8 +72,8 @@ def assign(
                         f"item {place + 1} has no free candidate in {n_attempts} attempts",
                         "raise --max-length-rounds, or let IDs be numbered with --exhausted number",
                     )
-                choice = Assigned(_numbered(attempts, taken, last_number, can_spell), None)
-            taken.add(fold(choice.text))
+                choice = Assigned(_numbered(attempts, used, last_number, can_spell), None)
+            used.add(fold(choice.text))
             assigned.append(choice)
         wanted = list(missing)
         for (source, _), texts in zip(wanted, propose(wanted) if wanted else [], strict=True):

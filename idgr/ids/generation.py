@@ -50,6 +50,7 @@ def generate_ids(
     options: GenerationOptions,
     *,
     first: Mapping[str, list[str]] | None = None,
+    taken: Iterable[str] = (),
     watch: Watch = _unwatched,
     beside: Sequence[tuple[str, ...]] | None = None,
 ) -> Generated:
@@ -60,6 +61,7 @@ def generate_ids(
         generator: gives the ID generator, a T5 or a Llama, on the device where it shall run; called only if needed.
         recommender: the tokenizer that is to read the IDs.
         first: the candidates of each item's first attempt, by key, where they are there already.
+        taken: IDs that other items have already.
         watch: passes on batches of work, and may show how far it has come.
         beside: for each item, what else a Llama that was not taught to write IDs is shown (`causal_prompts`).
 
@@ -107,7 +109,8 @@ def generate_ids(
     def spelled(ids: Sequence[str]) -> list[bool]:
         return can_spell(recommender, ids)
 
-    chosen = assign(sources, propose, options.n_attempts, spelled, numbers=options.exhausted == "number")
+    numbers = options.exhausted == "number"
+    chosen = assign(sources, propose, options.n_attempts, spelled, numbers=numbers, taken=taken)
     ids = [
         ItemId(item.item_id, choice.text) if source in keys else _record(item, choice, options)
         for item, source, choice in zip(items, sources, chosen, strict=True)

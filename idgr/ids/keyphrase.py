@@ -12,7 +12,7 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from idgr.formats.item_text import FIELD_NAME
 from idgr.ids.assignment import assign
@@ -41,6 +41,8 @@ def keyphrase_ids(
     *,
     unique: bool = True,
     can_spell: Callable[[Sequence[str]], list[bool]] | None = None,
+    places: Sequence[int] | None = None,
+    taken: Iterable[str] = (),
 ) -> list[str]:
     """A short phrase of each item's own words.
 
@@ -50,9 +52,12 @@ def keyphrase_ids(
             Without it a phrase may repeat, and is empty where a text has no words.
         can_spell: whether each text is spelled by the tokenizer that is to read the IDs; words that are not are left
             out.
+        places: of which texts, in this order; None for all. The others tell which words are rare.
+        taken: phrases that other texts have already.
 
     Returns:
-        A phrase for each text, of `WORDS` words where the text has them and at most `MOST_WORDS` and a number.
+        A phrase for each text asked for, of `WORDS` words where the text has them and at most `MOST_WORDS` and a
+        number.
     """
     frequency = Counter(word for text in texts for word in set(words_of(text)))
     vocabulary = list(frequency)
@@ -66,8 +71,9 @@ def keyphrase_ids(
         words = [word for word in words_of(text) if word in spelled]
         return _phrases(words, frequency, len(texts))
 
+    asked = range(len(texts)) if places is None else places
     if not unique:
-        return [next(iter(phrases(text)), "") for text in texts]
+        return [next(iter(phrases(texts[place])), "") for place in asked]
 
     def propose(wanted: list[tuple[int, int]]) -> list[list[str]]:
         found = [phrases(texts[place]) for place, _ in wanted]
@@ -77,7 +83,7 @@ def keyphrase_ids(
         return [[phrase for phrase in candidates if next(right)] for candidates in found]
 
     everything = can_spell or (lambda ids: [True] * len(ids))
-    return [chosen.text for chosen in assign(range(len(texts)), propose, 1, everything)]
+    return [chosen.text for chosen in assign(asked, propose, 1, everything, taken=taken)]
 
 
 def words_of(text: str) -> Iterator[str]:

@@ -7,7 +7,7 @@ another text are refused.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,8 +55,13 @@ def candidate_rows(
         yield {"item_id": item.item_id, "attempt": 1, "candidates": texts, "mark": mark(settings, item)}
 
 
-def read_candidates(paths: Sequence[str], items: Sequence[Item], settings: Mapping[str, Any]) -> dict[str, list[str]]:
+def read_candidates(
+    paths: Sequence[str], items: Sequence[Item], settings: Mapping[str, Any], unasked: Container[str] = ()
+) -> dict[str, list[str]]:
     """The candidates of all shards by item, for every item that has text.
+
+    Args:
+        unasked: items that need none.
 
     Raises:
         IdgrError: naming the line that is malformed, of an unknown item, repeated, or made with other settings; or an
@@ -82,7 +87,7 @@ def read_candidates(paths: Sequence[str], items: Sequence[Item], settings: Mappi
     for path in paths:
         for _ in read_jsonl(path, take, allow_empty=True):
             pass
-    lacking = [name for name in wanted if name not in found]
+    lacking = [name for name in wanted if name not in found and name not in unasked]
     if lacking:
         raise IdgrError(
             f"no candidates for {len(lacking)} items, such as {lacking[0]!r}",

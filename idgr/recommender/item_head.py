@@ -40,7 +40,7 @@ from idgr.engine.task import figure
 from idgr.errors import IdgrError
 from idgr.formats.rec_folder import ITEM_HEAD
 from idgr.models.device import to_device
-from idgr.models.weight_files import headers_of, read_tensors
+from idgr.models.weight_files import Header, headers_of, read_tensors
 from idgr.recommender.told_items import ToldItems
 
 if TYPE_CHECKING:
@@ -292,10 +292,8 @@ def load_item_head(folder: str | os.PathLike[str], item_keys: Sequence[str], wid
     Raises:
         IdgrError: the folder has none, or one that is damaged or of a model of another width.
     """
-    path, name = Path(folder) / ITEM_HEAD, os.fspath(folder)
-    if not path.is_file():
-        raise IdgrError(f"holds no {ITEM_HEAD}", _WANTED, where=name)
-    tensors = read_tensors(headers_of(path, name, "item head"), name, "item head")
+    path = Path(folder) / ITEM_HEAD
+    tensors = read_tensors(_headers(folder), os.fspath(folder), "item head")
     known = _keys(path)
     own = "given_IE" if "given_IE" in tensors else "free_ID"
     head = _empty(tensors, len(known), width)
@@ -311,6 +309,22 @@ def load_item_head(folder: str | os.PathLike[str], item_keys: Sequence[str], wid
     fitted = _empty(tensors, len(item_keys), width)
     fitted.load_state_dict(tensors)
     return fitted.eval().requires_grad_(False)
+
+
+def tells_items(folder: str | os.PathLike[str]) -> bool:
+    """Whether the head in a recommender's folder tells items, so that the model is no whole one without it.
+
+    Raises:
+        IdgrError: the folder has none, or one that is damaged.
+    """
+    return "telling.weight" in _headers(folder)
+
+
+def _headers(folder: str | os.PathLike[str]) -> dict[str, Header]:
+    path, name = Path(folder) / ITEM_HEAD, os.fspath(folder)
+    if not path.is_file():
+        raise IdgrError(f"holds no {ITEM_HEAD}", _WANTED, where=name)
+    return headers_of(path, name, "item head")
 
 
 def _empty(tensors: dict[str, Tensor], n_items: int, width: int) -> ItemHead:

@@ -109,7 +109,7 @@ class Options(ValidationOptions, PromptOptions):
             panel="Making IDs",
             left_out=_SETTLED
             | _names(SchemeOptions)
-            | {"model", "neighbours", "rec_tokenizer", "shard", "assign", "train"},
+            | {"model", "neighbours", "rec_tokenizer", "shard", "assign", "train", "keep"},
         ),
     ] = field(default_factory=dict)
     rec_options: Annotated[
@@ -120,7 +120,7 @@ class Options(ValidationOptions, PromptOptions):
             prefix="rec",
             panel="The recommender's training",
             left_out=_SETTLED
-            | {"arch", "model", "tokenizer", "lora", "reorder", "layers", "separator"}
+            | {"arch", "model", "tokenizer", "lora", "reorder", "layers", "separator", "item_slots"}
             | _names(PromptOptions)
             | _names(train_rec.AuxiliaryOptions)
             | _names(ValidationOptions),

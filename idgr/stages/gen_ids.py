@@ -16,8 +16,19 @@ from idgr.formats.held_out import refuse_held_out
 from idgr.formats.jsonl import STDIN, STDOUT, dump_line
 from idgr.formats.records import Item, ItemId, read_ids
 from idgr.formats.run_info import RunInfo, hash_input
+from idgr.ids.kept import Kept, read_kept
 from idgr.ids.options import GenerationOptions
-from idgr.ids.schemes.options import OF_SEQUENCES, OF_TEXT, OF_USE, TEXTUAL, TFIDF, Scheme, SchemeOption, SchemeOptions
+from idgr.ids.schemes.options import (
+    GROWING,
+    OF_SEQUENCES,
+    OF_TEXT,
+    OF_USE,
+    TEXTUAL,
+    TFIDF,
+    Scheme,
+    SchemeOption,
+    SchemeOptions,
+)
 from idgr.ids.shards import candidate_rows, parse_shard, read_candidates
 from idgr.options import COMMON, RUN, Field, Role, argument, option, option_fields, output_option
 from idgr.progress import Progress, log
@@ -43,6 +54,8 @@ class Options(GenerationOptions, SchemeOptions):
     Example: idgr gen-ids items.jsonl --model smollm2/ --neighbours 3 --train train.jsonl -o ids.jsonl
 
     Example: idgr gen-ids data/beauty/items.jsonl --scheme shared --train data/beauty/train.jsonl -o ids.jsonl
+
+    Example: idgr gen-ids grown/items.jsonl --model gen/ --keep ids.jsonl -o grown/ids.jsonl
 
     Example: idgr gen-ids data/beauty/items.jsonl --scheme dual --item-vectors sasrec/ -o ids.jsonl
 
@@ -72,6 +85,9 @@ class Options(GenerationOptions, SchemeOptions):
             at_least=0,
         ),
     ] = 0
+    keep: str | None = option(
+        f"ids.jsonl whose items keep their IDs; the others get new ones ({', '.join(GROWING)}).", None, role=Role.INPUT
+    )
     train: Annotated[
         str | None,
         SchemeOption(
@@ -116,6 +132,13 @@ class Options(GenerationOptions, SchemeOptions):
             raise UsageError("--model keyphrase needs no shards", "leave --shard and --assign out")
         if self.shard is not None and self.rec_tokenizer is not None:
             raise UsageError("--rec-tokenizer plays no part in --shard", "give it with --assign")
+        if self.shard is not None and self.keep is not None:
+            raise UsageError("--keep plays no part in --shard", "give it with --assign")
+        if self.keep is not None and self.scheme not in GROWING:
+            raise UsageError(
+                f"--keep with --scheme {self.scheme}, whose IDs depend on all items at once",
+                f"leave --keep out, which gives every item another ID, or take one of {', '.join(GROWING)}",
+            )
         if self.assign and STDIN in self.assign:
             raise UsageError("--assign - given", "give the names of files")
         if self.shard is not None:
@@ -171,12 +194,13 @@ def run(options: Options) -> list[ItemId] | None:
         if options.shard is not None:
             written.writelines(map(dump_line, _candidate_rows(catalogue, _beside(catalogue, options), options)))
             return None
+        kept = _kept(catalogue, options, info)
         if options.scheme != TEXTUAL:
-            ids = _by_scheme(catalogue, options)
+            ids = _by_scheme(catalogue, options, kept)
         elif options.model == KEYPHRASE:
-            ids = _by_keyphrase(catalogue, options.rec_tokenizer, info)
+            ids = _by_keyphrase(catalogue, options.rec_tokenizer, kept, info)
         else:
-            ids = _by_model(catalogue, options, shards, info)
+            ids = _by_model(catalogue, options, shards, kept, info)
         written.writelines(dump_line(one.row()) for one in ids)
     return ids
 
@@ -279,18 +303,45 @@ def _candidate_rows(
     return candidate_rows(ours, found, _settings(options, beside))
 
 
-def _by_scheme(catalogue: list[Item], options: Options) -> list[ItemId]:
+def _kept(catalogue: list[Item], options: Options, run: RunInfo) -> Kept:
+    """The IDs that stay as they are, and a line that tells how many; none without --keep."""
+    if options.keep is None:
+        return Kept()
+    by_model = options.scheme == TEXTUAL and options.model != KEYPHRASE
+    source = options.rec_tokenizer or (options.model if by_model else None)
+    tokenizer = None
+    if source is not None:
+        from idgr.models.tokenizer import load_tokenizer
+
+        tokenizer = load_tokenizer(source)
+    kept = read_kept(options.keep, tokenizer)
+    new, gone = len(kept.new(catalogue)), kept.gone(catalogue)
+    run.facts["kept"] = {"items": len(catalogue) - new, "new": new, "gone": gone}
+    dropped = f"; {gone} of {options.keep} dropped, whose items are not in {options.items}" if gone else ""
+    log(f"gen-ids: {len(catalogue) - new} items keep their IDs, {new} are new{dropped}")
+    return kept
+
+
+def _by_scheme(catalogue: list[Item], options: Options, kept: Kept) -> list[ItemId]:
     from idgr.formats.records import read_sequences
     from idgr.ids.schemes.choice import scheme_ids
 
     known = {item.item_id for item in catalogue}
     sequences = [] if options.train is None else [row.items for row in read_sequences(options.train, known)]
-    texts = scheme_ids(catalogue, sequences, options)
+    made = scheme_ids(catalogue, sequences, options, kept if kept.ids else None)
+    records = _new_records(catalogue, made, kept)
+    texts = [record.id for record in records]
     if options.rec_tokenizer is not None:
         _check_spelling(texts, options.rec_tokenizer)
     words = sum(len(text.split()) for text in texts) / max(1, len(texts))
     log(f"gen-ids: {len(texts)} items, {words:.1f} words an ID, by the scheme {options.scheme}")
-    return [ItemId(item.item_id, text) for item, text in zip(catalogue, texts, strict=True)]
+    return records
+
+
+def _new_records(catalogue: list[Item], made: list[str], kept: Kept) -> list[ItemId]:
+    """The IDs of all items: `made` are those of the new ones."""
+    new = [catalogue[place].item_id for place in kept.new(catalogue)]
+    return kept.with_new(catalogue, (ItemId(name, text) for name, text in zip(new, made, strict=True)))
 
 
 def _check_spelling(texts: list[str], rec_tokenizer: str) -> None:
@@ -307,31 +358,46 @@ def _check_spelling(texts: list[str], rec_tokenizer: str) -> None:
         )
 
 
-def _by_model(catalogue: list[Item], options: Options, shards: list[str], run: RunInfo) -> list[ItemId]:
+def _by_model(catalogue: list[Item], options: Options, shards: list[str], kept: Kept, run: RunInfo) -> list[ItemId]:
     from idgr.ids.generation import generate_ids
     from idgr.models.tokenizer import load_tokenizer
 
     beside = _beside(catalogue, options)
-    first = read_candidates(shards, catalogue, _settings(options, beside)) if shards else None
+    first = read_candidates(shards, catalogue, _settings(options, beside), kept.ids) if shards else None
+    places = kept.new(catalogue)
+    short = None if beside is None else [beside[place] for place in places]
     recommender = load_tokenizer(options.rec_tokenizer or options.model)
     made = generate_ids(
-        catalogue, lambda: _load(options), recommender, options, first=first, watch=_watched, beside=beside
+        [catalogue[place] for place in places],
+        lambda: _load(options),
+        recommender,
+        options,
+        first=first,
+        taken=kept.taken,
+        watch=_watched,
+        beside=short,
     )
+    ids = kept.with_new(catalogue, made.ids)
     facts = {"searches": made.n_searches, "close_searches": made.n_close}
-    _tell(made.ids, recommender, options.length_step, run, facts)
-    _warn_of_junk(made.ids, catalogue)
-    return made.ids
+    _tell(ids, recommender, options.length_step, run, facts)
+    _warn_of_junk(ids, catalogue)
+    return ids
 
 
-def _by_keyphrase(catalogue: list[Item], rec_tokenizer: str | None, run: RunInfo) -> list[ItemId]:
+def _by_keyphrase(catalogue: list[Item], rec_tokenizer: str | None, kept: Kept, run: RunInfo) -> list[ItemId]:
     from idgr.ids.keyphrase import keyphrase_ids
     from idgr.ids.spelling import can_spell
     from idgr.models.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(rec_tokenizer) if rec_tokenizer is not None else None
     texts = [item.text or item.item_id.lower() for item in catalogue]
-    ids = keyphrase_ids(texts, can_spell=None if tokenizer is None else lambda ids: can_spell(tokenizer, ids))
-    records = [ItemId(item.item_id, text) for item, text in zip(catalogue, ids, strict=True)]
+    ids = keyphrase_ids(
+        texts,
+        can_spell=None if tokenizer is None else lambda ids: can_spell(tokenizer, ids),
+        places=kept.new(catalogue),
+        taken=kept.taken,
+    )
+    records = _new_records(catalogue, ids, kept)
     if tokenizer is None:
         log(f"gen-ids: {len(records)} items, by the keyphrase rule")
     else:

@@ -40,6 +40,20 @@ class Ranker:
     settled: dict[str, Any] = field(default_factory=dict)
 
 
+def within_memory(rank: Rank, options: RankerOptions) -> Rank:
+    """Tell in one line where the device has not the memory for a single history."""
+    import torch
+
+    def ranked(queries: Sequence[Query], k: int, advance: Callable[[int], object]) -> list[Recommendation]:
+        try:
+            return rank(queries, k, advance)
+        except torch.OutOfMemoryError:
+            what, todo = "the device has not the memory for a single history", "give fewer --beams, or --device cpu"
+            raise IdgrError(what, todo, where=options.rec) from None
+
+    return ranked
+
+
 def allowed_items(options: RankerOptions, known: set[str] | None) -> set[str] | None:
     """The items that may be recommended, where a file tells them."""
     if options.allow is None:

@@ -65,7 +65,9 @@ class RankerOptions(StageOptions):
     """What ranks, and how."""
 
     rec: str | None = option("Recommender, SASRec or two-tower: a folder that was trained.", None, role=Role.INPUT)
-    ids: Annotated[str | None, Textual("The IDs it was trained on (default: REC/ids.jsonl).", role=Role.INPUT)] = None
+    ids: Annotated[
+        str | None, Textual("The IDs it was trained on, new items or not (default: REC/ids.jsonl).", role=Role.INPUT)
+    ] = None
     k: K = 10
     allow: str | None = option("Only the items of this file, one key a line.", None, role=Role.INPUT)
     keep_history: bool = option("Items of the history may be recommended again.", False)

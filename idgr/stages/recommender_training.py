@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from idgr.options import Option, Role
+from idgr.progress import log
 from idgr.stages.training import TRIED_USERS, Histories, forecast_training, numbered
 
 if TYPE_CHECKING:
     from idgr.engine.options import TrainingOptions
     from idgr.engine.task import TrainingTask
+    from idgr.formats.rec_folder import RecommenderFacts
     from idgr.formats.records import ItemId
     from idgr.models.backbone import Backbone
     from idgr.prompts.histories import HistoryRenderer
@@ -47,6 +50,7 @@ class Prepared:
     Attributes:
         tasks, contrast, item_head: what a causal model is taught beside recommending.
         seen_tokens: those that the model has seen in IDs before.
+        earlier: the trainings of `idgr train-rec` that it goes on from, oldest first; see `earlier_trainings`.
     """
 
     inputs: Inputs
@@ -56,6 +60,7 @@ class Prepared:
     contrast: Contrast | None = None
     item_head: ItemObjective | None = None
     seen_tokens: set[int] = field(default_factory=set)
+    earlier: list[dict[str, Any]] = field(default_factory=list)
 
 
 def read_inputs(train: str, ids: str, valid: str | None) -> Inputs:
@@ -71,6 +76,43 @@ def read_inputs(train: str, ids: str, valid: str | None) -> Inputs:
     rows = list(read_sequences(train, number))
     queries = [] if valid is None else list(read_queries(valid, number, need_target=True))
     return Inputs(known, numbered(train, rows, queries, number))
+
+
+def earlier_trainings(model: str, known: Sequence[ItemId], facts: RecommenderFacts) -> list[dict[str, Any]]:
+    """What `run.json` tells of the trainings that a model has behind it, oldest first; none where idgr made none.
+
+    Says in one line what the IDs and settings are beside those of the last one.
+
+    Args:
+        model: what --model names.
+        known: the IDs that it is to be trained on.
+        facts: how.
+    """
+    from idgr.formats.rec_folder import compare_ids, read_recommender_facts, read_trained_ids
+    from idgr.formats.run_info import read_run
+
+    record = read_run(model) if Path(model).is_dir() else {}
+    if record.get("command") != "train-rec":
+        return []
+    before = read_recommender_facts(model)
+    told: dict[str, Any] = {"path": model, "ids_fingerprint": before.ids_fingerprint}
+    told |= {name: record[name] for name in ("inputs", "kept", "started") if name in record}
+    line = f"train-rec: goes on from {model}"
+    trained = read_trained_ids(model, before.ids_fingerprint)
+    if trained is not None:
+        told["ids"] = compare_ids(trained, known).counts
+        line += "; IDs: " + ", ".join(f"{count} {name}" for name, count in told["ids"].items())
+    then, now = asdict(before), asdict(facts)
+    for name in ("objective", "max_history", "max_prompt_tokens", "user_ids", "history", "separator"):
+        if then[name] != now[name]:
+            line += f"; it was trained with --{name.replace('_', '-')} {then[name]}, now {now[name]}"
+    if then["templates"] != now["templates"]:
+        line += "; it was trained with other --templates"
+    if "item_head" in record:
+        line += "; its item head is not taken over"
+    log(line)
+    earlier = record.get("earlier")
+    return [*(earlier if isinstance(earlier, list) else []), told]
 
 
 def forecast_recommender(

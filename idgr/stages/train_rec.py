@@ -13,7 +13,7 @@ from idgr.recommender.defaults import defaults
 from idgr.recommender.options import PROMPTS, Paper, PromptOptions, RecommenderOptions
 from idgr.stages.auxiliary import AuxiliaryOptions, auxiliary_tasks, check_auxiliary, contrast, item_head
 from idgr.stages.options import local_model, refuse_stream, run_info
-from idgr.stages.recommender_training import Ids, Prepared, forecast_recommender, read_inputs
+from idgr.stages.recommender_training import Ids, Prepared, earlier_trainings, forecast_recommender, read_inputs
 from idgr.stages.training import SequenceTraining, run_training, say_if_unvalidated, say_what_is_kept
 
 if TYPE_CHECKING:
@@ -49,6 +49,12 @@ class Options(SequenceTraining, RecommenderOptions, PromptOptions, AuxiliaryOpti
     paper: Paper = False
     vocab_size: int | None = option("Bound of the vocabulary that a preset learns.", None, MODEL, at_least=1)
     word_tokens: bool = option("Every word of the IDs becomes one token, such as the index word aar.", False, MODEL)
+    item_slots: bool | None = option(
+        "causal: items begin at fixed distances, which other programs cannot place; if not given, on for presets.",
+        None,
+        MODEL,
+        flags=("--item-slots/--no-item-slots",),
+    )
     lora: int | None = option(
         "Train low-rank updates of this rank and the rows of new tokens only; needs the extra `lora`.",
         None,
@@ -144,11 +150,14 @@ def _check(options: Options) -> None:
             ("--lora", options.lora),
             ("--separator newline", newline),
             ("--layers", options.layers),
+            ("--item-slots", options.item_slots is not None),
         ):
             if value:
                 raise UsageError(f"{flag} is for --arch causal", "leave it out")
     elif options.templates is not None or options.user_ids != "none":
         raise UsageError("--arch causal has no prompts", "leave --templates and --user-ids out")
+    if options.item_slots and options.separator == "newline":
+        raise UsageError("--item-slots with --separator newline, behind which there are none", "leave one of them out")
     if options.history == "none" and options.user_ids == "none":
         raise UsageError("--history none without --user-ids leaves prompts empty", "add --user-ids history")
     if options.lora is not None and options.is_preset:
@@ -163,7 +172,7 @@ def _check(options: Options) -> None:
 def _prepare(options: Options, facts: RecommenderFacts, device: torch.device) -> Prepared:
     from idgr.formats.rec_folder import read_seen_tokens
     from idgr.models.backbone import resolve_model
-    from idgr.models.llama import fit_item_slots, keep_layers
+    from idgr.models.llama import fit_item_slots, item_slots, keep_layers
     from idgr.models.lora import add_lora
     from idgr.models.tokenizer import id_tokens
     from idgr.models.word_tokens import add_word_tokens
@@ -190,7 +199,9 @@ def _prepare(options: Options, facts: RecommenderFacts, device: torch.device) ->
     users = user_ids_of(facts, options.gen, items, inputs.keys, tokenizer, device)
     tokens = id_tokens(tokenizer, inputs.texts)
     if options.arch == "causal":
-        fit_item_slots(model, tokens, new=options.is_preset, separator=options.separator)
+        new = options.is_preset and options.item_slots is not False
+        fit_item_slots(model, tokens, new=new, separator=options.separator)
+        _check_item_slots(options, item_slots(model))
     if options.lora is not None:
         add_lora(model, options.lora, seed=options.seed, tokens=added)
     model.to(device)
@@ -207,7 +218,17 @@ def _prepare(options: Options, facts: RecommenderFacts, device: torch.device) ->
         contrast(options, model, inputs.keys, options.seed),
         item_head(options, model, inputs.keys, tokens, renderer.end, options.seed),
         read_seen_tokens(options.model) or set(),
+        [] if options.is_preset else earlier_trainings(options.model, inputs.known, facts),
     )
+
+
+def _check_item_slots(options: Options, slots: int) -> None:
+    """Raise `UsageError` where a trained model's places are not as asked for; weights know what they learnt."""
+    if options.is_preset or options.item_slots is None or options.item_slots == bool(slots):
+        return
+    has = f"begins an item every {slots} places" if slots else "counts places through"
+    flag = "--item-slots" if options.item_slots else "--no-item-slots"
+    raise UsageError(f"{flag}, but {options.model} {has}", "leave it out, or train a new model from a preset")
 
 
 def _task(prepared: Prepared, options: Options) -> TrainingTask:
@@ -265,15 +286,14 @@ def _save(
     seen = {token for row in inputs.histories.sequences for item in row for token in renderer.id_tokens[item]}
     write_seen_tokens(folder, seen | prepared.seen_tokens)
     write_rec_ids(folder, inputs.known)
-    return (
-        asdict(facts)
-        | {
-            "ids_fingerprint": ids_fingerprint(inputs.known),
-            "kept": kept,
-            "eos_token_id": backbone.model.config.eos_token_id,
-        }
-        | _save_head(prepared, folder, kept)
-    )
+    told = asdict(facts) | {
+        "ids_fingerprint": ids_fingerprint(inputs.known),
+        "kept": kept,
+        "eos_token_id": backbone.model.config.eos_token_id,
+    }
+    if prepared.earlier:
+        told["earlier"] = prepared.earlier
+    return told | _save_head(prepared, folder, kept)
 
 
 def _save_head(prepared: Prepared, folder: Path, kept: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 import orjson
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from idgr.cli.main import run
 from idgr.decoding.beam import BeamSearch
@@ -16,6 +16,7 @@ from idgr.decoding.candidates import CandidateSearch
 from idgr.decoding.exact import ExactSearch
 from idgr.decoding.options import SearchOptions
 from idgr.decoding.trie import build_trie
+from idgr.formats.jsonl import write_jsonl
 from idgr.formats.rec_folder import ITEM_HEAD
 from idgr.recommender.item_head import ItemObjective, load_item_head, new_item_head, save_item_head, told_items
 from idgr.recommender.sequences import Windows, window_loss
@@ -136,3 +137,28 @@ def test_what_does_not_go_together(
 ) -> None:
     assert run(train_rec(data, *options)) == 2
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("tells", [["--tell-items"], []])
+def test_new_items_have_vectors_of_zeros(tells: list[str], data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As the same head would rank whose file had zeros for them, and not as one that had something else."""
+    assert run(train_rec(data, "--item-head", "1", *tells, "--epochs", "3")) == 0
+    path, keys = data / "out" / ITEM_HEAD, [f"I{item}" for item in range(len(TEXTUAL_IDS))]
+    grown = [("N0", "amber fjord"), *zip(keys[1:], TEXTUAL_IDS[1:], strict=True), ("N1", "delta basil")]
+    write_jsonl(data / "grown.jsonl", [{"item_id": key, "id": text} for key, text in grown])
+    rows = [["I1", "N0"], ["N1"], ["N0", "I5", "N1", "I2"]]
+    write_jsonl(data / "histories.jsonl", [{"user_id": f"u{n}", "history": row} for n, row in enumerate(rows)])
+    asked = ["recommend", str(data / "histories.jsonl"), "--rec", str(data / "out"), "--ids", str(data / "grown.jsonl")]
+    asked += ["-k", "8", "--item-head-weight", "0.5", "--device", "cpu"]
+    capsys.readouterr()
+    assert run([*asked, "-o", str(data / "recs-0")]) == 0
+    assert f"recommend: 2 of the 11 items of {data / 'grown.jsonl'} are new to" in capsys.readouterr().err
+
+    head = load_file(path)
+    for name, fill in (("recs-1", 0.0), ("recs-2", 9.0)):
+        longer = torch.cat([head["free_ID"], torch.full((2, head["free_ID"].shape[1]), fill)])
+        told = {"items": orjson.dumps([*keys, "N0", "N1"]).decode()}
+        save_file({**head, "free_ID": longer}, path, metadata=told)
+        assert run([*asked, "-o", str(data / name)]) == 0
+    found = [(data / f"recs-{n}").read_bytes() for n in range(3)]
+    assert found[0] == found[1] != found[2]

@@ -95,6 +95,8 @@ def _from_text(ids: Numbered, path: Path, maker: Output | None, findings: Findin
     outputs = maker.record.get("outputs")
     if not isinstance(outputs, dict) or outputs.get(path.name) != sha256_file(path):
         return Check(FROM_TEXT, str(path), FAIL, "the file is not the one that its run.json tells of")
+    if maker.named("keep") is not None:
+        return _kept(ids, path, maker, findings)
     if scheme_of(maker) is not None and not zeroshot:
         return scheme_check(FROM_TEXT, ids, path, maker, findings)
     of_sequences = not zeroshot and bool(maker.option("neighbours"))
@@ -119,6 +121,20 @@ def _from_text(ids: Numbered, path: Path, maker: Output | None, findings: Findin
         told = f"of the first {count}, made again from {source}, {count - equal} differ"
         return Check(name, str(path), FAIL, told)
     return Check(name, str(path), PASS, f"{told}; the first {count}, made again from those alone, are equal")
+
+
+def _kept(ids: Numbered, path: Path, maker: Output, findings: Findings) -> Check:
+    """Whether IDs made by `gen-ids --keep` are those of the file that it kept, as far as that has them."""
+    place = findings.find(maker, "keep")
+    if place is None:
+        return skipped(FROM_TEXT, path, "the IDs that it kept are not here")
+    before = {one.item_id: one.id for _, one in read_numbered(place, any_id)}
+    shared = [one for _, one in ids if one.item_id in before]
+    wrong = sum(one.id != before[one.item_id] for one in shared)
+    if wrong:
+        return Check(FROM_TEXT, str(path), FAIL, f"of {len(shared):,} IDs kept from {place}, {wrong:,} differ")
+    told = f"the IDs of {len(shared):,} items are those of {place}; {len(ids) - len(shared):,} new ones not made again"
+    return Check(FROM_TEXT, str(path), PASS, told)
 
 
 def _sound(ids: Numbered, path: Path, maker: Output, findings: Findings) -> Check | None:

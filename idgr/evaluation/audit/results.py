@@ -12,6 +12,7 @@ from idgr.evaluation.audit.checks import FAIL, PASS, Check, skipped
 from idgr.evaluation.audit.data import read_numbered
 from idgr.evaluation.audit.id_texts import any_id
 from idgr.evaluation.audit.provenance import ITEM_MODELS, Findings, Output
+from idgr.formats.rec_folder import compare_ids, read_trained_ids
 from idgr.formats.records import ids_fingerprint
 from idgr.formats.run_info import read_run
 
@@ -62,7 +63,13 @@ def _belong(rec: Path, ids: Path, subject: Path) -> Check:
     told = read_run(rec).get("ids_fingerprint")
     if not isinstance(told, str):
         return skipped(BELONG, subject, f"{rec} does not tell the IDs that it was trained on")
-    if told != ids_fingerprint(one for _, one in read_numbered(ids, any_id)):
+    found = [one for _, one in read_numbered(ids, any_id)]
+    if told != ids_fingerprint(found):
+        trained = read_trained_ids(rec, told)
+        changes = None if trained is None else compare_ids(trained, found)
+        if changes is not None and changes.same and not changes.changed:
+            grown = f"the {changes.same} items of {ids} that {rec} was trained on have their IDs of the training"
+            return Check(BELONG, str(subject), PASS, f"{grown}; {changes.new} are new, {changes.gone} gone")
         return Check(BELONG, str(subject), FAIL, f"{rec} was trained on other IDs than {ids}")
     return Check(BELONG, str(subject), PASS, f"{rec} was trained on just the IDs of {ids}, by their fingerprint")
 

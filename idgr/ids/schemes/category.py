@@ -5,10 +5,12 @@ The paper makes a new token of each category; here a category is its own words.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 
 from idgr.errors import IdgrError
 from idgr.formats.records import Item
+from idgr.ids.kept import Kept
 from idgr.ids.keyphrase import words_of
 from idgr.ids.schemes.code_words import among_equals
 from idgr.ids.spelling import clean_id, fold
@@ -16,7 +18,7 @@ from idgr.ids.spelling import clean_id, fold
 WITHOUT = "other"
 
 
-def category_ids(items: Sequence[Item], field: str, depth: int) -> list[str]:
+def category_ids(items: Sequence[Item], field: str, depth: int, *, kept: Kept | None = None) -> list[str]:
     """The words of the first `depth` categories and a number from 1 among items of equal words, in file order.
 
     The number always stands, also where an item is alone. An item without the field, or with nothing in it that is a
@@ -26,13 +28,26 @@ def category_ids(items: Sequence[Item], field: str, depth: int) -> list[str]:
         items: with texts such as `title: …; categories: a, b`, or with fields.
         field: the name of the field that lists categories, the widest first.
         depth: so many categories of the list; the number tells apart what the others would have.
+        kept: IDs that are there already: only the other items get one, with the lowest number that is free.
 
     Raises:
         IdgrError: no item has such a field.
     """
     paths = category_paths(items, field, depth)
+    if kept is not None:
+        return list(_numbered([paths[place] for place in kept.new(items)], kept.taken))
     numbers = among_equals(fold(path) for path in paths)
     return [f"{path} {number + 1}" for path, number in zip(paths, numbers, strict=True)]
+
+
+def _numbered(paths: Iterable[str], taken: Iterable[str]) -> Iterator[str]:
+    used, last = set(map(fold, taken)), Counter[str]()
+    for path in paths:
+        folded = fold(path)
+        last[folded] += 1
+        while f"{folded} {last[folded]}" in used:
+            last[folded] += 1
+        yield f"{path} {last[folded]}"
 
 
 def category_paths(items: Sequence[Item], field: str, depth: int) -> list[str]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from idgr.formats.records import Item
+from idgr.ids.kept import Kept
 from idgr.ids.schemes.category import category_ids
 from idgr.ids.schemes.libraries import check_packages, one_thread
 from idgr.ids.schemes.options import SchemeOptions
@@ -19,11 +20,17 @@ if TYPE_CHECKING:
     from idgr.ids.schemes.vector_tree import Floats32
 
 
-def scheme_ids(items: Sequence[Item], sequences: Iterable[Sequence[str]], options: SchemeOptions) -> list[str]:
+def scheme_ids(
+    items: Sequence[Item],
+    sequences: Iterable[Sequence[str]],
+    options: SchemeOptions,
+    kept: Kept | None = None,
+) -> list[str]:
     """An ID for each item, in the order of the items: words of letters and digits, all different, also in case.
 
     Args:
         sequences: training sequences of item keys, for the schemes `OF_SEQUENCES`.
+        kept: IDs that are there already: only the other items get one (schemes `GROWING`).
 
     Raises:
         IdgrError: a package is not installed, or the items lack what the scheme makes IDs of.
@@ -32,6 +39,7 @@ def scheme_ids(items: Sequence[Item], sequences: Iterable[Sequence[str]], option
     keys = [item.item_id for item in items]
     items = [item if item.text else replace(item, text=item.item_id.lower(), fields=None) for item in items]
     texts = [item.text for item in items]
+    new, taken = (list(range(len(items))), list[str]()) if kept is None else (kept.new(items), kept.taken)
     match options.scheme:
         case "shared":
             from idgr.ids.schemes.shared_words import shared_word_ids
@@ -40,8 +48,11 @@ def scheme_ids(items: Sequence[Item], sequences: Iterable[Sequence[str]], option
             place, text_of = {key: number for number, key in enumerate(order)}, dict(zip(keys, texts, strict=True))
             rows = [[place[key] for key in row] for row in sequences]
             said = [text_of[key] for key in order]
-            made = dict(zip(order, shared_word_ids(said, rows, options.words, options.shared_words), strict=True))
-            return [made[key] for key in keys]
+            wanted = {keys[number] for number in new}
+            places = [number for number, key in enumerate(order) if key in wanted]
+            found = shared_word_ids(said, rows, options.words, options.shared_words, places=places, taken=taken)
+            made = dict(zip(places, found, strict=True))
+            return [made[place[keys[number]]] for number in new]
         case "sequential":
             return sequential_ids(keys, sequences, options.seed)
         case "collaborative":
@@ -49,11 +60,11 @@ def scheme_ids(items: Sequence[Item], sequences: Iterable[Sequence[str]], option
 
             return collaborative_ids(keys, sequences, options.clusters, options.leaf_size, options.seed)
         case "category":
-            return category_ids(items, options.category_field, options.category_depth)
+            return category_ids(items, options.category_field, options.category_depth, kept=kept)
         case "title":
-            return title_ids(items, options.title_field, options.title_words)
+            return title_ids([items[place] for place in new], options.title_field, options.title_words, taken=taken)
         case "random":
-            return random_ids(len(items), options.levels, options.codebook, options.seed)
+            return random_ids(len(new), options.levels, options.codebook, options.seed, taken=taken)
         case "semantic":
             from idgr.ids.schemes.semantic import semantic_ids
 

@@ -21,6 +21,7 @@ OF_SEQUENCES = ("shared", "sequential", "collaborative")
 OF_TEXT = ("shared", "category", "title", "semantic", "semantic-tree", "dual")
 OF_TEXT_VECTORS = ("semantic", "semantic-tree", "dual")
 OF_USE = ("behavior-tree", "dual")  # by the item vectors of a model that was trained on sequences
+GROWING = (TEXTUAL, "shared", "category", "title", "random")  # an item's ID may be made beside those that there are
 OF_CODES = ("random", "semantic", *TREES)
 TFIDF = "tfidf"
 _CODES_PANEL = f"Schemes {', '.join(OF_CODES)}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,15 @@ _SWAPS = 8  # further words that may take the place of the last one
 Ints = npt.NDArray[np.int64]
 
 
-def shared_word_ids(texts: Sequence[str], sequences: Sequence[Sequence[int]], n_words: int, n_shared: int) -> list[str]:
+def shared_word_ids(
+    texts: Sequence[str],
+    sequences: Sequence[Sequence[int]],
+    n_words: int,
+    n_shared: int,
+    *,
+    places: Sequence[int] | None = None,
+    taken: Iterable[str] = (),
+) -> list[str]:
     """An ID for each item of `n_words` words: up to `n_shared` shared ones, best first, then the most telling ones.
 
     A word is shared as far as the items that are bought with an item have it too, more than items on the whole do:
@@ -36,6 +44,8 @@ def shared_word_ids(texts: Sequence[str], sequences: Sequence[Sequence[int]], n_
     Args:
         texts: the items' plain texts, `key: value; key: value`.
         sequences: of places in `texts`, oldest first.
+        places: of which texts IDs are wanted, in this order; None for all.
+        taken: IDs that other items have already.
     """
     words = [list(words_of(text)) for text in texts]
     frequency = Counter(word for row in words for word in set(row))
@@ -46,7 +56,8 @@ def shared_word_ids(texts: Sequence[str], sequences: Sequence[Sequence[int]], n_
     def propose(wanted: list[tuple[int, int]]) -> list[list[str]]:
         return [_phrases(shared[place], [word for _, word in telling[place]], n_words) for place, _ in wanted]
 
-    return [chosen.text for chosen in assign(range(len(texts)), propose, 1, lambda ids: [True] * len(ids))]
+    asked = range(len(texts)) if places is None else places
+    return [chosen.text for chosen in assign(asked, propose, 1, lambda ids: [True] * len(ids), taken=taken)]
 
 
 def _phrases(shared: list[str], telling: list[str], n_words: int) -> list[str]:

@@ -1,0 +1,238 @@
+"""A folder of `idgr train-rec` and its IDs as what ranks items."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from idgr.decoding.options import SearchOptions
+from idgr.errors import IdgrError, UsageError
+from idgr.formats.rec_folder import (
+    RecommenderFacts,
+    check_ids_grown,
+    read_item_head_weight,
+    read_recommender_facts,
+)
+from idgr.formats.records import ItemId, Query, Recommendation, read_ids
+from idgr.progress import log
+from idgr.stages.ranker import COVER, Ranker, allowed_items, within_memory
+from idgr.stages.ranker_options import DEFAULT_BEAMS, RankerOptions
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from idgr.decoding.trie import Trie
+    from idgr.models.backbone import Backbone
+    from idgr.prompts.histories import HistoryRenderer
+    from idgr.prompts.rendering import PromptRenderer
+    from idgr.recommender.ranking import Recommender
+
+
+def textual_ranker(options: RankerOptions) -> Ranker:
+    """A folder of `idgr train-rec` and its IDs."""
+    from idgr.decoding.exact import ExactSearch
+    from idgr.models.tokenizer import decode
+    from idgr.prompts.histories import HistoryRenderer
+
+    recommender = _recommender(options)
+    search = recommender.search
+
+    def rank(queries: Sequence[Query], k: int, advance: Callable[[int], object]) -> list[Recommendation]:
+        return recommender.recommend(queries, advance, k=k)
+
+    def shown(query: Query) -> dict[str, Any]:
+        tokens = recommender.prompt(query)
+        return {"user_id": query.user_id, "text": decode(recommender.tokenizer, [tokens])[0], "tokens": tokens}
+
+    settled: dict[str, Any] = {"normalize": search.options.normalize}
+    if isinstance(recommender.renderer, HistoryRenderer):
+        settled["separator"] = "eos" if recommender.renderer.leads else "newline"
+    if options.item_head_weight is None and recommender.weight:
+        settled["item-head-weight"] = recommender.weight
+    expanded = (lambda: search.expanded) if options.search == "exact" and isinstance(search, ExactSearch) else None
+    known = recommender.number
+    return Ranker(known, COVER, len(known), within_memory(rank, options), shown, expanded, settled)
+
+
+def _recommender(options: RankerOptions) -> Recommender:
+    rec, ids = str(options.rec), str(options.ids)
+    catalogue = read_ids(ids)
+
+    from idgr.models.device import pick_device
+    from idgr.models.llama import fit_item_slots
+    from idgr.prompts.histories import HistoryRenderer
+    from idgr.recommender.prompts import causal_renderer_of, renderer_of, user_ids_of
+    from idgr.recommender.ranking import Recommender
+
+    facts, trained = _facts(options, rec)
+    if not options.force:
+        changes = check_ids_grown(facts, catalogue, rec, ids)
+        if changes is not None:
+            gone = f"; {changes.gone} that it was trained on are not there" if changes.gone else ""
+            log(f"recommend: {changes.new} of the {len(catalogue)} items of {ids} are new to {rec}{gone}")
+    search = _search_options(options, facts.objective, len(catalogue))
+    _check_calibration(options, facts, search, rec)
+    weight = _item_head_weight(options, rec)
+    keys = [record.item_id for record in catalogue]
+    allowed = allowed_items(options, set(keys))
+    where = pick_device(options.device)
+    backbone = _backbone(options, rec, facts.arch)
+    backbone.model.to(where)
+    tokenizer = backbone.tokenizer
+    facts = _separated(options, facts, backbone, rec, trained=trained)
+    trie, rows = _tree(options.trie, catalogue, tokenizer, facts.separator)
+    named = user_ids_of(facts, options.gen, options.items, keys, tokenizer, where, strange=options.force)
+    renderer: PromptRenderer | HistoryRenderer
+    if facts.arch == "causal":
+        fit_item_slots(backbone.model, rows, new=False, separator=facts.separator)
+        renderer = causal_renderer_of(facts, tokenizer, rows)
+    else:
+        renderer = renderer_of(facts, tokenizer, rows, named)
+    calibration = None
+    if options.calibration_weight:
+        from idgr.recommender.calibration import Calibration
+
+        assert isinstance(renderer, HistoryRenderer)
+        model: Any = backbone.model
+        calibration = Calibration(model, renderer, options.calibration_weight, search.length_penalty)
+    second = told = None
+    if read_item_head_weight(rec) is not None:
+        from idgr.recommender.item_head import IdTokens, item_scores, load_item_head, told_items
+
+        causal: Any = backbone.model
+        head = load_item_head(rec, keys, causal.config.hidden_size).to(where)
+        told = told_items(head, rows, trie.eos)
+        second = item_scores(head, causal, IdTokens.of(rows, where)) if weight else None
+    return Recommender(
+        backbone,
+        keys,
+        renderer,
+        trie,
+        search,
+        template=options.template,
+        allowed=allowed,
+        keep_history=options.keep_history,
+        exact=options.search == "exact",
+        batch_size=options.batch_size,
+        calibration=calibration,
+        second=second,
+        weight=weight,
+        told=told,
+    )
+
+
+def _check_calibration(options: RankerOptions, facts: RecommenderFacts, search: SearchOptions, rec: str) -> None:
+    """Raise `UsageError` where scores cannot be calibrated."""
+    if not options.calibration_weight:
+        return
+    what = f"--calibration-weight {options.calibration_weight:g}"
+    if facts.arch != "causal":
+        raise UsageError(f"{what}, but {rec} is a T5, for which there is none", "leave it out")
+    if search.normalize != "full":
+        raise UsageError(f"{what} with the softmax over valid children", "add --normalize full")
+    if options.search == "exact":
+        raise UsageError(f"{what} with --search exact", "leave one of them out; more --beams find more items")
+
+
+def _item_head_weight(options: RankerOptions, rec: str) -> float:
+    """What the item head's score counts; 0 without a head. An adapter was trained and chosen without it."""
+    told, given = read_item_head_weight(rec), options.item_head_weight
+    if given and told is None:
+        what = f"--item-head-weight {given:g}, but {rec} has no item head"
+        raise UsageError(what, "leave it out, or train it with `idgr train-rec --item-head`")
+    weight = given if given is not None else 0.0 if told is None or options.adapter is not None else told
+    clash = "--search exact" if options.search == "exact" else "--calibration-weight"
+    if weight and (options.search == "exact" or options.calibration_weight):
+        raise UsageError(f"{clash} with an item head", f"add --item-head-weight 0, or leave {clash} out")
+    return weight
+
+
+def _facts(options: RankerOptions, rec: str) -> tuple[RecommenderFacts, bool]:
+    """How the recommender was trained, and whether it was; with `force` one that was not is taken as it is."""
+    from idgr.models.backbone import arch_of
+    from idgr.prompts.templates import load_templates
+
+    untrained = RecommenderFacts("full", load_templates(), 20, 512, "") if options.force else None
+    facts = read_recommender_facts(rec, untrained)
+    trained = facts is not untrained
+    if not trained:
+        facts = replace(facts, arch=arch_of(rec))
+    if options.max_history is not None:
+        facts = replace(facts, max_history=options.max_history)
+    return facts, trained
+
+
+def _separated(
+    options: RankerOptions, facts: RecommenderFacts, backbone: Backbone, rec: str, *, trained: bool
+) -> RecommenderFacts:
+    """The facts with the separator that is asked for, or that does for a model which idgr has not trained."""
+    from idgr.models.llama import usual_separator
+
+    given = options.separator
+    if facts.arch != "causal":
+        if given is not None:
+            what = f"--separator given, but {rec} is a T5, whose histories stand in templates"
+            raise UsageError(what, "leave it out")
+        return facts
+    if trained and given not in (None, facts.separator):
+        what = f"--separator {given}, but {rec} was trained with {facts.separator}"
+        raise UsageError(what, "leave it out, or train it so with `idgr train-rec --separator`")
+    if given is None and not trained:
+        model: Any = backbone.model
+        given = usual_separator(model, backbone.tokenizer)
+    return replace(facts, separator=given or facts.separator)
+
+
+def _backbone(options: RankerOptions, rec: str, arch: str) -> Backbone:
+    """The model in the precision asked for, an adapter merged into it in memory."""
+    import torch
+
+    from idgr.formats.adapter_folder import check_base
+    from idgr.models.backbone import load_backbone, load_causal_backbone
+    from idgr.models.lora import check_lora, load_adapter
+
+    backbone = load_backbone(rec) if arch == "t5" else load_causal_backbone(rec)
+    if options.adapter is not None:
+        if backbone.model.config.is_encoder_decoder:
+            raise UsageError(f"--adapter given, but {rec} is a T5, for which there are none", "leave --adapter out")
+        check_lora("--adapter")
+        check_base(options.adapter, rec)
+        load_adapter(backbone.model, options.adapter)
+    backbone.model.to(torch.bfloat16 if options.precision == "bf16" else torch.float32)
+    return backbone
+
+
+def _search_options(options: RankerOptions, objective: str, n_items: int) -> SearchOptions:
+    """The search as asked for, with no more items and prefixes than the catalogue has."""
+    k, beams = options.k, options.beams
+    if beams > n_items and beams != DEFAULT_BEAMS:
+        log(f"recommend: --beams {beams} is more than the {n_items} items of the catalogue, so that many are followed")
+    if options.search == "exact" or k > n_items:
+        beams = max(beams, k)
+    normalize = options.normalize or objective
+    return SearchOptions(min(k, n_items), min(beams, n_items), options.length_penalty, normalize)
+
+
+def _tree(
+    path: str | None, catalogue: Sequence[ItemId], tokenizer: PreTrainedTokenizerBase, separator: str
+) -> tuple[Trie, list[list[int]]]:
+    """The prefix tree of the IDs, from the file where it is kept if it is that of these, and their tokens."""
+    from idgr.decoding.trie import build_trie, load_trie, save_trie
+    from idgr.models.separator import separator_token
+    from idgr.models.tokenizer import id_tokens
+    from idgr.recommender.ranking import catalogue_fingerprint
+
+    end = separator_token(tokenizer, separator)
+    fingerprint = "" if path is None else catalogue_fingerprint(catalogue, tokenizer, end)
+    kept = None if path is None else load_trie(path, fingerprint)
+    if kept is not None:
+        return kept, kept.tokens()
+    rows = id_tokens(tokenizer, [record.id for record in catalogue])
+    trie = build_trie(rows, end)
+    if path is not None:
+        try:
+            save_trie(trie, path, fingerprint)
+        except IdgrError as fault:  # it saves the next run a second; this one has its tree
+            log(f"recommend: the prefix tree is not kept: {fault}")
+    return trie, rows
