@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from idgr.engine.dropout import drop
 from idgr.engine.task import figure
 from idgr.errors import IdgrError
-from idgr.formats.rec_folder import ITEM_HEAD
+from idgr.formats.rec_folder import ITEM_HEAD, read_item_head_weight
 from idgr.models.device import to_device
 from idgr.models.weight_files import Header, headers_of, read_tensors
 from idgr.recommender.told_items import ToldItems
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 Ints = npt.NDArray[np.int64]
 
 # λ of the score log P(ID) + λ · log P(item) that validation chooses from, and the one without validation.
-LAMBDAS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+LAMBDAS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0)
 UNVALIDATED = 0.6
 # So many logits are made at a time.
 _MOST_LOGITS = 1 << 24
@@ -309,6 +309,12 @@ def load_item_head(folder: str | os.PathLike[str], item_keys: Sequence[str], wid
     fitted = _empty(tensors, len(item_keys), width)
     fitted.load_state_dict(tensors)
     return fitted.eval().requires_grad_(False)
+
+
+def refuse_told_items(rec: str | os.PathLike[str], todo: str) -> None:
+    """Raise `IdgrError` where a recommender tells items, for what reads the tokens of its histories alone."""
+    if read_item_head_weight(rec) is not None and tells_items(rec):
+        raise IdgrError("reads a vector of each item beside its ID (--tell-items)", todo, where=os.fspath(rec))
 
 
 def tells_items(folder: str | os.PathLike[str]) -> bool:

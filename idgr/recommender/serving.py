@@ -11,10 +11,10 @@ import numpy as np
 from idgr.decoding.trie import Trie, build_trie
 from idgr.errors import IdgrError
 from idgr.formats.jsonl import replace_file, write_json
-from idgr.formats.rec_folder import RecommenderFacts, read_item_head_weight, read_recommender_facts, write_rec_ids
+from idgr.formats.rec_folder import RecommenderFacts, read_recommender_facts, write_rec_ids
 from idgr.models.separator import separator_token
 from idgr.models.tokenizer import id_tokens
-from idgr.recommender.item_head import tells_items
+from idgr.recommender.item_head import refuse_told_items
 from idgr.recommender.prompts import causal_renderer_of, renderer_of
 
 if TYPE_CHECKING:
@@ -38,9 +38,7 @@ def load_for_serving(rec: str) -> tuple[Backbone, RecommenderFacts]:
     if facts.user_ids != "none":
         what = "its prompts begin with users' IDs, which a generator makes of their histories"
         raise IdgrError(what, "export a recommender trained without --user-ids", where=rec)
-    if read_item_head_weight(rec) is not None and tells_items(rec):
-        what = "reads a vector of each item beside its ID (--tell-items), which other programs cannot add"
-        raise IdgrError(what, "export a recommender trained without --tell-items", where=rec)
+    refuse_told_items(rec, "export one trained without --tell-items; other programs cannot add the vectors")
     backbone = load_backbone(rec) if facts.arch == "t5" else load_causal_backbone(rec)
     model: Any = backbone.model
     if facts.arch == "causal" and (slots := item_slots(model)):

@@ -54,6 +54,7 @@ def run(options: Options) -> dict[str, Any] | None:
     from idgr.formats.rec_folder import read_recommender_facts
     from idgr.models.device import pick_device
     from idgr.models.lora import check_lora
+    from idgr.recommender.item_head import refuse_told_items
 
     refuse_stream(options.output, "an adapter")
     info = run_info("train-adapter", options)
@@ -63,6 +64,7 @@ def run(options: Options) -> dict[str, Any] | None:
     if facts.arch != "causal":
         todo = "give one that `idgr train-rec --arch causal` wrote"
         raise IdgrError("is a T5, for which there are no adapters", todo, where=options.rec)
+    refuse_told_items(options.rec, "give one trained without --tell-items, for which there are adapters")
     if options.dry_run:
         prepared = _prepare(options, facts, pick_device(options.device))
         return forecast_recommender(

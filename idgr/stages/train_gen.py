@@ -135,6 +135,7 @@ def _learn(prepared: _Prepared, options: Options, on_epoch: Callable[..., object
 def _check_models(options: Options) -> None:
     """Raise an error where a model is none that can be trained here, or trained through, before any is loaded."""
     from idgr.models.backbone import arch_of, check_either, is_taught
+    from idgr.recommender.item_head import refuse_told_items
 
     for model in (options.gen, options.rec):
         check_either(model)
@@ -143,6 +144,7 @@ def _check_models(options: Options) -> None:
         raise IdgrError("is a Llama that was not taught to write IDs", todo, where=options.gen)
     if arch_of(options.rec) == "causal" and options.templates is not None:
         raise UsageError(f"--templates given, but {options.rec} is a Llama, which reads no prompts", "leave it out")
+    refuse_told_items(options.rec, "give one trained without --tell-items, whose histories are IDs alone")
 
 
 def _prepare(options: Options, device: torch.device) -> _Prepared:

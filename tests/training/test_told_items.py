@@ -162,3 +162,15 @@ def test_new_items_have_vectors_of_zeros(tells: list[str], data: Path, capsys: p
         assert run([*asked, "-o", str(data / name)]) == 0
     found = [(data / f"recs-{n}").read_bytes() for n in range(3)]
     assert found[0] == found[1] != found[2]
+
+
+def test_what_reads_the_tokens_alone_is_refused(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(train_rec(data, "--item-head", "1", "--tell-items", "--epochs", "1")) == 0
+    rec, given = str(data / "out"), [str(data / "train.jsonl"), "--ids", str(data / "ids.jsonl")]
+    assert run(["train-adapter", *given, "--rec", rec, "-o", str(data / "adapter")]) == 1
+    assert "out: reads a vector of each item beside its ID (--tell-items); give one" in capsys.readouterr().err
+    assert run(["export", rec, "--to", "transformers", "-o", str(data / "served")]) == 1
+    assert "out: reads a vector of each item beside its ID (--tell-items); export one" in capsys.readouterr().err
+    asked = ["--items", str(data / "items.jsonl"), "--gen", rec, "-o", str(data / "gen")]
+    assert run(["train-gen", *given, "--rec", rec, *asked]) == 1
+    assert "was not taught" in capsys.readouterr().err
