@@ -148,7 +148,7 @@ def changed(folder: Path) -> list[str]:
     ("made", "options", "message"),
     [
         ({"slots": 9}, None, "rec: begins an item every 9 places (item_slots), where other programs count places"),
-        ({"head": "tells"}, None, "rec: reads a vector of each item beside its ID (--tell-items), which other"),
+        ({"head": "tells"}, None, "rec: reads a vector of each item beside its ID (--tell-items); export one"),
         ({"user_ids": "history", "arch": "t5"}, None, "rec: its prompts begin with users' IDs"),
         ({}, changed, "ids.jsonl: item 'i0' has the ID 'soap', but had 'red brush' when rec was trained"),
         ({"max_prompt_tokens": 2}, None, "a history of 2 tokens cannot hold the longest ID"),
