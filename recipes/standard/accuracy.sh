@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # How accurate textual IDs can be beside the strongest rivals on one split: a causal model whose IDs begin with a word that
-# items bought together share, a SASRec with the full cross-entropy, their blend with a weight chosen on validation,
-# Markov and popularity, for several seeds. The textual recommender also learns the items' texts; the rest of its settings
-# are the defaults of `idgr train-rec`.
+# items bought together share, alone and told the vectors of a SASRec, which stay frozen; that SASRec, with the full
+# cross-entropy; STAR's retrieval, Markov and popularity; blends with weights chosen on validation; for several seeds. The
+# textual recommender also learns the items' texts; the rest of its settings are the defaults of `idgr train-rec`.
 # Every choice is made on validation; test is scored once a row and seed.
 #
 # Reads: the folder --data, made by `idgr prep`. Writes: the folder --out.
 # Usage: recipes/standard/accuracy.sh --data DIR [--seeds "0 1 2"] [--epochs N] [--reconstruction RATIO]
 #     [--sasrec-epochs N] [--candidates K] [--weight-users N] [--out DIR] [--stage N] [--stop-stage N]
-#   stages: 1 IDs, Markov and popularity, 2 textual recommender, 3 SASRec, 4 recommend and blend, 5 eval and compare, 6 the table
+#   stages: 1 IDs, STAR, Markov and popularity, 2 SASRec, 3 textual recommenders, 4 recommend and blend, 5 eval and compare,
+#     6 the table
 set -euo pipefail
 
 source "$(dirname -- "${BASH_SOURCE[0]}")/../common.sh"
@@ -36,10 +37,13 @@ if begin 1 "give every item a textual ID"; then
   idgr gen-ids "$data/items.jsonl" --scheme shared --train "$data/train.jsonl" -o "$out/ids.jsonl"
 fi
 
-if begin 1 "Markov and popularity"; then
-  for row in markov popularity; do
+if begin 1 "STAR, Markov and popularity"; then
+  for row in star markov popularity; do
     mkdir -p "$out/$row"
-    idgr recommend "$data/test.jsonl" --baseline "$row" --train "$data/train.jsonl" -o "$out/$row/test.jsonl"
+    texts=()
+    [[ $row != star ]] || texts=(--items "$data/items.jsonl")
+    idgr recommend "$data/test.jsonl" --baseline "$row" --train "$data/train.jsonl" "${texts[@]}" -k "$candidates" \
+      -o "$out/$row/test.jsonl"
     idgr eval "$out/$row/test.jsonl" --truth "$data/test.jsonl" --train "$data/train.jsonl" \
       --per-user "$out/$row/users.jsonl" -o "$out/$row/metrics.json"
   done
@@ -47,18 +51,22 @@ fi
 
 for seed in "${chosen[@]}"; do
   run=$out/seed-$seed
-  mkdir -p "$run"/{textual,sasrec,blend}
+  mkdir -p "$run"/{textual,told,sasrec,star,blend,blend-star}
 
-  if begin 2 "seed $seed: train the recommender"; then
-    idgr train-rec "$data/train.jsonl" --ids "$out/ids.jsonl" --valid "$data/valid.jsonl" --arch causal \
-      --reconstruction "$reconstruction" --items "$data/items.jsonl" --epochs "$epochs" --precision auto \
-      --seed "$seed" -o "$run/textual/rec"
-  fi
-
-  if begin 3 "seed $seed: train a SASRec"; then
+  if begin 2 "seed $seed: train a SASRec"; then
     idgr train-sasrec "$data/train.jsonl" --items "$data/items.jsonl" --valid "$data/valid.jsonl" --width 64 \
       --lr 1e-3 --weight-decay 0.01 --epochs "$sasrec_epochs" --valid-users 5000 --precision auto --seed "$seed" \
       -o "$run/sasrec/rec"
+  fi
+
+  if begin 3 "seed $seed: train the recommender, alone and told the SASRec's vectors"; then
+    for row in textual told; do
+      told=()
+      [[ $row == textual ]] || told=(--item-head 1 --item-vectors "$run/sasrec/rec" --tell-items)
+      idgr train-rec "$data/train.jsonl" --ids "$out/ids.jsonl" --valid "$data/valid.jsonl" --arch causal \
+        --reconstruction "$reconstruction" --items "$data/items.jsonl" --epochs "$epochs" --valid-users "$weight_users" \
+        --precision auto "${told[@]}" --seed "$seed" -o "$run/$row/rec"
+    done
   fi
 
   if begin 4 "seed $seed: recommend, and blend by the weight that is best on validation"; then
@@ -66,35 +74,42 @@ for seed in "${chosen[@]}"; do
     for part in valid test; do
       users=$data/test.jsonl
       [[ $part == test ]] || users=$run/valid.jsonl
-      idgr recommend "$users" --rec "$run/textual/rec" --ids "$out/ids.jsonl" -k "$candidates" \
-        --beams "$candidates" -o "$run/textual/$part.jsonl"
+      for row in textual told; do
+        idgr recommend "$users" --rec "$run/$row/rec" --ids "$out/ids.jsonl" -k "$candidates" --beams "$candidates" \
+          -o "$run/$row/$part.jsonl"
+      done
       idgr recommend "$users" --rec "$run/sasrec/rec" -k "$candidates" --batch-size 256 \
         -o "$run/sasrec/$part.jsonl"
     done
     idgr blend "$run"/{textual,sasrec}/valid.jsonl --truth "$run/valid.jsonl" -o "$run/blend/weight.json"
     idgr blend "$run"/{textual,sasrec}/test.jsonl --weight "$run/blend/weight.json" -o "$run/blend/test.jsonl"
+    idgr recommend "$run/valid.jsonl" --baseline star --train "$data/train.jsonl" --items "$data/items.jsonl" \
+      -k "$candidates" -o "$run/star/valid.jsonl"
+    idgr blend "$run"/{told,star}/valid.jsonl --truth "$run/valid.jsonl" -o "$run/blend-star/weight.json"
+    idgr blend "$run/told/test.jsonl" "$out/star/test.jsonl" --weight "$run/blend-star/weight.json" -o "$run/blend-star/test.jsonl"
   fi
 
   if begin 5 "seed $seed: score, and test what is more than chance"; then
-    for row in textual sasrec blend; do
+    for row in textual told sasrec blend blend-star; do
       idgr eval "$run/$row/test.jsonl" --truth "$data/test.jsonl" --train "$data/train.jsonl" --segments \
         --per-user "$run/$row/users.jsonl" -o "$run/$row/metrics.json"
     done
-    idgr compare "$run"/{sasrec,textual,blend}/users.jsonl "$out/markov/users.jsonl" -m hr@10 -m ndcg@10 --seed "$seed" -o "$run/significance.json"
+    idgr compare "$run"/{sasrec,textual,told,blend,blend-star}/users.jsonl "$out"/{star,markov}/users.jsonl \
+      -m hr@10 -m ndcg@10 --seed "$seed" -o "$run/significance.json"
   fi
 done
 
 if begin 6 "the table"; then
   echo "| ${#chosen[@]} seeds | HR@5 | NDCG@5 | HR@10 | NDCG@10 | HR@10, target bought at most 3 times |"
   echo "|---|---|---|---|---|---|"
-  for row in textual sasrec blend; do
+  for row in textual told sasrec blend blend-star; do
     files=()
     for seed in "${chosen[@]}"; do
       files+=("$out/seed-$seed/$row/users.jsonl")
     done
     python "$root/recipes/seeds.py" "$row" "${files[@]}"
   done
-  for row in markov popularity; do
+  for row in star markov popularity; do
     python "$root/recipes/seeds.py" "$row" "$out/$row/users.jsonl"
   done
 fi
