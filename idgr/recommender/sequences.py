@@ -171,22 +171,21 @@ def window_loss(
         place_WS = to_device(position_ids(tokens_WS, trie.eos, slots), device)
         hidden_WSD = _states(model, read_WS, place_WS, read_WSD)
         wanted_N = place_N >= windows.first[batch][window_N]
-        head_VD = model.lm_head.weight
         if branches is None:
             labels_WS = np.full_like(tokens_WS, IGNORED)
             ours = wanted_N[item]
             labels_WS[row[ours], along[ours]] = labels_IL[items_N[item], column][ours]
-            loss, terms = full_loss(hidden_WSD, head_VD, labels_WS)
+            loss, terms = full_loss(hidden_WSD, model.lm_head.weight, labels_WS)
         else:
             targets = item_targets(branches, items_N[wanted_N], window_N[wanted_N], offset_N[wanted_N], device)
-            loss, terms = trie_loss(hidden_WSD, head_VD, targets, n_instances=int(wanted_N.sum()))
+            loss, terms = trie_loss(hidden_WSD, model.lm_head.weight, targets, n_instances=int(wanted_N.sum()))
         total = loss
         if item_head is not None:
-            state_MD = hidden_WSD[window_N[wanted_N], offset_N[wanted_N]]
+            state_MD = states_at(hidden_WSD, window_N[wanted_N], offset_N[wanted_N])
             total = total + item_head.cost(model, state_MD, items_N[wanted_N], terms)
         if contrast is not None:
             contrast.found["generation"] = figure(loss, terms)
-            total = total + contrast.cost(hidden_WSD[np.arange(len(batch)), end_W], items_N[last_W], terms)
+            total = total + contrast.cost(states_at(hidden_WSD, np.arange(len(end_W)), end_W), items_N[last_W], terms)
         return total, terms
 
     return loss_of
@@ -202,6 +201,11 @@ def _states(model: LlamaForCausalLM, tokens_WS: Tensor, place_WS: Tensor, read_W
         use_cache=False,
     )[0]
     return states_WSD
+
+
+def states_at(hidden_WSD: Tensor, row_M: Ints, place_M: Ints) -> Tensor:
+    """[M, D] the states at places of rows, which are known here, so that nobody waits for a GPU."""
+    return hidden_WSD.flatten(0, 1)[to_device(row_M * hidden_WSD.shape[1] + place_M, hidden_WSD.device)]
 
 
 def _as_prompts(tokens_WS: Ints, items_N: Ints, window_N: Ints, begin_N: Ints, end_N: Ints) -> list[Prompt]:

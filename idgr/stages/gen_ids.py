@@ -5,13 +5,13 @@ from __future__ import annotations
 import glob
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import MISSING, asdict, dataclass, replace
+from dataclasses import MISSING, dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import orjson
 
 from idgr.corpus.catalogue import read_catalogue
-from idgr.errors import IdgrError, UsageError
+from idgr.errors import UsageError
 from idgr.formats.held_out import refuse_held_out
 from idgr.formats.jsonl import STDIN, STDOUT, dump_line
 from idgr.formats.records import Item, ItemId, read_ids
@@ -32,11 +32,10 @@ from idgr.ids.schemes.options import (
 from idgr.ids.shards import candidate_rows, parse_shard, read_candidates
 from idgr.options import COMMON, RUN, Field, Role, argument, option, option_fields, output_option
 from idgr.progress import Progress, log
+from idgr.stages.made_ids import check_spelling, tell, warn_of_junk
 from idgr.stages.options import SkipFinished, run_info, skips
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from idgr.models.backbone import Backbone
 
 HUB_GENERATOR = "nandakishormpai/t5-small-machine-articles-tag-generation"
@@ -332,7 +331,7 @@ def _by_scheme(catalogue: list[Item], options: Options, kept: Kept) -> list[Item
     records = _new_records(catalogue, made, kept)
     texts = [record.id for record in records]
     if options.rec_tokenizer is not None:
-        _check_spelling(texts, options.rec_tokenizer)
+        check_spelling(texts, options.rec_tokenizer)
     words = sum(len(text.split()) for text in texts) / max(1, len(texts))
     log(f"gen-ids: {len(texts)} items, {words:.1f} words an ID, by the scheme {options.scheme}")
     return records
@@ -342,20 +341,6 @@ def _new_records(catalogue: list[Item], made: list[str], kept: Kept) -> list[Ite
     """The IDs of all items: `made` are those of the new ones."""
     new = [catalogue[place].item_id for place in kept.new(catalogue)]
     return kept.with_new(catalogue, (ItemId(name, text) for name, text in zip(new, made, strict=True)))
-
-
-def _check_spelling(texts: list[str], rec_tokenizer: str) -> None:
-    from idgr.ids.spelling import can_spell
-    from idgr.models.tokenizer import load_tokenizer
-
-    can = can_spell(load_tokenizer(rec_tokenizer), texts)
-    wrong = [text for text, right in zip(texts, can, strict=True) if not right]
-    if wrong:
-        raise IdgrError(
-            f"the tokenizer does not read back {len(wrong)} of {len(texts)} IDs, such as {wrong[0]!r}",
-            "give another --rec-tokenizer or none: train-rec then learns its vocabulary from the IDs",
-            where=rec_tokenizer,
-        )
 
 
 def _by_model(catalogue: list[Item], options: Options, shards: list[str], kept: Kept, run: RunInfo) -> list[ItemId]:
@@ -379,8 +364,8 @@ def _by_model(catalogue: list[Item], options: Options, shards: list[str], kept: 
     )
     ids = kept.with_new(catalogue, made.ids)
     facts = {"searches": made.n_searches, "close_searches": made.n_close}
-    _tell(ids, recommender, options.length_step, run, facts)
-    _warn_of_junk(ids, catalogue)
+    tell(ids, recommender, options.length_step, run, facts)
+    warn_of_junk(ids, catalogue)
     return ids
 
 
@@ -401,35 +386,5 @@ def _by_keyphrase(catalogue: list[Item], rec_tokenizer: str | None, kept: Kept, 
     if tokenizer is None:
         log(f"gen-ids: {len(records)} items, by the keyphrase rule")
     else:
-        _tell(records, tokenizer, 0, run, {})
+        tell(records, tokenizer, 0, run, {})
     return records
-
-
-def _warn_of_junk(ids: list[ItemId], catalogue: list[Item]) -> None:
-    """Say so where a generator's IDs repeat words, make words up, or need many attempts."""
-    from idgr.ids.quality import id_quality
-
-    found = id_quality(ids, {item.item_id: item.text for item in catalogue})
-    if found.is_doubtful:
-        log(
-            f"gen-ids: warning: {found.told}; train the generator longer, give it pairs, try --no-repeat-ngram 2, or "
-            "take --scheme shared"
-        )
-
-
-def _tell(
-    ids: list[ItemId], recommender: PreTrainedTokenizerBase, length_step: int, run: RunInfo, facts: dict[str, Any]
-) -> None:
-    """The summary, on standard error and in run.json."""
-    from idgr.ids.generation import summarize
-
-    figures = summarize(ids, recommender, length_step)
-    run.facts["summary"] = asdict(figures) | facts
-    line = f"gen-ids: {figures.items} items, {figures.mean_tokens:.1f} tokens an ID, at most {figures.max_tokens}"
-    if facts:
-        close = facts["close_searches"] / max(1, facts["searches"])
-        line += (
-            f"; second attempts {figures.second_attempts:.2%}, longer IDs {figures.longer:.2%}, "
-            f"from no attempt {figures.without_attempt:.2%}; close searches made again {close:.2%}"
-        )
-    log(line)

@@ -204,7 +204,7 @@ def test_zeroshot_needs_no_generator(place: Path, tmp_path: Path, capfd: pytest.
     ("options", "hint"),
     [
         (["--scheme", "textual"], "--gen is missing; give the ID generator, or --scheme keyphrase"),
-        (["--gen", "llama"], "llama: is a Llama, and zeroshot takes a T5"),
+        (["--gen", "llama"], "--gen given with --scheme keyphrase, which needs none"),
         (["--models", "gen-only", "--base-rec", "x"], "--models gen-only with --scheme keyphrase, a rule"),
     ],
 )
