@@ -49,6 +49,7 @@ COMMANDS = {
     "train-rec causal full": CAUSAL + "--objective full",
     "train-rec causal beside": CAUSAL + "--items {shop}/items.jsonl --reconstruction 1 --preference 0.5 "
     "--contrast-semantic 0.2 --contrast-behavior 0.1 --item-vectors {train-sasrec}",
+    "train-rec causal told": CAUSAL + "--item-head 1 --item-vectors {train-sasrec} --tell-items --item-head-dropout 0",
     "train-rec causal --lora": CAUSAL + "--lora 2 --word-tokens",
     "train-adapter": "train-adapter {shop}/train.jsonl --rec {train-rec causal} --ids {shop}/ids.jsonl --rank 2 "
     "--valid {shop}/valid.jsonl --valid-beams 10 --epochs 2 --batch-size 4 --dropout 0",
@@ -66,6 +67,7 @@ COMMANDS = {
     "recommend causal": ASK + "--rec {train-rec causal} --normalize full --calibration-weight 0.3",
     "recommend causal full": ASK + "--rec {train-rec causal full}",
     "recommend causal exact": ASK + "--rec {train-rec causal} --search exact",
+    "recommend causal told": ASK + "--rec {train-rec causal told} --item-head-weight 1",
     "recommend --adapter": ASK + "--rec {train-rec causal} --adapter {train-adapter}",
     "recommend sasrec": "recommend {shop}/valid.jsonl -k 5 --rec {train-sasrec}",
     "recommend sasrec texts": "recommend {shop}/valid.jsonl -k 5 --rec {train-sasrec texts} --items {shop}/items.jsonl",
