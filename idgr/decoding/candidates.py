@@ -20,7 +20,7 @@ import torch
 
 from idgr.decoding.beam import BeamSearch, Ranking, best_places, ranking
 from idgr.decoding.closing import groups_of
-from idgr.decoding.expansion import NEVER, Expansion, log_sums, products, runs
+from idgr.decoding.expansion import NEVER, Expansion, log_sums, products, runs, spread
 
 if TYPE_CHECKING:
     from idgr.decoding.trie import Trie
@@ -235,13 +235,10 @@ def _states(expansion: Expansion, nodes: _Nodes) -> torch.Tensor:
                 here_UKL.nonzero()[:, 0], column_UKL[..., back:][here_UKL], column_UKL[..., : L - back][here_UKL]
             ] = True
 
-        def spread(values_R: torch.Tensor, padding: int, cell_R: torch.Tensor, U: int, Q: int) -> torch.Tensor:
-            return values_R.new_full((U * Q,), padding).index_copy_(0, cell_R, values_R).view(U, Q)
-
         state_RD[row_R] = decoder.extend(
             decoder.only(root, users),
-            spread(tree.token[nodes.node_R[row_R]].long(), decoder.start, cell_R, U, Q),
-            spread(nodes.depth_R[row_R], 0, cell_R, U, Q),
+            spread(tree.token[nodes.node_R[row_R]].long(), decoder.start, cell_R, (U, Q)),
+            spread(nodes.depth_R[row_R], 0, cell_R, (U, Q)),
             torch.cat([torch.ones_like(own_UQQ[..., :1]), own_UQQ], dim=-1),
             cell_R,
         )
@@ -256,7 +253,7 @@ def _normalisers(expansion: Expansion, state_SD: torch.Tensor, node_R: torch.Ten
         return decoder.log_normaliser(state_SD)
     B = len(state_SD) - len(node_R)
     n_root = int(tree.n_children(torch.zeros(1, dtype=torch.long, device=node_R.device)))
-    root_B = (state_SD[:B] @ decoder.head_VD[tree.token[1 : n_root + 1].long()].T).float().logsumexp(1)
+    root_B = expansion.root_logits(state_SD[:B], n_root).logsumexp(1)
     result_R = root_B.new_zeros(len(node_R))
     count_R = tree.n_children(node_R)
     narrow_R = torch.ones_like(count_R, dtype=torch.bool)

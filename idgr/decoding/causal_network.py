@@ -70,7 +70,7 @@ class CausalNetwork:
         rotary = rotary[0][:, None], rotary[1][:, None]
         hidden = F.embedding(torch.from_numpy(tokens_BS).to(self.device).view(-1), llama.embedding_VD)
         if self._told is not None:
-            row_N, place_N, told_ND, _ = self._told(prompts)
+            row_N, place_N, told_ND = self._told.within(prompts)
             hidden = hidden.index_add(0, row_N * S + place_N, told_ND.to(hidden.dtype))
         kept = []
         for layer in llama.layers:
@@ -91,7 +91,7 @@ class CausalNetwork:
         return next_position(np.asarray(prompt), self.start, self.llama.item_slots)
 
     def told(self, prompts: list[list[int]]) -> torch.Tensor | None:
-        return None if self._told is None else self._told(prompts)[3].to(self.dtype)
+        return None if self._told is None else self._told.behind(prompts).to(self.dtype)
 
     def extend(self, cache: KVCache, step: Pass) -> torch.Tensor:
         llama = self.llama

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from idgr.decoding.decoder import Decoder
-from idgr.decoding.expansion import NEVER, Expansion, Prefixes, log_sums, products
+from idgr.decoding.expansion import NEVER, Expansion, Prefixes, log_sums, products, spread
 
 # So many attention weights of a layer are computed at a time on a processor, so that they stay in its cache.
 _WEIGHTS_AT_ONCE = 1 << 19
@@ -178,22 +178,21 @@ def _evaluate(expansion: Expansion, prefixes: Prefixes, walk: _Walk, tokens: _To
     B, T, K = len(users), *walk.node.shape[1:]
     cell_R = row_R * Q + tokens.column
 
-    def spread(values_R: torch.Tensor, padding: int) -> torch.Tensor:
-        return values_R.new_full((B * Q,), padding).index_copy_(0, cell_R, values_R).view(B, Q)
-
-    up_BQ = spread(tokens.above, 0)
+    up_BQ = spread(tokens.above, 0, cell_R, (B, Q))
     own_BQQ = torch.eye(Q, dtype=torch.bool, device=cell_R.device).repeat(B, 1, 1)
     above_BQ = up_BQ
     for _ in range(T - 1):
         own_BQQ.scatter_(2, above_BQ[..., None], True)
         above_BQ = up_BQ.gather(1, above_BQ)
     origin_R = walk.origin[users].flatten(1)[row_R, entry_R]
-    past_BQC = prefixes.sees[users].gather(1, spread(origin_R, 0)[..., None].expand(-1, -1, prefixes.sees.shape[-1]))
+    past_BQC = prefixes.sees[users].gather(
+        1, spread(origin_R, 0, cell_R, (B, Q))[..., None].expand(-1, -1, prefixes.sees.shape[-1])
+    )
     node_R = walk.node[users].flatten(1)[row_R, entry_R]
     return decoder.extend(
         decoder.only(expansion.cache, users),
-        spread(tree.token[node_R].long(), decoder.start),
-        spread(prefixes.begin_depth[users][row_R, origin_R] + entry_R // K, 0),
+        spread(tree.token[node_R].long(), decoder.start, cell_R, (B, Q)),
+        spread(prefixes.begin_depth[users][row_R, origin_R] + entry_R // K, 0, cell_R, (B, Q)),
         torch.cat([past_BQC, own_BQQ], dim=-1),
         cell_R,
     )

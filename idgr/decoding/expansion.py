@@ -159,6 +159,13 @@ class Expansion:
         """
         self.broken |= ~log_prob_N.isfinite().all()
 
+    def root_logits(self, state_BD: torch.Tensor, n: int) -> torch.Tensor:
+        """[B, n] the logits of the root's n children, given the states behind which IDs begin.
+
+        In float32 whatever the model's precision: bfloat16 would round logits to a sixteenth and more.
+        """
+        return state_BD.float() @ self.decoder.head_VD[self.tree.token[1 : n + 1].long()].float().T
+
     def _evaluate(self, prefixes: Prefixes, length_BK: torch.Tensor, L: int, Q: int, R: int) -> None:
         cache, tree = self.cache, self.tree
         (B, K), device, used = length_BK.shape, length_BK.device, cache.used
@@ -171,22 +178,20 @@ class Expansion:
         start_BK = length_BK.cumsum(1) - length_BK
         cell_R = prefix_R // K * Q + start_BK.flatten()[prefix_R] + among_R
 
-        def spread(values_R: torch.Tensor, padding: int) -> torch.Tensor:
-            return values_R.new_full((B * Q,), padding).index_copy_(0, cell_R, values_R).view(B, Q)
-
-        prefix_BQ = spread(prefix_R % K, -1)
+        prefix_BQ = spread(prefix_R % K, -1, cell_R, (B, Q))
         own_BQQ = (prefix_BQ[:, :, None] == prefix_BQ[:, None, :]).tril_()
         past_BQC = prefixes.sees.gather(1, prefix_BQ.clamp(min=0)[..., None].expand(-1, -1, used))
         hidden_RD = self.decoder.extend(
             cache,
-            spread(tree.token[node_R].long(), self.decoder.start),
-            spread(prefixes.begin_depth.flatten()[prefix_R] + among_R, 0),
+            spread(tree.token[node_R].long(), self.decoder.start, cell_R, (B, Q)),
+            spread(prefixes.begin_depth.flatten()[prefix_R] + among_R, 0, cell_R, (B, Q)),
             torch.cat([past_BQC, own_BQQ], dim=-1),
             cell_R,
         )
         self.evaluated += R
         if self.full:
-            self.normaliser = torch.cat([self.normaliser, spread(self.decoder.log_normaliser(hidden_RD), 0)], dim=1)
+            normaliser_BQ = spread(self.decoder.log_normaliser(hidden_RD), 0, cell_R, (B, Q))
+            self.normaliser = torch.cat([self.normaliser, normaliser_BQ], dim=1)
         block_BKQ = prefix_BQ[:, None, :] == torch.arange(K, device=device)[:, None]
         prefixes.sees = torch.cat([prefixes.sees, block_BKQ], dim=-1)
         prefixes.slot = torch.where(length_BK > 0, used + start_BK + length_BK - 1, prefixes.slot)
@@ -202,8 +207,7 @@ class Expansion:
 
         slot_BK = prefixes.slot.clamp(min=0)
         if prefixes.at_root and n_scored:  # all users ask for the same children
-            # In float32 whatever the model's precision: bfloat16 would round logits to a sixteenth and more.
-            logit_BN = cache.hidden[:, 0].float() @ head_VD[tree.token[1 : N // B + 1].long()].float().T
+            logit_BN = self.root_logits(cache.hidden[:, 0], N // B)
             sum_B1 = self.normaliser[:, :1] if self.full else logit_BN.logsumexp(1, keepdim=True)
             log_prob_N = (logit_BN - sum_B1).flatten()
             self.watch(log_prob_N)
@@ -228,6 +232,11 @@ class Expansion:
             log_prob=log_prob_N.new_full((B * P,), NEVER).index_copy_(0, cell_N, log_prob_N).view(B, P),
             n=N,
         )
+
+
+def spread(values_R: torch.Tensor, padding: int, cell_R: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
+    """[B, Q] of a shape with values at their places, flattened, and padding elsewhere."""
+    return values_R.new_full((shape[0] * shape[1],), padding).index_copy_(0, cell_R, values_R).view(shape)
 
 
 def runs(count: torch.Tensor, total: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,7 +7,7 @@ together, G queries of a user that share keys: Q for each of the H / U heads tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,11 +15,13 @@ import torch
 
 MASKED = -1e9
 
-# What is added to the embeddings of prompts, see `idgr.recommender.told_items.ToldItems`.
-Told = Callable[
-    [Sequence[Sequence[int]]],
-    tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor],
-]
+
+class Told(Protocol):
+    """What is added to the embeddings of prompts; see `idgr.recommender.told_items.ToldItems`."""
+
+    def within(self, prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]: ...
+
+    def behind(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor: ...
 
 
 @dataclass

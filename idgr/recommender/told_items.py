@@ -36,27 +36,32 @@ class ToldItems:
         number = {tuple(row): item for item, row in enumerate(ids)}
         return cls(torch.cat([vector_ID, torch.zeros_like(vector_ID[:1])]), number, separator)
 
-    def __call__(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What belongs to the separators of some prompts.
-
-        Returns:
-            The prompt [N] and the place in it [N] of each separator behind an item, and what is added there [N, D]; and
-            what is added to the separator behind the prompt itself, [P, D].
-        """
-        rows, places, items, last = [], [], [], []
-        none = len(self.vector_ID) - 1
+    def within(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, Tensor]:
+        """The prompt [N] and the place in it [N] of each separator, and what is added there [N, D]."""
+        rows, places, items = [], [], []
         for row, prompt in enumerate(prompts):
-            item, begin = none, 0
-            for place, token in enumerate([*prompt, self.separator]):
-                if token != self.separator:
-                    continue
-                item = self.number.get(tuple(prompt[begin:place]), none)
-                begin = place + 1
-                if place < len(prompt):
+            begin = 0
+            for place, token in enumerate(prompt):
+                if token == self.separator:
                     rows.append(row)
                     places.append(place)
-                    items.append(item)
-            last.append(item)
-        device = self.vector_ID.device
-        row_N, place_N, item_N, last_P = (torch.tensor(part, device=device) for part in (rows, places, items, last))
-        return row_N.long(), place_N.long(), self.vector_ID[item_N.long()], self.vector_ID[last_P]
+                    items.append(self._item(prompt[begin:place]))
+                    begin = place + 1
+        row_N, place_N, item_N = (self._numbers(part) for part in (rows, places, items))
+        return row_N, place_N, self.vector_ID[item_N]
+
+    def behind(self, prompts: Sequence[Sequence[int]]) -> Tensor:
+        """[P, D] what is added to the separator behind each prompt."""
+        items = []
+        for prompt in prompts:
+            begin = len(prompt)
+            while begin and prompt[begin - 1] != self.separator:
+                begin -= 1
+            items.append(self._item(prompt[begin:]))
+        return self.vector_ID[self._numbers(items)]
+
+    def _item(self, tokens: Sequence[int]) -> int:
+        return self.number.get(tuple(tokens), len(self.vector_ID) - 1)
+
+    def _numbers(self, numbers: list[int]) -> Tensor:
+        return torch.tensor(numbers, dtype=torch.long, device=self.vector_ID.device)

@@ -43,7 +43,8 @@ def objective_for(model: object, rows: list[list[int]], *, given: bool) -> ItemO
 def test_separators_and_the_items_before_them() -> None:
     vectors = torch.arange(1.0, 7.0).view(3, 2)
     told = ToldItems.of(vectors, [[7], [7, 8], [9]], EOS)
-    row, place, added, last = told([[EOS, 7, 8, EOS, 9], [7, EOS, 5, EOS, 7], []])
+    prompts = [[EOS, 7, 8, EOS, 9], [7, EOS, 5, EOS, 7], []]
+    (row, place, added), last = told.within(prompts), told.behind(prompts)
     # Behind the unknown ID 5, before the first item and where there is no history, nothing is told.
     none = [0.0, 0.0]
     assert list(zip(row.tolist(), place.tolist(), added.tolist(), strict=True)) == [
