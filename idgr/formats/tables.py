@@ -10,6 +10,7 @@ import csv
 import os
 import re
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
@@ -34,7 +35,7 @@ _MOST_NAMES = 40  # of columns that an error tells
 Batch = tuple[pl.DataFrame, Sequence[int]]
 
 
-class Table:
+class Table(ABC):
     """A table whose rows are read once, in their order.
 
     Attributes:
@@ -47,6 +48,7 @@ class Table:
     names: list[str]
     numbered: str
 
+    @abstractmethod
     def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
         """These columns of the next rows, and the number of the line (of Parquet: of the row) of each, from 1.
 
@@ -55,7 +57,6 @@ class Table:
         Raises:
             IdgrError: a row is broken, with its line.
         """
-        raise NotImplementedError
 
     def check(self, column: str, flag: str) -> str:
         """The name of a column as the user has it, RecBole's types left aside.
