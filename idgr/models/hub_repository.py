@@ -148,7 +148,6 @@ def told_of_hub(name: str, revision: str | None = None) -> Iterator[None]:
 
 
 def _told(name: str, revision: str | None, fault: Exception) -> IdgrError:
-    import httpx2
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RevisionNotFoundError
 
     causes = [*_causes(fault)]
@@ -164,7 +163,8 @@ def _told(name: str, revision: str | None, fault: Exception) -> IdgrError:
             what, todo = _STATUSES.get(status, (f"answered: {reason}", "run it again later"))
             return IdgrError(f"the hub {what} ({status})", todo, where=name)
     for one in causes:
-        if isinstance(one, (httpx2.HTTPError, ConnectionError, TimeoutError)):
+        of_network = type(one).__module__.partition(".")[0] in ("httpx", "httpx2")  # which of them, its version decides
+        if of_network or isinstance(one, (ConnectionError, TimeoutError)):
             return IdgrError(f"the hub cannot be reached ({_first_line(one)})", _NETWORK, where=name)
     return IdgrError(f"the transfer failed ({type(fault).__name__}: {_first_line(fault)})", _NETWORK, where=name)
 
