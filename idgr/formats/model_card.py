@@ -20,6 +20,7 @@ from idgr.formats.run_info import read_run
 _TASK, _TASK_NAME = "recommendation", "Sequential recommendation"
 _FIGURE = re.compile(r"(hr|ndcg|mrr)@[1-9]\d*")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+_SPEED = ("seconds", "instances_per_second")  # which are the machine's
 _METRICS_TODO = "give a file that `idgr eval` wrote, with its .run.json beside it"
 _KINDS = {
     "train-rec": "A recommender that answers a user's history with the textual ID of the next item",
@@ -138,7 +139,7 @@ def _front_matter(
             dataset_split=one.split,
             dataset_args={"sha256": one.truth} if one.truth else None,
             metric_type=figure,
-            metric_name=_spelled(figure),
+            metric_name=figure.upper(),
             metric_value=value,
         )
         for one in evaluations
@@ -176,7 +177,10 @@ def _training(record: Mapping[str, Any]) -> list[str]:
     lines = ["## Training", "", f"`idgr {record['command']}`, seed {record.get('seed')}.", ""]
     kept = record.get("kept")
     if isinstance(kept, dict):
-        told = ", ".join(f"{name} {_number(value)}" for name, value in kept.items() if isinstance(value, (int, float)))
+        figures = {
+            name: value for name, value in kept.items() if isinstance(value, (int, float)) and name not in _SPEED
+        }
+        told = ", ".join(f"{name} {_number(value)}" for name, value in figures.items())
         lines += [f"Kept: {told}.", ""]
     inputs = [
         [role, f"`{entry['path']}`", f"`{entry['sha256']}`" if entry.get("sha256") else ""]
@@ -199,10 +203,6 @@ def _figures(told: Any) -> dict[str, float]:
         for name, value in found
         if _FIGURE.fullmatch(name) and isinstance(value, (int, float)) and not isinstance(value, bool)
     }
-
-
-def _spelled(figure: str) -> str:
-    return figure.upper()
 
 
 def _number(value: float) -> str:

@@ -13,6 +13,7 @@ from idgr.errors import DISK_FAULTS, IdgrError, UsageError
 from idgr.formats.inputs import RUN_FILE
 from idgr.formats.published import CARD
 from idgr.models.hub import quiet_hub
+from idgr.progress import log
 
 _SECONDS = 10.0  # that the hub may take to answer a question
 _LOG_IN = "check the name, and log in with `hf auth login` or set HF_TOKEN"
@@ -109,6 +110,8 @@ def push_files(
         there = api.model_info(repository, timeout=_SECONDS)
         if not public and there.private is False:
             raise UsageError(f"{name} is public on the hub", "give --public, or the name of another model")
+        if public and there.private:
+            log(f"push: {name} is private on the hub, and stays so; its page there has a setting for that")
         if revision is not None:
             api.create_branch(repository, branch=revision, exist_ok=True)
             there = api.model_info(repository, revision=revision, timeout=_SECONDS)

@@ -9,8 +9,9 @@ from idgr.errors import IdgrError
 from idgr.formats.claims import check_folder
 from idgr.formats.inputs import RUN_FILE
 from idgr.formats.jsonl import replace_folder
-from idgr.formats.published import check_files_listed, check_listing, check_replaceable, read_listing
+from idgr.formats.published import check_files_listed, check_listing, check_replaceable
 from idgr.formats.rec_folder import CONFIG, SASREC, TEXT_SASREC, TWO_TOWER, item_model_type, read_recommender_facts
+from idgr.formats.run_info import read_run
 from idgr.options import RUN, Role, StageOptions, option, output_option
 from idgr.progress import log
 from idgr.stages.options import refuse_stream
@@ -52,7 +53,7 @@ def run(options: Options) -> Path:
     _check_names(options.name, found.names)
     with replace_folder(options.output) as folder:
         fetch(options.name, found.commit, [RUN_FILE], folder)
-        record = read_listing(folder)
+        record = read_run(folder)
         check_listing(record, options.name)
         fetch(options.name, found.commit, [*record["outputs"]], folder)
         check_files_listed(folder, record, options.name)
