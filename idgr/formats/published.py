@@ -40,17 +40,17 @@ def read_listing(folder: str | os.PathLike[str]) -> dict[str, Any]:
     return record
 
 
-def check_listing(record: Mapping[str, Any], where: str | os.PathLike[str]) -> None:
+def check_listing(record: Mapping[str, Any], where: str | os.PathLike[str], todo: str = _TODO) -> None:
     """Raise `IdgrError` where a record is none of a model's folder, or lists what is no file of one."""
     check_form(Path(where) / RUN_FILE, record)
     command, outputs = record.get("command"), record.get("outputs", {})
     if command not in MODELS or CONFIG not in outputs:
         made = f"was made by `idgr {command}`" if command else f"has no {RUN_FILE} of idgr"
-        raise IdgrError(f"is no folder of a model: it {made}", _TODO, where=where)
+        raise IdgrError(f"is no folder of a model: it {made}", todo, where=where)
     for name in outputs:
         if not _PLAIN.fullmatch(name):
             what = f"its {RUN_FILE} lists {name!r}, which is no file of idgr's models: safetensors, JSON and texts"
-            raise IdgrError(what, _TODO, where=where)
+            raise IdgrError(what, todo, where=where)
 
 
 def check_files_listed(folder: Path, record: Mapping[str, Any], where: str | os.PathLike[str]) -> None:

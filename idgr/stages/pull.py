@@ -54,7 +54,7 @@ def run(options: Options) -> Path:
     with replace_folder(options.output) as folder:
         fetch(options.name, found.commit, [RUN_FILE], folder)
         record = read_run(folder)
-        check_listing(record, options.name)
+        check_listing(record, options.name, _TODO)
         fetch(options.name, found.commit, [*record["outputs"]], folder)
         check_files_listed(folder, record, options.name)
         _check_readable(folder, str(record["command"]), options.name)

@@ -78,10 +78,6 @@ def run(options: Options) -> str:
     """
     if options.to is not None:
         check_replaceable(options.to)
-    else:
-        from idgr.models.hub_repository import check_online
-
-        check_online(options.name)
     contents = _contents(options)
     n_bytes = sum(len(one) if isinstance(one, bytes) else one.stat().st_size for one in contents.values())
     size = f"{len(contents)} files, {n_bytes / 2**20:,.1f} MiB"
