@@ -87,6 +87,8 @@ COMMANDS: dict[str, Command | Group] = {
         },
     ),
     "export": Command("idgr.stages.export"),
+    "push": Command("idgr.stages.push"),
+    "pull": Command("idgr.stages.pull"),
     "import": Command("idgr.stages.import_run"),
     "bench": Group(
         "Measure idgr beside other ways to do the same, in one run.",

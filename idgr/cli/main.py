@@ -28,7 +28,6 @@ app = typer.Typer(
     cls=lazy(COMMANDS),
     help="Generative recommendation with learned textual item IDs: stages that exchange JSON Lines and model folders.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

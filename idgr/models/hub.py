@@ -95,6 +95,16 @@ def quiet_transformers() -> None:
     logging.set_verbosity_error()
 
 
+def quiet_hub() -> None:
+    """Keep the hub library's own progress bars and warnings off standard error."""
+    import logging
+
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    disable_progress_bars()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+
+
 def _from_hub(name: str, what: str) -> Path:
     """The folder in the hub's cache where a hub model's files lie, fetched if they do not yet."""
     from huggingface_hub import constants, snapshot_download

@@ -31,6 +31,8 @@ FUNCTIONS = {
     "compare": ("compare", "Options", "run"),
     "zeroshot": ("zeroshot", "Options", "run"),
     "audit": ("audit", "Options", "run"),
+    "push": ("push", "Options", "run"),
+    "pull": ("pull", "Options", "run"),
 }
 
 
