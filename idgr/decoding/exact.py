@@ -78,7 +78,7 @@ class ExactSearch:
         self.options = options or SearchOptions()
         self.expanded = 0
         with torch.inference_mode():
-            self.decoder = Decoder(model, trie.depth, trie.eos, told)
+            self.decoder = Decoder(model, trie.depth, trie.eos, told, compile=self.options.compile)
             self.tree = Tree(trie, self.decoder.start, allowed, model.device)
 
     def search(
