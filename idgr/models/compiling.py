@@ -6,6 +6,7 @@ sizes of a short list, the buckets.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,8 +15,9 @@ import torch
 
 from idgr.errors import IdgrError
 
-# What `torch.compile` compiles with; None for what it takes of its own accord. Tests put a quicker one here.
-BACKEND: str | None = None
+# Names what `torch.compile` compiles with instead of its own choice, or "none", where sizes are filled up and nothing is
+# compiled; compiling takes minutes, which a trial need not wait for.
+_BACKEND = "IDGR_COMPILE_BACKEND"
 _NARROWEST, _STEP = 8, 64
 
 
@@ -32,26 +34,41 @@ def width_bucket(width: int) -> int:
     return power_bucket(width, _NARROWEST) if width <= _STEP else -(-width // _STEP) * _STEP
 
 
-def compile_options(device: torch.device, *, graphs: bool = True) -> dict[str, Any]:
-    """How `torch.compile` is called for a device: on a GPU with CUDA graphs, if they are wanted."""
-    if BACKEND is not None:
-        return {"backend": BACKEND}
-    return {"mode": "reduce-overhead"} if graphs and device.type == "cuda" else {}
+def filled_width(width: int) -> int:
+    """The width of a batch's rows in a training: as it is, or inside `bucketed_widths` the bucket's."""
+    return width_bucket(width) if _bucketed else width
 
 
-def begin_step(device: torch.device) -> None:
-    """Tell CUDA graphs that what they gave before is not read any more, so that its memory may be taken again."""
-    if device.type == "cuda":
-        torch.compiler.cudagraph_mark_step_begin()
+_bucketed = False
 
 
 @contextmanager
-def compiling() -> Iterator[None]:
-    """Tell what goes wrong inside `torch.compile`, such as that there is no compiler, as one line.
+def bucketed_widths() -> Iterator[None]:
+    """Fill rows of batches up to buckets inside the block."""
+    global _bucketed
+    before, _bucketed = _bucketed, True
+    try:
+        yield
+    finally:
+        _bucketed = before
+
+
+def compile_options(device: torch.device, *, graphs: bool = True) -> dict[str, Any]:
+    """How `torch.compile` is called for a device: on a GPU with CUDA graphs, if they are wanted."""
+    if backend := os.environ.get(_BACKEND):
+        return {"disable": True} if backend == "none" else {"backend": backend}
+    return {"mode": "reduce-overhead"} if graphs and device.type == "cuda" else {}
+
+
+@contextmanager
+def compiled_step(device: torch.device) -> Iterator[None]:
+    """Inside the block what is compiled is called. What CUDA graphs gave before is not read any more.
 
     Raises:
-        IdgrError: it cannot compile here.
+        IdgrError: `torch.compile` fails, as where there is no compiler.
     """
+    if device.type == "cuda" and not os.environ.get(_BACKEND):
+        torch.compiler.cudagraph_mark_step_begin()
     try:
         yield
     except torch._dynamo.exc.TorchDynamoException as fault:
@@ -83,9 +100,8 @@ class CompiledFunction:
             if len(self.sizes) >= self.most:
                 return self.plain(*inputs)
             self.sizes.add(sizes)
-        begin_step(self.device)
         # Two sizes that are the same by chance are not taken for one, or each other chance would be compiled for.
-        with compiling(), torch.fx.experimental._config.patch(use_duck_shape=False):
+        with compiled_step(self.device), torch.fx.experimental._config.patch(use_duck_shape=False):
             return self.compiled(*inputs)
 
 

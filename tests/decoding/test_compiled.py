@@ -26,7 +26,7 @@ QUICK = "eager"
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    monkeypatch.setattr(compiling, "BACKEND", QUICK)
+    monkeypatch.setenv("IDGR_COMPILE_BACKEND", QUICK)
 
 
 def compiled_graphs() -> int:
@@ -53,7 +53,9 @@ def test_lists_are_those_without_it(arch: str, normalize: str, search: Any) -> N
     prompts = random_prompts(generator, 7)
     excluded = [set(generator.integers(0, 90, size=3).tolist()) for _ in prompts]
     found = [
-        search(model, trie, SearchOptions(5, 6, 0.0, normalize, compile=compile)).search(prompts, excluded, batch_size=3)
+        search(model, trie, SearchOptions(5, 6, 0.0, normalize, compile=compile)).search(
+            prompts, excluded, batch_size=3
+        )
         for compile in (True, False)
     ]
     assert_same(*found)
@@ -106,7 +108,7 @@ def test_another_model_is_not_taken_for_the_first() -> None:
 
 def test_with_the_compiler_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     """Once, as it takes a while; where it does not compile, that is told."""
-    monkeypatch.setattr(compiling, "BACKEND", None)
+    monkeypatch.delenv("IDGR_COMPILE_BACKEND")
     generator = np.random.default_rng(8)
     model = tiny_t5(0, num_layers=1, num_decoder_layers=1)
     trie, prompts = build_trie(random_ids(generator, 20, longest=4), EOS), random_prompts(generator, 2)
@@ -121,7 +123,7 @@ def test_what_cannot_be_compiled_is_told_in_a_line(monkeypatch: pytest.MonkeyPat
     def broken(*_: Any) -> Any:
         raise RuntimeError("no compiler\nhere")
 
-    monkeypatch.setattr(compiling, "BACKEND", broken)
+    monkeypatch.setattr(compiling, "compile_options", lambda device: {"backend": broken})
     generator = np.random.default_rng(9)
     trie = build_trie(random_ids(generator, 20, longest=4), EOS)
     with pytest.raises(IdgrError, match="torch.compile does not work here") as fault:

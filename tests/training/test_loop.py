@@ -210,7 +210,16 @@ def test_compiled_parts_are_used_and_put_back(small: Backbone, monkeypatch: pyte
         compile_now(module, backend="eager", disable=True)
 
     monkeypatch.setattr(torch.nn.Module, "compile", noted)
+    widths: list[int] = []
+    ask = small.model.encoder.forward
+
+    def measured(*given: Any, **named: Any) -> Any:
+        widths.append(named["input_ids"].shape[1])
+        return ask(*given, **named)
+
+    monkeypatch.setattr(small.model.encoder, "forward", measured)
     train(small, epochs=1, batch_size=4, compile=True)
+    assert set(widths) == {8}
     assert given == [small.model.encoder, small.model.decoder]
     assert small.model.encoder._compiled_call_impl is None
 
