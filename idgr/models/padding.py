@@ -25,7 +25,10 @@ IGNORED = -100  # a label that costs nothing
 
 
 def padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[Ints, Ints]:
-    """Token rows as [B, S], S the longest or its bucket (`filled_width`), filled up with `pad` at the end, and the mask [B, S] of what is not filling."""
+    """Token rows as [B, S], filled up with `pad` at the end, and the mask [B, S] of what is not filling.
+
+    S is the length of the longest or its bucket (`filled_width`).
+    """
     lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
     mask_BS = np.arange(filled_width(int(lengths.max()))) < lengths[:, None]
     tokens_BS = np.full(mask_BS.shape, pad, dtype=np.int64)
