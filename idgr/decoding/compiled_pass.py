@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 # So many sizes of a pass are compiled for; a search of histories of up to 512 tokens asks in about 20.
 MOST_SIZES = 64
 FEWEST_SLOTS = 64
+# A size of 1 would be compiled for by itself.
+FEWEST_ROWS = 2
 _FEWEST_TOKENS = 8
 
 

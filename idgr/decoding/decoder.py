@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 
 from idgr.decoding.causal_network import CausalNetwork
-from idgr.decoding.compiled_pass import FEWEST_SLOTS, CompiledPass
+from idgr.decoding.compiled_pass import FEWEST_ROWS, FEWEST_SLOTS, CompiledPass
 from idgr.decoding.kv_cache import MASKED, KVCache, Network, Pass, Told
 from idgr.decoding.t5_network import T5Network
 from idgr.models.compiling import power_bucket, width_bucket
@@ -111,7 +111,7 @@ class Decoder:
 
     def _rows(self, users: int) -> int:
         """How many rows a memory of so many users has."""
-        return power_bucket(users) if self.compiled else users
+        return power_bucket(users, FEWEST_ROWS) if self.compiled else users
 
     def only(self, cache: KVCache, rows: list[int]) -> KVCache:
         """A copy of some users' memory, without free slots and without prompt padding that all of them have."""

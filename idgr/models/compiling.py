@@ -15,8 +15,8 @@ import torch
 
 from idgr.errors import IdgrError
 
-# Names what `torch.compile` compiles with instead of its own choice, or is "none", where sizes are filled up and nothing
-# is compiled: that takes minutes, which a trial need not wait for.
+# Names what `torch.compile` compiles with instead of its own choice, or is "none": sizes are filled up and nothing is
+# compiled, which takes minutes that a trial need not wait for.
 _BACKEND = "IDGR_COMPILE_BACKEND"
 _NARROWEST, _STEP = 8, 64
 
