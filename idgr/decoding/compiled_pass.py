@@ -22,7 +22,7 @@ from idgr.models.compiling import CompiledFunction, mark_sizes, mark_weights, po
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# So many sizes of a pass are compiled for; a search of histories of up to 512 tokens asks in about 20.
+# So many sizes of a pass are compiled for, which bounds the time and the memory that CUDA graphs take.
 MOST_SIZES = 64
 FEWEST_SLOTS = 64
 # A size of 1 would be compiled for by itself.
