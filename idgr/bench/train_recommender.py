@@ -26,7 +26,7 @@ from idgr.engine.device import uses_bf16
 from idgr.engine.options import Precision, TrainingOptions
 from idgr.engine.task import TrainingContext, TrainingTask
 from idgr.engine.trainer import run_epochs
-from idgr.errors import IdgrError
+from idgr.errors import IdgrError, UsageError
 from idgr.models.backbone import PRESETS, Backbone, load_backbone, new_backbone, save_backbone
 from idgr.models.device import pick_device
 from idgr.models.tokenizer import id_tokens, load_tokenizer, train_tokenizer
@@ -281,7 +281,7 @@ def _train_ours(task: Task) -> Done:
     warm = task.steps // 2 if task.compile else WARM_STEPS
     first = min((step for step in times if warm <= step < task.steps), default=0)
     if not first:  # on a GPU steps are told some at a time
-        raise IdgrError(f"the time of {task.steps} batches cannot be told on this device", "give --batches 60")
+        raise UsageError(f"--batches {task.steps} are too few for this device to tell their time", "give --batches 60")
     seconds, cpu_seconds = (
         (end - begin) * (task.steps - WARM_STEPS) / (task.steps - first)
         for begin, end in zip(times[first], times[task.steps], strict=True)
