@@ -26,7 +26,8 @@
 #   --size, --device: smoke with cpu goes through everything with tiny models on a made-up shop
 #   --dry-run: what it would do, part by part, with estimates for an H100
 #   parts: 1 lists beside the CPU's, 2 decoding fp32, 3 decoding bf16, 4 decoding causal, 5 IDs, 6 training, 7 waits,
-#     8 validation after fp32, 9 validation after bf16, 10 Beauty with a T5
+#     8 validation after fp32, 9 validation after bf16, 10 Beauty with a T5,
+#     11 decoding and training with and without torch.compile
 set -euo pipefail
 
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
@@ -47,7 +48,7 @@ options=(part dataset data prepared raw t5 causal wheels minutes size device out
 flags=(dry_run)
 parse_options "$@"
 if [[ -n $part ]]; then
-  [[ $part =~ ^([1-9]|10)$ ]] || die "--part $part: choose 1 to 10"
+  [[ $part =~ ^([1-9]|1[01])$ ]] || die "--part $part: choose 1 to 11"
   stage=$part
   stop_stage=$part
 fi
@@ -73,6 +74,9 @@ case $size in
     slots=(--batches 5 --batch-size 2 --repeats 1)
     rec+=(--model nano --valid-users 5 --valid-beams 10 --epoch-instances 16)
     few=(--epochs 1)
+    dtypes=(fp32)
+    # Compiling takes minutes of a processor; only what surrounds it is tried.
+    export IDGR_COMPILE_BACKEND=${IDGR_COMPILE_BACKEND:-none}
     ;;
   full)
     shop=(--items 12000 --users 22000)
@@ -85,6 +89,7 @@ case $size in
     slots=(--batches 30 --repeats 3)
     rec+=(--model small --valid-users 2000)
     few=(--epochs 2 --epoch-instances 40000)
+    dtypes=(fp32 bf16)
     ;;
   *) die "--size $size: choose full or smoke" ;;
 esac
@@ -220,7 +225,7 @@ if part 3 7 "the same in bf16; one user at a time in fp32"; then
 fi
 
 if part 4 8 "the same of a causal model in SmolLM2's shape, fp32 and bf16"; then
-  for dtype in fp32 bf16; do
+  for dtype in "${dtypes[@]}"; do
     measure "decode-causal-$dtype" decode "${asked[@]}" --arch causal --rec "$causal" "${decode[@]}" --dtype "$dtype"
   done
 fi
@@ -230,7 +235,7 @@ if part 5 5 "making IDs beside Algorithm 1 item by item"; then
 fi
 
 if part 6 7 "training beside Seq2SeqTrainer, tokens a second and share of the peak rate; the generator's share"; then
-  for precision in fp32 bf16; do
+  for precision in "${dtypes[@]}"; do
     measure "train-t5-$precision" train "$data" --ids "$ids" "${t5[@]}" "${train[@]}" --precision "$precision"
   done
   measure train-generator train "$data" "${t5[@]}" "${slots[@]}" --part generator
@@ -267,6 +272,13 @@ if part 10 "$minutes, at most nine a call, and two more" "Beauty with a T5 of T5
   limited "${idgr[@]}" recommend "$data/test.jsonl" --rec "$out/beauty" --ids "$ids" --device "$device" --batch-size 64 \
     -o "$out/recs.jsonl"
   idgr eval "$out/recs.jsonl" --truth "$data/test.jsonl" --train "$data/train.jsonl" -o "$out/metrics.json"
+fi
+
+if part 11 9 "decoding and training with and without torch.compile"; then
+  for dtype in "${dtypes[@]}"; do
+    measure "compile-decode-$dtype" decode "${asked[@]}" "${t5[@]}" "${decode[@]}" --dtype "$dtype" --compile
+    measure "compile-train-$dtype" train "$data" --ids "$ids" "${t5[@]}" "${train[@]}" --precision "$dtype" --compile
+  done
 fi
 
 [[ -z $refused ]] || exit 2

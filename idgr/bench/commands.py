@@ -103,6 +103,7 @@ class TrainOptions(ModelBenchOptions):
     batch_size: int | None = option("Instances a batch; 64, or 12 for the generator.", None, at_least=1)
     lr: float = option("For the recommender: the highest learning rate.", 0.001, above=0)
     precision: Precision = "fp32"
+    compile: bool = option("For the recommender: beside the others, idgr through torch.compile.", False)
     shape: Shape = "nano"
 
 
@@ -131,6 +132,7 @@ class DecodeOptions(ModelBenchOptions):
         "Instead, what beams lose against the exact best items, or --device's lists against the CPU's.", None
     )
     dtype: Literal["fp32", "bf16"] = option("Precision of the weights.", "fp32", MODEL)
+    compile: bool = option("Beside the others, idgr through torch.compile; with --items and --against it is.", False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -216,6 +218,7 @@ def run_train(options: TrainOptions) -> Records:
         batch_size=options.batch_size or 64,
         lr=options.lr,
         precision=options.precision,
+        compile=options.compile,
         **options.common,
     )
     return _written(options, found)
@@ -258,7 +261,7 @@ def _decode_bench(options: DecodeOptions) -> DecodeBench:
         targets=targets,
         arch=options.arch,
         rec=options.rec,
-        options=SearchOptions(options.k, options.beams, 0.0, options.normalize),
+        options=SearchOptions(options.k, options.beams, 0.0, options.normalize, options.compile),
         batch_size=options.batch_size,
         dtype=options.dtype,
         **options.common | {"shape": shape},

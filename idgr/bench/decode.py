@@ -62,7 +62,7 @@ class DecodeBench:
         rec: a recommender's folder; None makes one of random weights.
         tokenizer: of such weights; None learns one from the IDs.
         shape: the preset of such weights.
-        options: of the search.
+        options: of the search; beside a peer, `compile` adds contenders to those without it.
         batch_size: users that idgr answers at a time.
         repeats: how often each contender runs.
         device: auto, cpu or cuda.
@@ -102,11 +102,21 @@ def bench_against_peer(bench: DecodeBench, *, one_by_one: bool = False) -> Itera
     """
     with tempfile.TemporaryDirectory(prefix="idgr-bench-") as folder:
         task = replace(_task(bench, folder, None, beside_peer=True), one_by_one=one_by_one)
-        ours = replace(task, batch_size=1) if one_by_one else task
-        peer = replace(task, batch_size=1 if one_by_one else _best_batch(task))
-        trie = replace(ours, options=replace(bench.options, normalize="trie"))
+        plain = replace(task, options=replace(bench.options, compile=False))
+        ours = replace(plain, batch_size=1) if one_by_one else plain
+        peer = replace(plain, batch_size=1 if one_by_one else _best_batch(plain))
+        trie = replace(ours, options=replace(ours.options, normalize="trie"))
+        compiled = {
+            f"idgr, {normalize}, compiled": (
+                contenders.idgr_constrained,
+                replace(ours, options=replace(bench.options, normalize=normalize)),
+            )
+            for normalize in ("full", "trie")
+            if bench.options.compile
+        }
         runs = _take_turns(
-            {
+            compiled
+            | {
                 PEER: (contenders.transformers_constrained, peer),
                 "transformers, unconstrained": (contenders.transformers_free, peer),
                 "idgr, full": (contenders.idgr_constrained, ours),
@@ -267,8 +277,9 @@ def _records(
         record = _record(bench, name, done) | {"batch_size": batches[name.split(",")[0]]}
         record["ratio"] = round(_time_ratio(peer, done), 2)
         record["cpu_ratio"] = round(_cpu_ratio(peer, done), 2)
-        if name == "idgr, full":
+        if name in ("idgr, full", "idgr, full, compiled"):
             record |= _agreement(done[0].result.rankings, peer[0].result.rankings)
+        if name == "idgr, full":
             # Against the same passes without tree and beams, which is more than the tree alone costs; and, from end to
             # end, against a search that has no forced tokens to evaluate at once.
             record["constraint_overhead"] = round(_time_ratio(done, runs["idgr, passes of full"]) - 1, 4)

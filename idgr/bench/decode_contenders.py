@@ -374,7 +374,8 @@ def _run(
         raise IdgrError("is of other IDs", "run the benchmark again, which makes it anew", where=task.trie_file)
     answer, counting = prepare(model, trie)
     everyone = list(range(len(task.prompts)))
-    answer(everyone[: task.batch_size])
+    # What is compiled is got warm on all sizes that are asked.
+    answer(everyone if task.options.compile else everyone[: task.batch_size])
     before = counting.evaluated if counting is not None else 0
     rankings, seconds, worked = [], [], time.process_time()
     for users in [[user] for user in everyone] if task.one_by_one else [everyone]:

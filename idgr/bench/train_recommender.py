@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from time import perf_counter, process_time
 from typing import Any
@@ -26,7 +26,7 @@ from idgr.engine.device import uses_bf16
 from idgr.engine.options import Precision, TrainingOptions
 from idgr.engine.task import TrainingContext, TrainingTask
 from idgr.engine.trainer import run_epochs
-from idgr.errors import IdgrError
+from idgr.errors import IdgrError, UsageError
 from idgr.models.backbone import PRESETS, Backbone, load_backbone, new_backbone, save_backbone
 from idgr.models.device import pick_device
 from idgr.models.tokenizer import id_tokens, load_tokenizer, train_tokenizer
@@ -40,6 +40,7 @@ Times = tuple[float, float]
 PEER = "transformers.Seq2SeqTrainer"
 GROUPED = "transformers.Seq2SeqTrainer, grouped by length"
 OURS = "idgr train-rec"
+COMPILED = "idgr train-rec, compiled"
 
 # The first steps make buffers and choose kernels; they are not timed.
 WARM_STEPS = 2
@@ -75,6 +76,7 @@ class Task:
     precision: Precision
     device: str
     seed: int
+    compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,7 @@ def bench_recommender(
     precision: Precision,
     device: str,
     seed: int,
+    compile: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Let the contenders take turns, `repeats` times, each turn with a seed of its own; yield one record per contender.
 
@@ -119,6 +122,8 @@ def bench_recommender(
         sequences: training sequences of item numbers.
         shape: the preset of the model, with random weights.
         tokenizer: its tokenizer; None learns one from the IDs.
+        compile: whether idgr runs through `torch.compile` as well, as one more contender. Its rate is that of the
+            second half of its steps, in which few sizes are left to compile for.
 
     Yields:
         Target tokens a second, the median of the paired ratios to the peer (by the clock, and by time of the
@@ -135,11 +140,12 @@ def bench_recommender(
         drawn_instances(
             Task(folder, list(ids), rows, steps, batch_size, lr, precision, device, seed)
         )  # are there enough?
-        runs: dict[str, list[Measurement]] = {name: [] for name in CONTENDERS}
+        contenders = CONTENDERS | ({COMPILED: _idgr} if compile else {})
+        runs: dict[str, list[Measurement]] = {name: [] for name in contenders}
         for turn in range(repeats):
             task = Task(folder, list(ids), rows, steps, batch_size, lr, precision, device, seed + turn)
-            for name, make in CONTENDERS.items():
-                runs[name].append(measure(make, task))
+            for name, make in contenders.items():
+                runs[name].append(measure(make, replace(task, compile=name == COMPILED)))
         n_weights = sum(weight.numel() for weight in backbone.model.parameters())
         for name, measured in runs.items():
             done: list[Done] = [run.result for run in measured]
@@ -262,11 +268,20 @@ def _train_ours(task: Task) -> Done:
         times[len(losses)] = now()
 
     options = TrainingOptions(
-        epochs=1, lr=task.lr, batch_size=task.batch_size, precision=task.precision, warmup=WARMUP, seed=task.seed
+        epochs=1,
+        lr=task.lr,
+        batch_size=task.batch_size,
+        precision=task.precision,
+        warmup=WARMUP,
+        compile=task.compile,
+        seed=task.seed,
     )
     costs = prompt_costs(instances, renderer)
     run_epochs(model, TrainingTask("bench", costs, counted), options, TrainingContext(on_steps=on_steps))
-    first = min(step for step in times if step >= WARM_STEPS)  # on a GPU steps are told some at a time
+    warm = task.steps // 2 if task.compile else WARM_STEPS
+    first = min((step for step in times if warm <= step < task.steps), default=0)
+    if not first:  # on a GPU steps are told some at a time
+        raise UsageError(f"--batches {task.steps} are too few for this device to tell their time", "give --batches 60")
     seconds, cpu_seconds = (
         (end - begin) * (task.steps - WARM_STEPS) / (task.steps - first)
         for begin, end in zip(times[first], times[task.steps], strict=True)

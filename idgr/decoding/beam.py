@@ -103,7 +103,7 @@ class BeamSearch:
         self.options = options or SearchOptions()
         self.evaluated = 0
         with torch.inference_mode():
-            self.decoder = Decoder(model, trie.depth, trie.eos, told)
+            self.decoder = Decoder(model, trie.depth, trie.eos, told, compile=self.options.compile)
             self.tree = Tree(trie, self.decoder.start, allowed, model.device)
 
     def search(

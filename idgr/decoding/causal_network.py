@@ -99,7 +99,7 @@ class CausalNetwork:
         rotary = rotary_embedding(llama, cache.origin[:, None] + step.position_BQ)
         rotary = rotary[0][:, None], rotary[1][:, None]
         own_BQC = step.sees_BQC.new_zeros(B, Q, C, dtype=self.dtype).masked_fill_(~step.sees_BQC, MASKED)
-        bias_BQC = torch.cat([cache.prompt_bias[:, 0].expand(-1, Q, -1), own_BQC], dim=-1)
+        bias = torch.cat([cache.prompt_bias[:, 0].expand(-1, Q, -1), own_BQC], dim=-1)[:, None]
         hidden = F.embedding(step.token_R, llama.embedding_VD)
         if cache.told is not None:
             starts_R1 = (step.position_BQ.flatten()[step.cell_R] == 0)[:, None]
@@ -108,9 +108,8 @@ class CausalNetwork:
             query, key, value = (
                 step.heads(part.flatten(1), part.shape[1]) for part in grouped_heads(llama, layer, hidden)
             )
-            step.keep(cache, index, apply_rotary(key, rotary), value)
-            own = cache.keys[index][:, :, :C], cache.values[index][:, :, :C]
-            mixed = attend_all(apply_rotary(query, rotary) * self.scale, [cache.prompt[index], own], bias_BQC)
+            own = step.keep(cache, index, apply_rotary(key, rotary), value)
+            mixed = attend_all(apply_rotary(query, rotary) * self.scale, [cache.prompt[index], *own], bias)
             hidden = hidden + F.linear(step.gather(mixed), *layer.out)
             hidden = hidden + feed_forward(llama, layer, hidden)
         return norm(llama, hidden, llama.norm_D)

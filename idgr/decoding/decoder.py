@@ -19,8 +19,10 @@ import torch
 import torch.nn.functional as F
 
 from idgr.decoding.causal_network import CausalNetwork
+from idgr.decoding.compiled_pass import FEWEST_ROWS, FEWEST_SLOTS, CompiledPass
 from idgr.decoding.kv_cache import MASKED, KVCache, Network, Pass, Told
 from idgr.decoding.t5_network import T5Network
+from idgr.models.compiling import power_bucket, width_bucket
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, T5ForConditionalGeneration
@@ -44,6 +46,8 @@ class Decoder:
         max_positions: the longest answer that will be asked for.
         separator: of a causal model: the token that ends an ID and stands before the next one; None for EOS.
         told: of a causal model: what is added to the embeddings of prompts; None for nothing.
+        compile: whether passes over answers go through `torch.compile`. Then a memory has more rows than users and more
+            slots than are used, `idgr.decoding.compiled_pass` tells how many.
     """
 
     def __init__(
@@ -52,6 +56,8 @@ class Decoder:
         max_positions: int,
         separator: int | None = None,
         told: Told | None = None,
+        *,
+        compile: bool = False,
     ) -> None:
         self.network: Network = (
             T5Network(model, max_positions)
@@ -59,6 +65,7 @@ class Decoder:
             else CausalNetwork(model, separator, told)
         )
         self.head_VD, self.start, self.n_heads = self.network.head_VD, self.network.start, self.network.n_heads
+        self.compiled = CompiledPass(self.network) if compile else None
 
     @property
     def device(self) -> torch.device:
@@ -78,40 +85,49 @@ class Decoder:
     def read(self, prompts: Sequence[Sequence[int]]) -> KVCache:
         """Read the prompts: the keys and values that answers attend to, once a user."""
         lengths = [len(prompt) for prompt in prompts]
-        B, S = len(prompts), max(lengths)
+        B, X, S = len(prompts), self._rows(len(prompts)), max(lengths)
+        S = width_bucket(S) if self.compiled else S
         L, U, K = self.network.shape
-        kept = [(self._empty(B, U, S, K), self._empty(B, U, S, K)) for _ in range(L)]
+        kept = [(self._empty(X, U, S, K), self._empty(X, U, S, K)) for _ in range(L)]
+        told, origin = self.network.told([list(prompt) for prompt in prompts]), [0] * X
+        origin[:B] = [self.network.origin(list(prompt)) for prompt in prompts]
         for rows in self.alike(lengths):
             if not (rows := [row for row in rows if lengths[row]]):
                 continue
             found = self.network.read([list(prompts[row]) for row in rows])
             for (keys, values), (key, value) in zip(kept, found, strict=True):
                 keys[rows, :, : key.shape[2]], values[rows, :, : key.shape[2]] = key, value
-        padding_BS = torch.arange(S) >= torch.tensor(lengths)[:, None]
+        padding_XS = torch.arange(S) >= torch.tensor(lengths + [0] * (X - B))[:, None]
         return KVCache(
             prompt=kept,
-            prompt_bias=(padding_BS[:, None, None] * MASKED).to(kept[0][0]),
-            origin=torch.tensor([self.network.origin(list(prompt)) for prompt in prompts], device=self.device),
-            keys=[self._empty(B, U, 0, K) for _ in range(L)],
-            values=[self._empty(B, U, 0, K) for _ in range(L)],
+            prompt_bias=(padding_XS[:, None, None] * MASKED).to(kept[0][0]),
+            origin=torch.tensor(origin, device=self.device),
+            keys=[self._empty(X, U, 0, K) for _ in range(L)],
+            values=[self._empty(X, U, 0, K) for _ in range(L)],
             position=torch.zeros(B, 0, dtype=torch.long, device=self.device),
             hidden=self._empty(B, 0, self.head_VD.shape[1]),
-            told=self.network.told([list(prompt) for prompt in prompts]),
+            told=None if told is None else F.pad(told, (0, 0, 0, X - B)),
         )
+
+    def _rows(self, users: int) -> int:
+        """How many rows a memory of so many users has."""
+        return power_bucket(users, FEWEST_ROWS) if self.compiled else users
 
     def only(self, cache: KVCache, rows: list[int]) -> KVCache:
         """A copy of some users' memory, without free slots and without prompt padding that all of them have."""
-        bias = cache.prompt_bias[rows]
+        several = rows + rows[:1] * (self._rows(len(rows)) - len(rows))
+        bias = cache.prompt_bias[several]
         S = int((bias >= 0).sum(-1).max())
+        S = width_bucket(S) if self.compiled else S
         return KVCache(
-            prompt=[(keys[rows, :, :S], values[rows, :, :S]) for keys, values in cache.prompt],
-            prompt_bias=bias[..., :S],
-            origin=cache.origin[rows],
-            keys=[keys[rows, :, : cache.used] for keys in cache.keys],
-            values=[values[rows, :, : cache.used] for values in cache.values],
+            prompt=[(keys[several, :, :S], values[several, :, :S]) for keys, values in cache.prompt],
+            prompt_bias=bias[..., :S].contiguous(),
+            origin=cache.origin[several],
+            keys=[keys[several, :, : cache.used] for keys in cache.keys],
+            values=[values[several, :, : cache.used] for values in cache.values],
             position=cache.position[rows, : cache.used],
             hidden=cache.hidden[rows, : cache.used],
-            told=None if cache.told is None else cache.told[rows],
+            told=None if cache.told is None else cache.told[several],
             used=cache.used,
         )
 
@@ -168,6 +184,10 @@ class Decoder:
         self._reserve(cache, last)
         cache.position[:, first:last] = position_BQ
         cache.used = last
+        if self.compiled is not None:
+            hidden_BQD = self.compiled.extend(cache, token_BQ, sees_BQC, first)
+            cache.hidden[:, first:last] = hidden_BQD
+            return hidden_BQD.flatten(0, 1)[cell_R]
         step = Pass(token_BQ.flatten()[cell_R], cell_R, position_BQ, sees_BQC, first, last)
         hidden_RD = self.network.extend(cache, step)
         cache.hidden[:, first:last] = step.spread(hidden_RD)
@@ -193,7 +213,7 @@ class Decoder:
         capacity = cache.position.shape[1]
         if slots <= capacity:
             return
-        more = max(slots, 2 * capacity) - capacity
+        more = (power_bucket(slots, FEWEST_SLOTS) if self.compiled else max(slots, 2 * capacity)) - capacity
         for tensors in (cache.keys, cache.values):
             for index, tensor in enumerate(tensors):
                 tensors[index] = F.pad(tensor, (0, 0, 0, more))

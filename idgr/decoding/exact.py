@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 
 from idgr.decoding.beam import Ranking, best_places, check_tokens, evaluating, ranking
 from idgr.decoding.decoder import Decoder
@@ -78,7 +79,7 @@ class ExactSearch:
         self.options = options or SearchOptions()
         self.expanded = 0
         with torch.inference_mode():
-            self.decoder = Decoder(model, trie.depth, trie.eos, told)
+            self.decoder = Decoder(model, trie.depth, trie.eos, told, compile=self.options.compile)
             self.tree = Tree(trie, self.decoder.start, allowed, model.device)
 
     def search(
@@ -113,31 +114,28 @@ class ExactSearch:
         past = expansion.cache
         slot_above = zero[:0]
         expansions = 0
-        while len(opened.node):
-            bound = self._bound(opened.score, opened.depth)
-            order = bound.topk(min(_NODES_AT_A_TIME, len(bound)))
-            chosen = order.indices[order.values >= done_score[-1]]
-            if not len(chosen):
+        while True:
+            bound = self._bound(opened.score, opened.depth).sort(descending=True, stable=True)
+            n = int(((bound.values >= done_score[-1]) & (bound.values > NEVER)).sum())
+            if not n:
                 break
-            rest = torch.ones(len(bound), dtype=torch.bool, device=device)
-            rest[chosen] = False
-            rest &= bound >= done_score[-1]
-            node = opened.take(chosen)
-            opened = opened.take(rest)
-            expansions += len(chosen)
+            at_root = not expansions
+            node = opened.take(bound.indices[: min(n, _NODES_AT_A_TIME)])
+            opened = opened.take(bound.indices[len(node.node) : n])
+            expansions += len(node.node)
 
             # Of all that has been evaluated a pass needs only what lies above its own nodes.
-            slots, sees = _ancestors(node.above, slot_above)
+            slots, sees = _ancestors(node.above, slot_above, tree.depth)
             expansion.cache = self.decoder.with_slots(past, slots)
             expansion.normaliser = expansion.normaliser.new_zeros(1, len(slots))
             prefixes = Prefixes(
                 node=node.node[None],
-                live=torch.ones(1, len(chosen), dtype=torch.bool, device=device),
+                live=torch.ones(1, len(node.node), dtype=torch.bool, device=device),
                 begin=node.begin[None],
                 begin_depth=node.begin_depth[None],
-                slot=torch.full((1, len(chosen)), -1, device=device),
+                slot=torch.full((1, len(node.node)), -1, device=device),
                 sees=sees[None],
-                at_root=bool(node.node[0] == 0),
+                at_root=at_root,
             )
             children = expansion.children(prefixes, prefixes.live)
             new_slot = prefixes.slot[0] + (past.used - len(slots))
@@ -161,8 +159,10 @@ class ExactSearch:
             begin = torch.where(waiting, node.begin[parent], child)
             begin_depth = torch.where(waiting, node.begin_depth[parent], depth)
             above = torch.where(waiting, node.above[parent], new_slot[parent])
-            found = _Open(score, child, depth, begin, begin_depth, above)
-            opened = opened.join(found.take(reached & ~leaf))
+            # What is not open gets a score that is left out when the next nodes are chosen: that counts them anyway.
+            opened = opened.join(
+                _Open(score.masked_fill(~reached | leaf, NEVER), child, depth, begin, begin_depth, above)
+            )
         expansion.check()
         self.expanded += expansions
         items = tree.item[tree.rank_of(done_node).cpu().numpy()].tolist()
@@ -174,22 +174,23 @@ class ExactSearch:
         return score / (self.tree.depth**penalty if penalty > 0 else depth.clamp(min=1) ** penalty)
 
 
-def _ancestors(above_K: torch.Tensor, slot_above_C: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The slots on the ways from the root down to the slots `above_K`, ascending, and [K, slots] which are on which."""
-    steps = [above_K[:0]]
-    prefixes = [above_K[:0]]
-    prefix = torch.arange(len(above_K), device=above_K.device)
-    slot = above_K
-    while len(slot):
-        there = slot >= 0
-        slot, prefix = slot[there], prefix[there]
-        steps.append(slot)
-        prefixes.append(prefix)
-        slot = slot_above_C[slot]
-    slots, column = torch.unique(torch.cat(steps), return_inverse=True)
+def _ancestors(above_K: torch.Tensor, slot_above_C: torch.Tensor, depth: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The slots on the ways from the root down to the slots `above_K`, ascending, and [K, slots] which are on which.
+
+    Args:
+        slot_above_C: the slot above each slot; -1 above the first of a way.
+        depth: no way is longer.
+    """
+    above_C = F.pad(slot_above_C, (0, 1), value=-1)  # what -1 asks for
+    ways = [above_K]
+    for _ in range(depth - 1):
+        ways.append(above_C[ways[-1]])
+    way_KT = torch.stack(ways, dim=1)
+    # A -1 before them, so that the first of the slots is none, and not just perhaps.
+    slots, place = torch.unique(F.pad(way_KT.flatten(), (1, 0), value=-1), return_inverse=True)
     sees = torch.zeros(len(above_K), len(slots), dtype=torch.bool, device=above_K.device)
-    sees[torch.cat(prefixes), column] = True
-    return slots, sees
+    sees.scatter_(1, place[1:].view_as(way_KT), True)
+    return slots[1:], sees[:, 1:]
 
 
 def _blocks_above(prefixes: Prefixes, above_K: torch.Tensor, given: int, used: int) -> torch.Tensor:

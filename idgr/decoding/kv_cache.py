@@ -87,10 +87,17 @@ class Pass:
         hidden_BQI = self.spread(hidden_RI)
         return hidden_BQI.view(*hidden_BQI.shape[:2], n_heads, -1).transpose(1, 2)
 
-    def keep(self, cache: KVCache, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
-        """Put the keys and values [B, U, Q, K] of a layer into the pass's slots."""
+    def keep(
+        self, cache: KVCache, layer: int, key: torch.Tensor, value: torch.Tensor
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Put the keys and values [B, U, Q, K] of a layer into the pass's slots.
+
+        Returns:
+            The keys and values of all slots up to those, in one block or several side by side.
+        """
         cache.keys[layer][:, :, self.first : self.last] = key
         cache.values[layer][:, :, self.first : self.last] = value
+        return [(cache.keys[layer][:, :, : self.last], cache.values[layer][:, :, : self.last])]
 
 
 class Network(Protocol):
@@ -145,20 +152,20 @@ def attend(
 
 
 def attend_all(
-    query_BHQK: torch.Tensor, parts: list[tuple[torch.Tensor, torch.Tensor]], bias_BQC: torch.Tensor
+    query_BHQK: torch.Tensor, parts: list[tuple[torch.Tensor, torch.Tensor]], bias: torch.Tensor
 ) -> torch.Tensor:
     """As `attend`, to several blocks of keys and values, [B, U, C, K] each, as if they were one.
 
     Neither are the blocks copied together nor the keys that several heads of queries share copied for each.
 
     Args:
-        bias_BQC: over the keys of all blocks in turn.
+        bias: [B, H or 1, Q, C] over the keys of all blocks in turn.
     """
     B, H, Q, K = query_BHQK.shape
     U = parts[0][0].shape[1]
     query_BUGK = query_BHQK.reshape(B, U, H // U * Q, K)
     weight_BUGC = torch.cat([query_BUGK @ keys.transpose(-1, -2) for keys, _ in parts], dim=-1)
-    weight_BUGC.view(B, H, Q, -1).add_(bias_BQC[:, None])
+    weight_BUGC.view(B, H, Q, -1).add_(bias)
     weights = weight_BUGC.softmax(-1).split([keys.shape[2] for keys, _ in parts], dim=-1)  # type: ignore[no-untyped-call]
     mixed_BUGK = sum(weight @ values for weight, (_, values) in zip(weights, parts, strict=True))
     assert isinstance(mixed_BUGK, torch.Tensor)

@@ -19,6 +19,7 @@ class SearchOptions:
         beams: how many prefixes to follow, at least k.
         length_penalty: p in score = sum of log-probabilities / (number of tokens with EOS) ** p, from -10 to 10.
         normalize: "full" for the softmax over the whole vocabulary (Eq. 2), "trie" for one over the valid children.
+        compile: whether passes through the model go through `torch.compile`, in few sizes; rounding may differ.
 
     Raises:
         UsageError: a number or name is out of range, or k is above beams.
@@ -28,6 +29,7 @@ class SearchOptions:
     beams: int = 20
     length_penalty: float = 0.0
     normalize: str = "full"
+    compile: bool = False
 
     def __post_init__(self) -> None:
         if self.k < 1:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 
-from idgr.decoding.kv_cache import MASKED, KVCache, Pass, attend
+from idgr.decoding.kv_cache import MASKED, KVCache, Pass, attend, attend_all
 from idgr.models.t5 import T5, DecoderLayer, FeedForward, encode, feed_forward, norm, read_weights
 
 if TYPE_CHECKING:
@@ -67,9 +67,9 @@ class T5Network:
         for index, layer in enumerate(self.layers):
             query_key_value = F.linear(norm(t5, hidden, layer.norm), layer.query_key_value)
             query, key, value = step.heads(query_key_value, 3 * H).chunk(3, dim=1)
-            step.keep(cache, index, key, value)
-            keys, values = cache.keys[index][:, :, : step.last], cache.values[index][:, :, : step.last]
-            hidden = hidden + F.linear(step.gather(attend(query, keys, values, bias_BHQC)), layer.out)
+            own = step.keep(cache, index, key, value)
+            mixed = attend(query, *own[0], bias_BHQC) if len(own) == 1 else attend_all(query, own, bias_BHQC)
+            hidden = hidden + F.linear(step.gather(mixed), layer.out)
             query = step.heads(F.linear(norm(t5, hidden, layer.cross_norm), layer.cross_query), H)
             mixed = attend(query, *cache.prompt[index], cache.prompt_bias)
             hidden = hidden + F.linear(step.gather(mixed), layer.cross_out)

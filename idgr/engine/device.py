@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from idgr.models.compiling import bucketed_widths, compile_options
 from idgr.models.item_models import ItemModel
 
 if TYPE_CHECKING:
@@ -50,17 +51,26 @@ def eager_attention(model: TrainableModel) -> Iterator[None]:
 
 
 @contextmanager
-def compiled(model: TrainableModel, wanted: bool) -> Iterator[None]:
-    """The model's stacks through `torch.compile` inside the block, for any length of batch, where that is wanted."""
-    stacks: list[nn.Module] = []
-    if wanted:
-        # The names of a T5's two stacks and of a Llama's one; a model of items has none and is compiled whole.
-        inner = [getattr(model, name) for name in ("encoder", "decoder", "model") if hasattr(model, name)]
-        stacks = inner or [model]
-    for stack in stacks:
-        stack.compile(dynamic=True)
-    try:
+def compiled(model: TrainableModel, wanted: bool, *, graphs: bool = True) -> Iterator[None]:
+    """The model's stacks through `torch.compile` inside the block, where that is wanted.
+
+    Each is compiled once for batches of any size. Rows of tokens are filled up to buckets, so that there are few sizes.
+
+    Args:
+        graphs: whether a GPU records a CUDA graph for each size; for a model of items, whose sizes are many, it never
+            does.
+    """
+    if not wanted:
         yield
+        return
+    # The names of a T5's two stacks and of a Llama's one; a model of items has none and is compiled whole.
+    inner: list[nn.Module] = [getattr(model, name) for name in ("encoder", "decoder", "model") if hasattr(model, name)]
+    stacks = inner or [model]
+    for stack in stacks:
+        stack.compile(dynamic=True, **compile_options(model.device, graphs=graphs and bool(inner)))
+    try:
+        with bucketed_widths():
+            yield
     finally:
         for stack in stacks:
             stack._compiled_call_impl = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -17,6 +18,7 @@ from idgr.engine.options import TrainingOptions
 from idgr.engine.schedule import first_steps, learning_rate
 from idgr.engine.task import TrainableModel, TrainingContext, TrainingTask
 from idgr.errors import IdgrError
+from idgr.models.compiling import compiled_step
 from idgr.progress import log
 
 Ints = npt.NDArray[np.int64]
@@ -124,7 +126,8 @@ def accumulate_gradients(training: Training, group: list[Ints]) -> Step:
     state, options, manager = training.state, training.options, training.context.manager
     while True:
         try:
-            sums, terms = _backward(training, group, state.group * options.accumulate)
+            with compiled_step(training.model.device) if options.compile else nullcontext():
+                sums, terms = _backward(training, group, state.group * options.accumulate)
             break
         except torch.OutOfMemoryError:
             if training.pieces >= max(map(len, group)):

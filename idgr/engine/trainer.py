@@ -76,7 +76,8 @@ def training_mode(model: TrainableModel, options: TrainingOptions) -> Iterator[N
     with (
         forked_rng(model.device),
         eager_attention(model),
-        compiled(model, options.compile),
+        # With a bound on a batch's tokens, the number of its rows depends on their width, so sizes are many.
+        compiled(model, options.compile, graphs=not options.max_tokens_per_batch),
         dropout_rate(model, rate),
     ):
         yield

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from idgr.models.compiling import filled_width
 from idgr.models.device import to_device
 
 if TYPE_CHECKING:
@@ -24,9 +25,12 @@ IGNORED = -100  # a label that costs nothing
 
 
 def padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[Ints, Ints]:
-    """Token rows as [B, S], filled up with `pad` at the end, and the mask [B, S] of what is not filling."""
+    """Token rows as [B, S], filled up with `pad` at the end, and the mask [B, S] of what is not filling.
+
+    S is the length of the longest or its bucket (`filled_width`).
+    """
     lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
-    mask_BS = np.arange(int(lengths.max())) < lengths[:, None]
+    mask_BS = np.arange(filled_width(int(lengths.max()))) < lengths[:, None]
     tokens_BS = np.full(mask_BS.shape, pad, dtype=np.int64)
     tokens_BS[mask_BS] = np.fromiter((token for row in rows for token in row), np.int64, count=int(lengths.sum()))
     return tokens_BS, mask_BS.astype(np.int64)
@@ -71,5 +75,5 @@ def decoder_inputs(model: T5ForConditionalGeneration, labels_BT: Ints) -> Tensor
 
 def pad_labels(rows: Sequence[Sequence[int]]) -> Ints:
     """Label rows as [B, T], filled up with `IGNORED`."""
-    width = max(map(len, rows))
+    width = filled_width(max(map(len, rows)))
     return np.array([[*row, *[IGNORED] * (width - len(row))] for row in rows], dtype=np.int64)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from idgr.decoding.trie import Trie
 from idgr.engine.task import figure
+from idgr.models.compiling import filled_width
 from idgr.models.device import to_device
 from idgr.models.llama import item_slots, pad_token, position_ids
 from idgr.models.padding import IGNORED, causal_mask
@@ -153,7 +154,7 @@ def window_loss(
         width = int((offset_N + length_N).max())
         item, column = np.nonzero(labels_IL[items_N] != IGNORED)
         row, along = window_N[item], offset_N[item] + column
-        width += contrast is not None
+        width = filled_width(width + (contrast is not None))
         tokens_WS = np.full((len(batch), width), pad_token(model), dtype=np.int64)
         tokens_WS[row, along] = blocks_IL[items_N[item], column]
         end_W = (offset_N + length_N)[last_W := window_first + end - begin - 1]

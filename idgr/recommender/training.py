@@ -23,6 +23,7 @@ from idgr.engine.options import TrainingOptions
 from idgr.engine.task import TrainingContext, TrainingTask
 from idgr.engine.trainer import run_epochs
 from idgr.evaluation.metrics import hit_rate, ndcg, target_ranks
+from idgr.models.compiling import filled_width
 from idgr.models.padding import IGNORED, decoder_inputs, pad_rows
 from idgr.progress import Progress
 from idgr.prompts.histories import HistoryRenderer
@@ -230,7 +231,7 @@ def instance_loss(
         rows = [prompt.tokens for prompt in prompts]
         prompt_BS, mask_BS = pad_rows(rows, model.config.pad_token_id, model.device)
         read = prompt_BS if embed is None else embed(prompts, prompt_BS)
-        labels_BT = tokens_IL[targets, : int(lengths[targets].max())]
+        labels_BT = tokens_IL[targets, : filled_width(int(lengths[targets].max()))]
         hidden_BTD = decoder_states(model, read, mask_BS, decoder_inputs(model, labels_BT))
         head_VD = model.lm_head.weight
         if branches is None:

@@ -54,6 +54,10 @@ ItemHeadWeight = Annotated[
         at_least=0,
     ),
 ]
+Compile = Annotated[
+    bool,
+    Textual("Compile the model's steps with torch.compile; scores may round otherwise.", role=Role.RUN, panel=RUN),
+]
 BatchSize = Annotated[
     int,
     Option("Histories at a time; with 1 each line is answered at once.", panel=RUN, at_least=1, at_most=10**6),
@@ -112,6 +116,7 @@ class RankerOptions(StageOptions):
     )
     train: str | None = option("train.jsonl, for popularity, markov and star.", None, BASELINE, role=Role.INPUT)
     batch_size: BatchSize = 32
+    compile: Compile = False
     device: Device = "auto"
 
 

@@ -211,7 +211,7 @@ def _search_options(options: RankerOptions, objective: str, n_items: int) -> Sea
     if options.search == "exact" or k > n_items:
         beams = max(beams, k)
     normalize = options.normalize or objective
-    return SearchOptions(min(k, n_items), min(beams, n_items), options.length_penalty, normalize)
+    return SearchOptions(min(k, n_items), min(beams, n_items), options.length_penalty, normalize, options.compile)
 
 
 def _tree(

@@ -22,6 +22,7 @@ from idgr.stages.ranker_options import (
     BatchSize,
     Beams,
     CalibrationWeight,
+    Compile,
     MaxHistory,
     Normalize,
     Separator,
@@ -38,6 +39,7 @@ _RANKING = (
     "calibration_weight",
     "precision",
     "batch_size",
+    "compile",
     "device",
 )
 
@@ -76,6 +78,7 @@ class Options(StageOptions):
     max_text_tokens: int = option("Tokens of an item's text that the generator reads.", 256, at_least=2)
     empty_text: Literal["error", "key"] = option("An item without text: stop, or make its ID of its key.", "error")
     batch_size: BatchSize = 32
+    compile: Compile = False
     device: Device = "auto"
     skip_finished: SkipFinished = False
 

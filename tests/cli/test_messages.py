@@ -24,6 +24,7 @@ WITHOUT_A_PLACE = {
     ("decoding/beam.py", "the IDs hold tokens that the model does not have"),
     ("decoding/expansion.py", "the model's scores are not numbers"),
     ("decoding/trie.py", "items {} and {} have the same ID tokens"),
+    ("models/compiling.py", "torch.compile does not work here ({})"),
     ("decoding/trie.py", "no IDs to build a prefix tree from"),
     ("decoding/trie.py", "the ID of item {} has no tokens"),
     ("decoding/trie.py", "an ID holds the token that ends IDs"),

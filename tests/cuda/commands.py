@@ -6,6 +6,7 @@ waits are those that PyTorch warns of (`torch.cuda.set_sync_debug_mode`), and FI
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 import warnings
@@ -60,6 +61,9 @@ COMMANDS = {
     "alternate": "alternate {shop} --gen {init-gen} --rec {train-rec full} --rounds 1 --rec.epochs 1 --valid-beams 10 "
     "--rec.dropout 0 --gen.dropout 0 " + SHORT.replace("--", "--ids."),
     "recommend beam full": ASK + "--rec {train-rec full} --batch-size 4",
+    "train-rec compiled": TRAIN + "--model {shop}/t5 --objective full --compile",
+    "recommend compiled": ASK + "--rec {train-rec full} --batch-size 4 --compile",
+    "recommend causal compiled": ASK + "--rec {train-rec causal} --compile",
     "recommend beam trie": ASK + "--rec {train-rec trie}",
     "recommend exact full": ASK + "--rec {train-rec full} --search exact",
     "recommend exact trie": ASK + "--rec {train-rec trie} --search exact",
@@ -85,7 +89,7 @@ class Done:
     Attributes:
         output: the file or folder that it has written.
         steps: what each step of a training waited for.
-        depths: what a search waited for, from a depth to the next.
+        depths: what a search waited for, from a depth, or of an exact search a pass, to the next.
         all: all that the command waited for.
     """
 
@@ -161,16 +165,18 @@ def _split(command: str) -> list[str]:
 def counting(done: Done) -> Iterator[None]:
     """Note inside the block what steps of trainings and depths of searches wait for."""
     from idgr.decoding.beam import BeamSearch
+    from idgr.decoding.exact import ExactSearch
     from idgr.decoding.expansion import Expansion
     from idgr.engine import trainer
 
-    gradients, step, children, batch = (
+    gradients, step, children, batch, user = (
         trainer.accumulate_gradients,
         trainer.optimizer_step,
         Expansion.children,
         BeamSearch._batch,
+        ExactSearch._user,
     )
-    in_beams = False
+    searching = False
 
     def counted_gradients(*arguments: Any) -> Any:
         done.take()
@@ -182,23 +188,27 @@ def counting(done: Done) -> Iterator[None]:
 
     def counted_children(*arguments: Any, **options: Any) -> Any:
         # From before the question of a depth to before that of the next one.
-        nonlocal in_beams
+        nonlocal searching
         waited = done.take()
-        if in_beams:
+        if searching:
             done.depths.append(waited)
-        in_beams = True
+        searching = True
         return children(*arguments, **options)
 
-    def counted_batch(*arguments: Any) -> Any:
-        nonlocal in_beams
-        in_beams = False
-        return batch(*arguments)
+    def begun(search: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*arguments: Any) -> Any:
+            nonlocal searching
+            searching = False
+            return search(*arguments)
+
+        return counted
 
     with (
         mock.patch.object(trainer, "accumulate_gradients", counted_gradients),
         mock.patch.object(trainer, "optimizer_step", counted_step),
         mock.patch.object(Expansion, "children", counted_children),
-        mock.patch.object(BeamSearch, "_batch", counted_batch),
+        mock.patch.object(BeamSearch, "_batch", begun(batch)),
+        mock.patch.object(ExactSearch, "_user", begun(user)),
     ):
         yield
 
@@ -279,6 +289,7 @@ def main() -> None:
         on_a_gpu(Path(sys.argv[2]))
         return
     stand_in.load()
+    os.environ["IDGR_COMPILE_BACKEND"] = "none"  # PyTorch's compiler knows no such device
     import torch
 
     from idgr.cli.main import run

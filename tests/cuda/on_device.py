@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,19 @@ from tests.cuda import stand_in
 from tests.cuda.commands import COMMANDS, NO_PRECISION, Shop
 from tests.training.test_stage import stop_after
 
+os.environ["IDGR_COMPILE_BACKEND"] = "none"  # PyTorch's compiler knows no such device; what surrounds it is tried
+
 GPU = torch.device("cuda")
 TRAININGS = [name for name in COMMANDS if name.startswith(("train", "init"))]
 # User IDs are searched for step by step, in each training step.
 WAITING = {"train-rec user IDs"}
 BEAMS = [name for name in COMMANDS if name.startswith("recommend") and not any(
     word in name for word in ("exact", "sasrec", "two-tower"))]  # fmt: skip
+# But for `alternate`, which runs what is run here one by one, and those whose parts others of them run as well.
+IN_BF16 = [name for name in COMMANDS if not name.startswith((*NO_PRECISION, "alternate")) and name not in (
+    "train-rec trie", "train-rec causal full", "train-sasrec texts", "train-gen straight-through", "train-rec compiled",
+    "recommend beam trie", "recommend exact full", "recommend causal full", "recommend causal compiled",
+    "recommend --adapter")]  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -88,9 +96,8 @@ def test_in_fp32_it_writes_what_the_cpu_writes(shop: Shop, name: str) -> None:
     assert_same(shop.result(name, "cuda").output, shop.result(name).output)
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if not name.startswith((*NO_PRECISION, "alternate"))])
+@pytest.mark.parametrize("name", IN_BF16)
 def test_in_bf16_it_runs_through(shop: Shop, name: str) -> None:
-    """But for `alternate`, which runs what is run here one by one."""
     output, expected = shop.result(name, "cuda", "bf16").output, shop.result(name).output
     names = [path.relative_to(output) for path in files(output)]
     assert names == [path.relative_to(expected) for path in files(expected)]
@@ -118,6 +125,14 @@ def test_a_depth_of_a_beam_search_asks_once(shop: Shop, name: str) -> None:
 
 def test_there_are_depths_to_count(shop: Shop) -> None:
     assert sum(len(shop.result(name, "cuda").depths) for name in BEAMS) >= 4
+
+
+@pytest.mark.parametrize("name", ["recommend exact full", "recommend exact trie", "recommend causal exact"])
+def test_a_pass_of_an_exact_search_asks_thrice(shop: Shop, name: str) -> None:
+    """How many nodes are open, which slots lie above them, and how many children they have."""
+    depths = shop.result(name, "cuda").depths
+    assert depths
+    assert all(depth.total() == 3 for depth in depths)
 
 
 def test_the_counts_see_a_wait_that_is_put_in(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,3 +327,30 @@ def _too_much_for(task: Any, most: int) -> Any:
 def _no_room(step: Any, training: Any, group: Any) -> Any:
     with stand_in.little_memory(0):
         return step(training, group)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "decode --ids {shop}/ids.jsonl --histories {shop}/valid.jsonl --shape nano --users 2 --batch-size 2 --beams 3 "
+        "-k 3 --compile",
+        "train {shop} --ids {shop}/ids.jsonl --batches 6 --batch-size 2 --compile",
+    ],
+)
+def test_bench(shop: Shop, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Contenders run in this process, as no other one has the device."""
+    from idgr.bench import decode, processes, train_recommender
+
+    def measure_here(make: Any, *arguments: Any) -> processes.Measurement:
+        return processes.Measurement(make()(*arguments), 1.0, 1.0, 1.0)
+
+    for module in (decode, train_recommender):
+        monkeypatch.setattr(module, "measure", measure_here)
+    monkeypatch.setattr(trainer, "_CHECK_STEPS", 2)
+    given = words.format(shop=shop.folder).split()
+    assert run(["bench", *given, "--repeats", "1", "--device", "cuda", "-o", str(tmp_path / "found.jsonl")]) == 0
+    found = rows_of(tmp_path / "found.jsonl")
+    assert [row["contender"] for row in found if "compiled" in row["contender"]]
+    if given[0] == "decode":
+        assert {row["device"] for row in found} == {"stand-in"}
+        assert {row["same_lists_as_transformers"] for row in found if "idgr, full" in row["contender"]} == {1.0}

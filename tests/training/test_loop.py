@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -210,9 +211,29 @@ def test_compiled_parts_are_used_and_put_back(small: Backbone, monkeypatch: pyte
         compile_now(module, backend="eager", disable=True)
 
     monkeypatch.setattr(torch.nn.Module, "compile", noted)
+    widths: list[int] = []
+    ask = small.model.encoder.forward
+
+    def measured(*given: Any, **named: Any) -> Any:
+        widths.append(named["input_ids"].shape[1])
+        return ask(*given, **named)
+
+    monkeypatch.setattr(small.model.encoder, "forward", measured)
     train(small, epochs=1, batch_size=4, compile=True)
+    assert set(widths) == {8}
     assert given == [small.model.encoder, small.model.decoder]
     assert small.model.encoder._compiled_call_impl is None
+
+
+def test_rows_filled_up_to_buckets_train_the_same(small: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IDGR_COMPILE_BACKEND", "none")
+    filled = Backbone(deepcopy(small.model), small.tokenizer)
+    records = train(small, epochs=2, batch_size=5, dropout=0.0)
+    assert [one["loss"] for one in train(filled, epochs=2, batch_size=5, dropout=0.0, compile=True)] == pytest.approx(
+        [one["loss"] for one in records], rel=1e-5
+    )
+    for ours, theirs in zip(weights(filled), weights(small), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_those_who_follow_are_told_every_step(small: Backbone) -> None:
