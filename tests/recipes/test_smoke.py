@@ -201,3 +201,40 @@ def test_pretrained(path: str, tmp_path: Path) -> None:
     assert len((out / "demo-1" / "significance.json").read_bytes()) > 0
     told = json.loads((out / "trained" / "run.json").read_bytes())
     assert (told["separator"], told["options"]["epoch-instances"]) == ("newline", 8)
+
+
+def test_tree(path: str, tmp_path: Path) -> None:
+    """The tree beside free answers and ranked candidates: each row tells what it ranks; the rest is in test_answers."""
+    model, out = tmp_path / "model", tmp_path / "out"
+    save_llama(byte_level_tokenizer(), model)
+    words = ["--rec", str(model), "--dataset", "demo", "--users", "8", "--precision", "fp32", "--sequences", "8"]
+    words += [
+        "--freeze",
+        "1",
+        "--free-beams",
+        "2",
+        "--candidates",
+        "5",
+        "--told-sequences",
+        "8",
+        "--sasrec-epochs",
+        "1",
+    ]
+    words += ["--sasrec-epochs", "1", "--rows", "tree free told popularity popularity-20"]
+    done = recipe(path, "foundation", *words, "--out", str(out), script="tree.sh")
+    head, _, *lines = [line for line in done.stdout.splitlines() if line.startswith("|")]
+    table = {name: cells for name, *cells in ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)}
+    assert head == "| 8 users | ranks | hr@1 | hr@5 | ndcg@5 | hr@10 | ndcg@10 | seconds |"
+    ranks = {row: cells[0] for row, cells in table.items()}
+    n_items = len((out / "data" / "items.jsonl").read_bytes().splitlines())
+    whole = f"all {n_items} items"
+    assert ranks == dict.fromkeys(["tree", "free", "told", "popularity"], whole) | {"popularity-20": "5 candidates"}
+    for row, cells in table.items():
+        metrics = json.loads((out / row / "metrics.json").read_bytes())
+        assert (metrics["n_users"], cells[3]) == (8, f"{metrics['ndcg@5']:.4f}")
+    assert table["popularity-20"][2] == "1.0000"  # of five candidates one is always the target
+    told = json.loads((out / "free" / "free.json").read_bytes())
+    assert f"of 8 answers {told['name_no_item']:.1%} name no item" in done.stdout
+    options = json.loads((out / "trained" / "run.json").read_bytes())["options"]
+    assert (options["freeze"], options["epoch-instances"]) == (1, 8)
+    assert json.loads((out / "told-model" / "run.json").read_bytes())["options"]["tell-items"] is True

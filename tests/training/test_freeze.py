@@ -124,7 +124,9 @@ def test_frozen_layers_keep_nothing_and_have_no_gradient(arch: str) -> None:
 
 
 def test_stopped_it_goes_on_to_the_same_bytes(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = command(data, "causal", "--freeze", str(FROZEN), "--valid", str(data / "valid.jsonl"), "--valid-beams", "10")
+    given = command(
+        data, "causal", "--freeze", str(FROZEN), "--valid", str(data / "valid.jsonl"), "--valid-beams", "10"
+    )
     assert run(given) == 0
     whole, log = hash_folder(data / "out"), log_of(data / "out")
     with monkeypatch.context() as patch:
