@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from idgr.engine.task import TrainingTask
     from idgr.formats.rec_folder import RecommenderFacts
 
+_LEARNT = 16  # bytes of a weight that learns: itself, its gradient and AdamW's two means of it, in float32
 PRESETS = {"t5": "nano", "causal": "nano-causal"}
 
 
@@ -202,6 +203,7 @@ def _prepare(options: Options, facts: RecommenderFacts, device: torch.device) ->
     from idgr.recommender.prompts import causal_renderer_of, renderer_of, user_ids_of
 
     inputs = read_inputs(options.train, options.ids, options.valid)
+    _check_memory(options, device)
     tasks = auxiliary_tasks(options, inputs.keys)
     backbone = resolve_model(
         options.model,
@@ -244,6 +246,15 @@ def _prepare(options: Options, facts: RecommenderFacts, device: torch.device) ->
         read_seen_tokens(options.model) or set(),
         [] if options.is_preset else earlier_trainings(options.model, inputs.known, facts),
     )
+
+
+def _check_memory(options: Options, device: torch.device) -> None:
+    """Raise `IdgrError` where the whole of a trained model has not the memory to learn, before it is loaded."""
+    from idgr.models.memory import check_memory
+
+    partly = options.freeze is not None or options.lora is not None or options.layers is not None
+    if not options.is_preset and not partly and device.type == "cpu":
+        check_memory(options.model, _LEARNT)
 
 
 def _check_item_slots(options: Options, slots: int) -> None:

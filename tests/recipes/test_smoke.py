@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -187,11 +188,19 @@ def test_pretrained(path: str, tmp_path: Path) -> None:
     model, out = tmp_path / "model", tmp_path / "out"
     save_llama(byte_level_tokenizer(), model)
     words = ["--rec", str(model), "--train", "demo-2 demo-3", "--test", "demo-1", "--users", "20", "--draws", "0 1"]
-    words += ["--sequences", "8", "--precision", "fp32", "--rows", "untrained trained text-rule popularity markov"]
+    words += [
+        "--sequences",
+        "8",
+        "--precision",
+        "fp32",
+        "--rows",
+        "untrained calibrated trained text-rule popularity markov",
+    ]
+    words += ["--weights", "0 0.5", "--valid-users", "10"]
     done = recipe(path, "foundation", *words, "--out", str(out), script="pretrained.sh")
     lines = [re.split(r" *\| *", line.strip("| ")) for line in done.stdout.splitlines() if line.startswith("| ")]
     table = {name: cells for name, *cells in lines[1:]}
-    assert list(table) == ["untrained", "trained", "text-rule", "popularity", "markov"]
+    assert list(table) == ["untrained", "calibrated", "trained", "text-rule", "popularity", "markov"]
     for row in table:
         drawn = [out / "demo-1" / f"draw-{draw}" / row for draw in (0, 1)]
         figures = [json.loads((folder / "metrics.json").read_bytes()) for folder in drawn]
@@ -201,6 +210,16 @@ def test_pretrained(path: str, tmp_path: Path) -> None:
     assert len((out / "demo-1" / "significance.json").read_bytes()) > 0
     told = json.loads((out / "trained" / "run.json").read_bytes())
     assert (told["separator"], told["options"]["epoch-instances"]) == ("newline", 8)
+    of = out / "calibration"
+    figures = {
+        weight: [json.loads((of / name / weight / "metrics.json").read_bytes()) for name in ("demo-2", "demo-3")]
+        for weight in ("0", "0.5")
+    }
+    assert [one["n_users"] for one in figures["0.5"]] == [10, 10]
+    best = max(figures, key=lambda weight: sum(one["ndcg@10"] for one in figures[weight]))
+    assert (of / "weight").read_text() == f"{best}\n"
+    record = json.loads((out / "demo-1" / "draw-0" / "calibrated" / "recs.jsonl.run.json").read_bytes())
+    assert record["options"]["calibration-weight"] == float(best)
 
 
 def test_tree(path: str, tmp_path: Path) -> None:
@@ -238,3 +257,38 @@ def test_tree(path: str, tmp_path: Path) -> None:
     options = json.loads((out / "trained" / "run.json").read_bytes())["options"]
     assert (options["freeze"], options["epoch-instances"]) == (1, 8)
     assert json.loads((out / "told-model" / "run.json").read_bytes())["options"]["tell-items"] is True
+
+
+def test_names(path: str, tmp_path: Path) -> None:
+    """IDs of a language model, here with random weights, and of rules: what of them is garbled, a recommender each."""
+    model, out = tmp_path / "model", tmp_path / "out"
+    save_llama(byte_level_tokenizer(), model, max_position_embeddings=1024)
+    (model / "run.json").write_text('{"prompt": "plain"}')  # as one that was taught, which is asked without examples
+    words = ["--model", str(model), "--dataset", "demo", "--items", "12", "--users", "10", "--alone", "0"]
+    words += ["--max-text-tokens", "32", "--epochs", "1", "--out", str(out)]
+    done = recipe(path, "foundation", *words, script="names.sh")
+    head, _, *lines = [line for line in done.stdout.splitlines() if line.startswith("|")]
+    table = {name: cells for name, *cells in ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)}
+    assert head.startswith(
+        "| 25 items | garbled | repeat a word | second attempts | words an ID | items a second | hr@5 |"
+    )
+    assert list(table) == ["model", "keyphrase", "shared"]
+    assert [float(table[row][0].rstrip("%")) > 50 for row in table] == [True, False, False]
+    assert [table[row][2] == "–" for row in table] == [False, True, True]
+    for row in table:
+        metrics = json.loads((out / row / "metrics.json").read_bytes())
+        assert table[row][5:] == [f"{metrics[metric]:.4f}" for metric in METRICS]
+    options = [json.loads((out / row / "rec" / "run.json").read_bytes())["options"] for row in table]
+    assert options[0] == options[1] == options[2]
+    bought = [
+        item for line in (out / "data" / "train.jsonl").read_text().splitlines() for item in json.loads(line)["items"]
+    ]
+    whole = [
+        item for line in (out / "whole" / "train.jsonl").read_text().splitlines() for item in json.loads(line)["items"]
+    ]
+    kept = {json.loads(line)["item_id"] for line in (out / "data" / "items.jsonl").read_text().splitlines()}
+    assert len(kept) == 12
+    assert set(bought) <= kept
+    count = Counter(whole)
+    assert min(count[item] for item in kept) >= max(count[item] for item in set(whole) - kept)
+    assert len((out / "significance.json").read_bytes()) > 0
