@@ -15,6 +15,7 @@ import pytest
 from idgr.cli.main import run
 
 from ..cli.test_pretrained_causal import byte_level_tokenizer, save_llama
+from ..encoder_folder import tiny_bert
 
 ROOT = Path(__file__).parents[2]
 BASH = shutil.which("bash")
@@ -181,6 +182,18 @@ def test_llm_bs(path: str, tmp_path: Path) -> None:
     assert sorted(before) == ["dual-gct-aat/adapter/run.json", "dual-gct/rec/run.json", "sasrec/rec/run.json"]
     recipe(path, "llm-bs", *words, "--stage", "2", "--stop-stage", "5")
     assert trained(out) == before
+
+
+def test_llm_bs_with_a_sentence_encoder(path: str, tmp_path: Path) -> None:
+    """IDs of the vectors of --text-vectors, in the place of TF-IDF."""
+    encoder, out = tmp_path / "encoder", tmp_path / "out"
+    encoder.mkdir()
+    tiny_bert(["garden", "kitchen", "lamp", "red", "soap", "tent"], encoder)
+    words = ["--dataset", "demo", "--size", "smoke", "--rows", "semantic semantic-tree", "--text-vectors", str(encoder)]
+    recipe(path, "llm-bs", *words, "--sasrec", str(tmp_path), "--out", str(out), "--stop-stage", "3")
+    for row in ("semantic", "semantic-tree"):
+        record = json.loads((out / "ids" / f"{row}.jsonl.run.json").read_bytes())
+        assert (record["options"]["scheme"], record["inputs"]["text_vectors"]["path"]) == (row, str(encoder))
 
 
 def test_pretrained(path: str, tmp_path: Path) -> None:
