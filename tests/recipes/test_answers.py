@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -166,3 +167,16 @@ def test_a_model_that_counts_no_places_is_refused(place: Path, scripts: Any, tmp
     asked = [*of_model(place), "--rec", folder, "--told", tmp_path / "told", "-o", tmp_path / "recs"]
     with pytest.raises(SystemExit, match=r"begins items at fixed distances.*; give a model"):
         scripts("free", place / "test.jsonl", *asked)
+
+
+def test_the_speed_of_a_generator(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    import names
+
+    folder = save_llama(byte_level_tokenizer(), tmp_path / "taught", max_position_embeddings=1024)
+    (folder / "run.json").write_text('{"prompt": "plain"}')
+    names.speed(str(place / "items.jsonl"), str(folder), "2")
+    found = capsys.readouterr().out
+    assert re.fullmatch(r"taught: \d+\.\d\d items a second in batches, \d+\.\d\d one by one \(2 items\)\n", found)

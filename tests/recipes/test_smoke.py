@@ -193,7 +193,7 @@ def test_llm_bs_with_a_sentence_encoder(path: str, tmp_path: Path) -> None:
     recipe(path, "llm-bs", *words, "--sasrec", str(tmp_path), "--out", str(out), "--stop-stage", "3")
     for row in ("semantic", "semantic-tree"):
         record = json.loads((out / "ids" / f"{row}.jsonl.run.json").read_bytes())
-        assert (record["options"]["scheme"], record["inputs"]["text_vectors"]["path"]) == (row, str(encoder))
+        assert (record["options"]["scheme"], record["inputs"]["text-vectors"]["path"]) == (row, str(encoder))
 
 
 def test_pretrained(path: str, tmp_path: Path) -> None:
@@ -283,7 +283,7 @@ def test_names(path: str, tmp_path: Path) -> None:
     head, _, *lines = [line for line in done.stdout.splitlines() if line.startswith("|")]
     table = {name: cells for name, *cells in ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)}
     assert head.startswith(
-        "| 25 items | garbled | repeat a word | second attempts | words an ID | items a second | hr@5 |"
+        "| 12 items | garbled | repeat a word | second attempts | words an ID | items a second | hr@5 |"
     )
     assert list(table) == ["model", "keyphrase", "shared"]
     assert [float(table[row][0].rstrip("%")) > 50 for row in table] == [True, False, False]
