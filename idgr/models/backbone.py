@@ -12,9 +12,10 @@ from idgr.errors import IdgrError, UsageError
 from idgr.formats.rec_folder import CONFIG
 from idgr.formats.run_info import read_run
 from idgr.models.configuration import check_kind, checked_config, model_kind
-from idgr.models.gguf import gguf_config, gguf_shapes, read_gguf_tensors
+from idgr.models.gguf import gguf_config, gguf_numbers, gguf_shapes, read_gguf_tensors
 from idgr.models.gguf_header import find_gguf, read_gguf_header
 from idgr.models.hub import find_folder, quiet_transformers, told_as_unusable
+from idgr.models.memory import check_room, n_numbers
 from idgr.models.special_tokens import settle_special_tokens
 from idgr.models.tokenizer import load_tokenizer, train_tokenizer
 from idgr.models.weight_files import check_finite, read_headers, read_object, read_tensors
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 GENERATION = "generation_config.json"
 TAUGHT = {"prompt": "plain"}  # what the record of a Llama tells that was taught to write IDs behind a plain prompt
+_LOADED = 4  # bytes of a number of the weights, in float32
 _WHOLE_GGUF = "give the GGUF file of a plain Llama, whole"
 
 
@@ -287,6 +289,7 @@ def _load(source: str | os.PathLike[str], arch: str) -> Backbone:
     checked = checked_config(config, {tensor: header.shape for tensor, header in headers.items()}, arch, name)
     tokenizer = load_tokenizer(name)
     settle_special_tokens(checked, tokenizer, arch, name)
+    check_room(n_numbers(headers), _LOADED, name)
     model = _built(checked, read_tensors(headers, name), arch, name)
     if (folder / GENERATION).is_file():
         model.generation_config = _generation_config(folder, checked, name)
@@ -304,6 +307,7 @@ def _load_gguf(path: Path, arch: str, name: str) -> Backbone:
         raise IdgrError(fault.what.replace("config.json", "metadata"), _WHOLE_GGUF, where=name) from None
     tokenizer = load_tokenizer(name)
     settle_special_tokens(checked, tokenizer, arch, name)
+    check_room(gguf_numbers(header), _LOADED, name)
     tensors = read_gguf_tensors(path, checked, name)
     check_finite(tensors, name)
     return Backbone(_built(checked, tensors, arch, name), tokenizer)

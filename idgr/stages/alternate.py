@@ -120,7 +120,7 @@ class Options(ValidationOptions, PromptOptions):
             prefix="rec",
             panel="The recommender's training",
             left_out=_SETTLED
-            | {"arch", "model", "tokenizer", "lora", "reorder", "layers", "separator", "item_slots"}
+            | {"arch", "model", "tokenizer", "lora", "reorder", "layers", "freeze", "separator", "item_slots"}
             | _names(PromptOptions)
             | _names(train_rec.AuxiliaryOptions)
             | _names(ValidationOptions),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from idgr.engine.task import TrainingTask
     from idgr.formats.rec_folder import RecommenderFacts
 
+_LEARNT = 16  # bytes of a weight that learns: itself, its gradient and AdamW's two means of it, in float32
 PRESETS = {"t5": "nano", "causal": "nano-causal"}
 
 
@@ -60,6 +61,12 @@ class Options(SequenceTraining, RecommenderOptions, PromptOptions, AuxiliaryOpti
         None,
         MODEL,
         at_least=1,
+    )
+    freeze: int | None = option(
+        "Leave the embeddings and the first so many layers of a trained --model (a T5's encoder) as they are.",
+        None,
+        MODEL,
+        at_least=0,
     )
     gen: str | None = option("For --user-ids: the ID generator.", None, PROMPTS, role=Role.INPUT)
     objective: Literal["full", "trie"] = UNSET
@@ -166,12 +173,28 @@ def _check(options: Options) -> None:
     if options.layers is not None and options.is_preset:
         what = f"--layers with --model {options.model}, which has not learnt any"
         raise UsageError(what, "give --model a trained model")
+    _check_freeze(options)
     check_auxiliary(options, options.arch)
+
+
+def _check_freeze(options: Options) -> None:
+    """Raise `UsageError` where layers shall stay as they are that would be of no use so, or would anyway."""
+    if options.freeze is None:
+        return
+    given = f"--freeze {options.freeze}"
+    if options.lora is not None:
+        raise UsageError(f"{given} with --lora, which leaves all layers as they are", "leave one of them out")
+    if options.is_preset:
+        what = f"{given} with --model {options.model}, whose weights are random"
+        raise UsageError(what, "give --model a trained model")
+    if options.word_tokens:
+        raise UsageError(f"{given} with --word-tokens, whose embeddings have to learn", "leave one of them out")
 
 
 def _prepare(options: Options, facts: RecommenderFacts, device: torch.device) -> Prepared:
     from idgr.formats.rec_folder import read_seen_tokens
     from idgr.models.backbone import resolve_model
+    from idgr.models.freezing import freeze_layers
     from idgr.models.llama import fit_item_slots, item_slots, keep_layers
     from idgr.models.lora import add_lora
     from idgr.models.tokenizer import id_tokens
@@ -180,6 +203,7 @@ def _prepare(options: Options, facts: RecommenderFacts, device: torch.device) ->
     from idgr.recommender.prompts import causal_renderer_of, renderer_of, user_ids_of
 
     inputs = read_inputs(options.train, options.ids, options.valid)
+    _check_memory(options, device)
     tasks = auxiliary_tasks(options, inputs.keys)
     backbone = resolve_model(
         options.model,
@@ -204,6 +228,8 @@ def _prepare(options: Options, facts: RecommenderFacts, device: torch.device) ->
         _check_item_slots(options, item_slots(model))
     if options.lora is not None:
         add_lora(model, options.lora, seed=options.seed, tokens=added)
+    if options.freeze is not None:
+        freeze_layers(model, options.freeze)
     model.to(device)
     renderer = (
         causal_renderer_of(facts, tokenizer, tokens)
@@ -220,6 +246,15 @@ def _prepare(options: Options, facts: RecommenderFacts, device: torch.device) ->
         read_seen_tokens(options.model) or set(),
         [] if options.is_preset else earlier_trainings(options.model, inputs.known, facts),
     )
+
+
+def _check_memory(options: Options, device: torch.device) -> None:
+    """Raise `IdgrError` where the whole of a trained model has not the memory to learn, before it is loaded."""
+    from idgr.models.memory import check_memory
+
+    partly = options.freeze is not None or options.lora is not None or options.layers is not None
+    if not options.is_preset and not partly and device.type == "cpu":
+        check_memory(options.model, _LEARNT)
 
 
 def _check_item_slots(options: Options, slots: int) -> None:

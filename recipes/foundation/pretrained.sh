@@ -10,15 +10,18 @@
 # Writes: the folder --out.
 # Usage: recipes/foundation/pretrained.sh --rec DIR [--text-vectors DIR] [--data DIR | --prepared DIR | --raw DIR]
 #     [--train "NAME NAME"] [--test "NAME NAME"] [--rows "ROW ROW"] [--users N] [--draws "N N"] [--history N]
-#     [--max-users N] [--sequences N] [--layers N] [--sasrec-epochs N] [--precision fp32|bf16] [--out DIR] [--seed N]
-#     [--stage N] [--stop-stage N]
-#   --rows: of untrained, trained, text-sasrec, text-rule, popularity, markov
+#     [--max-users N] [--sequences N] [--layers N] [--freeze N] [--sasrec-epochs N] [--weights "W W"] [--valid-users N]
+#     [--precision fp32|bf16] [--out DIR] [--seed N] [--stage N] [--stop-stage N]
+#   --rows: of untrained, calibrated, trained, text-sasrec, text-rule, popularity, markov (all but calibrated); calibrated
+#     is untrained with a share of the score without a history taken away
 #   --train: platforms to train on; --max-users of each are drawn; --sequences: so many sequences are trained on
-#   --layers: train the model's first layers only (0: all)
+#   --layers: train the model's first layers only (0: all); --freeze: leave its first layers as they are
+#   --weights: that share is the one of these with the best NDCG@10 on --valid-users validation users of each platform to
+#     train on (500), the mean over the platforms
 #   --users: test users of each platform who are scored, in each of the --draws, which are seeds (0: all)
 #   --history: newest items of a history that are shown
-#   stages: 1 prep, 2 join those to train on, 3 train the language model, 4 train the SASRec, 5 IDs, 6 recommend and
-#     score, 7 tables
+#   stages: 1 prep, 2 join those to train on, 3 train the language model, 4 train the SASRec, 5 IDs, 6 choose the
+#     calibration, 7 recommend and score, 8 tables
 set -euo pipefail
 
 source "$(dirname -- "${BASH_SOURCE[0]}")/../common.sh"
@@ -35,29 +38,34 @@ history=10
 max_users=30000
 sequences=6400
 layers=0
+freeze=
+weights="0 0.25 0.5 0.75 1"
+valid_users=500
 sasrec_epochs=15
 precision=bf16
 out=
 seed=0
 
-options=(rec text_vectors data prepared raw train test rows users draws history max_users sequences layers sasrec_epochs
-  precision out seed)
+options=(rec text_vectors data prepared raw train test rows users draws history max_users sequences layers freeze
+  sasrec_epochs weights valid_users precision out seed)
 parse_options "$@"
 out=${out:-runs/pretrained-$seed}
 read -ra known <<< "$train"
 read -ra foreign <<< "$test"
 read -ra rows <<< "$rows"
 read -ra draws <<< "$draws"
+read -ra weights <<< "$weights"
 ((${#foreign[@]} && ${#rows[@]} && ${#draws[@]})) || die "--test, --rows and --draws take at least one each"
 wanted() { [[ " ${rows[*]} " == *" $1 "* ]]; }
-wanted trained || wanted text-sasrec || known=()
+wanted trained || wanted text-sasrec || wanted calibrated || known=()
+! wanted calibrated || ((${#known[@]} && ${#weights[@]})) || die "calibrated takes at least one of --train and --weights"
 for name in "${known[@]}" "${foreign[@]}"; do
   check_data_set "$name"
   check_data_folder "$name"
 done
 for row in "${rows[@]}"; do
   case $row in
-    untrained | trained) [[ -n $rec ]] || die "name a causal language model by --rec; recipes/pretrained.sh makes one" ;;
+    untrained | calibrated | trained) [[ -n $rec ]] || die "name a causal language model by --rec; recipes/pretrained.sh makes one" ;;
     text-sasrec) [[ -n $text_vectors ]] || die "name a sentence encoder by --text-vectors, or leave text-sasrec out of --rows" ;;
     text-rule | popularity | markov) ;;
     *) die "--rows: there is no row $row; see $0 --help" ;;
@@ -76,7 +84,7 @@ if begin 1 "split the data sets"; then
   done
 fi
 
-if ((${#known[@]})) && begin 2 "join the platforms to train on"; then
+if { wanted trained || wanted text-sasrec; } && begin 2 "join the platforms to train on"; then
   folders=()
   for name in "${known[@]}"; do
     folders+=("$(folder_of "$name")")
@@ -88,6 +96,7 @@ if wanted trained && begin 3 "train the language model there"; then
   idgr gen-ids "$out/data/items.jsonl" --model keyphrase --rec-tokenizer "$rec" -o "$out/ids.jsonl"
   kept=()
   ((layers == 0)) || kept=(--layers "$layers")
+  [[ -z $freeze ]] || kept+=(--freeze "$freeze")
   idgr train-rec "$out/data/train.jsonl" --ids "$out/ids.jsonl" --arch causal --model "$rec" "${kept[@]}" \
     --separator newline --objective full --max-history "$history" --lr 2e-4 --dropout 0 --batch-size 32 --epochs 1 \
     --epoch-instances "$sequences" --precision "$precision" --seed "$seed" -o "$out/trained"
@@ -107,21 +116,47 @@ if begin 5 "IDs of the platforms never seen"; then
   done
 fi
 
+# The language model as it comes, on IDs of a platform.
+as_it_comes=(--rec "$rec" --force --separator newline --max-history "$history" --precision "$precision" --batch-size 64)
+
+if wanted calibrated && begin 6 "choose how much of the score without a history is taken away, where it may be seen"; then
+  for name in "${known[@]}"; do
+    of=$(folder_of "$name")
+    at=$out/calibration/$name
+    mkdir -p "$at"
+    idgr gen-ids "$of/items.jsonl" --model keyphrase --rec-tokenizer "$rec" -o "$at/ids.jsonl"
+    python "$root/recipes/sample.py" "$of/valid.jsonl" "$valid_users" "$seed" > "$at/valid.jsonl"
+    for weight in "${weights[@]}"; do
+      mkdir -p "$at/$weight"
+      idgr recommend "$at/valid.jsonl" "${as_it_comes[@]}" --ids "$at/ids.jsonl" --calibration-weight "$weight" -k 10 \
+        -o "$at/$weight/recs.jsonl"
+      idgr eval "$at/$weight/recs.jsonl" --truth "$at/valid.jsonl" --items "$of/items.jsonl" --no-baselines \
+        -o "$at/$weight/metrics.json"
+    done
+  done
+  python "$root/recipes/foundation/best_weight.py" "$out/calibration" "${known[*]}" "${weights[@]}" \
+    > "$out/calibration/weight"
+fi
+
 # how_of ROW NAME: sets `how`, the options by which a row recommends on a platform.
 how_of() {
   local at
   at=$(folder_of "$2")
   case $1 in
-    untrained) how=(--rec "$rec" --ids "$out/$2/ids.jsonl" --force --separator newline --max-history "$history") ;;
-    trained) how=(--rec "$out/trained" --ids "$out/$2/ids.jsonl" --force) ;;
+    untrained) how=("${as_it_comes[@]}" --ids "$out/$2/ids.jsonl") ;;
+    calibrated)
+      how=("${as_it_comes[@]}" --ids "$out/$2/ids.jsonl" --calibration-weight "$(< "$out/calibration/weight")")
+      ;;
+    trained)
+      how=(--rec "$out/trained" --ids "$out/$2/ids.jsonl" --force --precision "$precision" --batch-size 64)
+      ;;
     text-sasrec) how=(--rec "$out/text-sasrec" --items "$at/items.jsonl" --batch-size 256) ;;
     text-rule) how=(--baseline text --items "$at/items.jsonl") ;;
     *) how=(--baseline "$1" --train "$at/train.jsonl") ;;
   esac
-  [[ $1 != *trained ]] || how+=(--precision "$precision" --batch-size 64)
 }
 
-if begin 6 "recommend where nobody has been, and score"; then
+if begin 7 "recommend where nobody has been, and score"; then
   for draw in "${draws[@]}"; do
     for name in "${foreign[@]}"; do
       of=$(folder_of "$name")
@@ -139,7 +174,7 @@ if begin 6 "recommend where nobody has been, and score"; then
   done
 fi
 
-if begin 7 "tables"; then
+if begin 8 "tables"; then
   for name in "${foreign[@]}"; do
     printf '\n%s\n\n' "$name"
     echo "| ${#draws[@]} draws of users | HR@5 | NDCG@5 | HR@10 | NDCG@10 | HR@10, target bought at most 3 times |"

@@ -8,14 +8,16 @@
 # Writes: the folder --out.
 # Usage: recipes/llm-bs/run.sh --dataset beauty|sports|toys|yelp|demo [--size smoke|small|paper]
 #     [--data DIR | --prepared DIR | --raw DIR] [--rows "ROW ROW"] [--sasrec DIR] [--model DIR] [--contrast WEIGHT]
-#     [--tasks RATIO] [--users N] [--out DIR] [--seed N] [--dry-run] [--stage N] [--stop-stage N]
+#     [--text-vectors DIR] [--tasks RATIO] [--users N] [--out DIR] [--seed N] [--dry-run] [--stage N] [--stop-stage N]
 #   --dataset: with --data or --prepared it may be any name, which only chooses what the table is compared with
 #   --size: smoke, minutes on a made-up shop; small, about an hour on one CPU core: a causal model of a million
 #     parameters from random weights that sees a sample of the users in each epoch; paper, GPU days: low-rank updates
 #     of the causal model --model, which also makes the text vectors
 #   --rows: of semantic-tree, dual, dual-gct, dual-gct-aat (Table 4); random, behavior-tree (Figure 5, with
-#     semantic-tree and dual); dual-2, dual-6, dual-8 (Figure 6, with dual, of four words); dual-tasks; textual
-#     (all but dual-tasks and, but at size paper, those of Figure 6)
+#     semantic-tree and dual); dual-2, dual-6, dual-8 (Figure 6, with dual, of four words); dual-tasks; semantic; textual
+#     (all but dual-tasks, semantic and, but at size paper, those of Figure 6)
+#   --text-vectors: what reads the items' texts, such as the sentence encoder of recipes/pretrained.sh, instead of TF-IDF
+#     or, at size paper, of --model
 #   --sasrec: a folder of `idgr train-sasrec` on the same training sequences, instead of one trained here
 #   --contrast: weight of each half of the contrast of dual-gct (0.1)
 #   --tasks: how many instances of each of the two tasks in words dual-tasks has, for each sequence (0.5)
@@ -34,12 +36,13 @@ rows=
 sasrec=
 model=
 contrast=0.1
+text_vectors=
 tasks=0.5
 users=0
 out=
 seed=0
 
-options=(dataset size data prepared raw rows sasrec model contrast tasks users out seed)
+options=(dataset size data prepared raw rows sasrec model contrast text_vectors tasks users out seed)
 flags=(dry_run)
 parse_options "$@"
 here=$root/recipes/llm-bs
@@ -51,7 +54,7 @@ read -ra wanted <<< "$rows"
 ((${#wanted[@]})) || die "--rows names no row"
 for row in "${wanted[@]}"; do
   case $row in
-    semantic-tree | dual | dual-gct | random | behavior-tree | dual-[268] | dual-tasks | textual) ;;
+    semantic | semantic-tree | dual | dual-gct | random | behavior-tree | dual-[268] | dual-tasks | textual) ;;
     dual-gct-aat)
       [[ " ${wanted[*]} " == *" dual-gct "* ]] || die "row dual-gct-aat goes on from dual-gct; name that one too"
       ;;
@@ -63,7 +66,8 @@ settle_data_set
 [[ $size == paper || -z $model ]] || die "--model is for --size paper; the other sizes have a model from random weights"
 [[ -z $sasrec || -d $sasrec ]] || die "--sasrec $sasrec is no folder; name one of idgr train-sasrec"
 
-text_vectors=tfidf
+[[ -z $text_vectors || -d $text_vectors ]] || die "--text-vectors $text_vectors is no folder; name one of a sentence encoder"
+[[ $size == paper ]] || text_vectors=${text_vectors:-tfidf}
 case $size in # how long each model is trained
   smoke)
     rec=(--epochs 1 --valid-users 100 --valid-beams 10)
@@ -78,7 +82,7 @@ case $size in # how long each model is trained
     ;;
   paper)
     [[ -d $model ]] || die "--size paper needs --model, the folder of a causal model of the Llama architecture"
-    text_vectors=$model
+    text_vectors=${text_vectors:-$model}
     rec=(--model "$model" --lora 16 --epochs 5 --lr 2e-4 --precision auto)
     adapter=(--rank 8 --epochs 2 --lr 1e-4 --precision auto)
     train_sasrec=(--width 64 --lr 1e-3 --weight-decay 0.01 --epochs 60 --valid-users 5000 --precision auto)
@@ -124,7 +128,7 @@ if begin 3 "name the items"; then
     case $index in
       textual) made=(--model keyphrase) ;;
       random) made=(--scheme random --levels 4 --seed "$seed") ;;
-      semantic-tree) made=(--scheme semantic-tree --text-vectors "$text_vectors" --seed "$seed") ;;
+      semantic | semantic-tree) made=(--scheme "$index" --text-vectors "$text_vectors" --seed "$seed") ;;
       behavior-tree) made=(--scheme behavior-tree --item-vectors "$trained" --seed "$seed") ;;
       dual*)
         made=(--scheme dual --text-vectors "$text_vectors" --item-vectors "$trained" --seed "$seed")

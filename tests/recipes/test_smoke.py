@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from idgr.cli.main import run
 
 from ..cli.test_pretrained_causal import byte_level_tokenizer, save_llama
+from ..encoder_folder import tiny_bert
 
 ROOT = Path(__file__).parents[2]
 BASH = shutil.which("bash")
@@ -182,16 +184,36 @@ def test_llm_bs(path: str, tmp_path: Path) -> None:
     assert trained(out) == before
 
 
+def test_llm_bs_with_a_sentence_encoder(path: str, tmp_path: Path) -> None:
+    """IDs of the vectors of --text-vectors, in the place of TF-IDF."""
+    encoder, out = tmp_path / "encoder", tmp_path / "out"
+    encoder.mkdir()
+    tiny_bert(["garden", "kitchen", "lamp", "red", "soap", "tent"], encoder)
+    words = ["--dataset", "demo", "--size", "smoke", "--rows", "semantic semantic-tree", "--text-vectors", str(encoder)]
+    recipe(path, "llm-bs", *words, "--sasrec", str(tmp_path), "--out", str(out), "--stop-stage", "3")
+    for row in ("semantic", "semantic-tree"):
+        record = json.loads((out / "ids" / f"{row}.jsonl.run.json").read_bytes())
+        assert (record["options"]["scheme"], record["inputs"]["text-vectors"]["path"]) == (row, str(encoder))
+
+
 def test_pretrained(path: str, tmp_path: Path) -> None:
     """A language model, here with random weights, as it comes and trained elsewhere, beside the text rule."""
     model, out = tmp_path / "model", tmp_path / "out"
     save_llama(byte_level_tokenizer(), model)
     words = ["--rec", str(model), "--train", "demo-2 demo-3", "--test", "demo-1", "--users", "20", "--draws", "0 1"]
-    words += ["--sequences", "8", "--precision", "fp32", "--rows", "untrained trained text-rule popularity markov"]
+    words += [
+        "--sequences",
+        "8",
+        "--precision",
+        "fp32",
+        "--rows",
+        "untrained calibrated trained text-rule popularity markov",
+    ]
+    words += ["--weights", "0 0.5", "--valid-users", "10"]
     done = recipe(path, "foundation", *words, "--out", str(out), script="pretrained.sh")
     lines = [re.split(r" *\| *", line.strip("| ")) for line in done.stdout.splitlines() if line.startswith("| ")]
     table = {name: cells for name, *cells in lines[1:]}
-    assert list(table) == ["untrained", "trained", "text-rule", "popularity", "markov"]
+    assert list(table) == ["untrained", "calibrated", "trained", "text-rule", "popularity", "markov"]
     for row in table:
         drawn = [out / "demo-1" / f"draw-{draw}" / row for draw in (0, 1)]
         figures = [json.loads((folder / "metrics.json").read_bytes()) for folder in drawn]
@@ -201,3 +223,85 @@ def test_pretrained(path: str, tmp_path: Path) -> None:
     assert len((out / "demo-1" / "significance.json").read_bytes()) > 0
     told = json.loads((out / "trained" / "run.json").read_bytes())
     assert (told["separator"], told["options"]["epoch-instances"]) == ("newline", 8)
+    of = out / "calibration"
+    figures = {
+        weight: [json.loads((of / name / weight / "metrics.json").read_bytes()) for name in ("demo-2", "demo-3")]
+        for weight in ("0", "0.5")
+    }
+    assert [one["n_users"] for one in figures["0.5"]] == [10, 10]
+    best = max(figures, key=lambda weight: sum(one["ndcg@10"] for one in figures[weight]))
+    assert (of / "weight").read_text() == f"{best}\n"
+    record = json.loads((out / "demo-1" / "draw-0" / "calibrated" / "recs.jsonl.run.json").read_bytes())
+    assert record["options"]["calibration-weight"] == float(best)
+
+
+def test_tree(path: str, tmp_path: Path) -> None:
+    """The tree beside free answers and ranked candidates: each row tells what it ranks; the rest is in test_answers."""
+    model, out = tmp_path / "model", tmp_path / "out"
+    save_llama(byte_level_tokenizer(), model)
+    words = ["--rec", str(model), "--dataset", "demo", "--users", "8", "--precision", "fp32", "--sequences", "8"]
+    words += [
+        "--freeze",
+        "1",
+        "--free-beams",
+        "2",
+        "--candidates",
+        "5",
+        "--told-sequences",
+        "8",
+        "--sasrec-epochs",
+        "1",
+    ]
+    words += ["--sasrec-epochs", "1", "--rows", "tree free told popularity popularity-20"]
+    done = recipe(path, "foundation", *words, "--out", str(out), script="tree.sh")
+    head, _, *lines = [line for line in done.stdout.splitlines() if line.startswith("|")]
+    table = {name: cells for name, *cells in ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)}
+    assert head == "| 8 users | ranks | hr@1 | hr@5 | ndcg@5 | hr@10 | ndcg@10 | seconds |"
+    ranks = {row: cells[0] for row, cells in table.items()}
+    n_items = len((out / "data" / "items.jsonl").read_bytes().splitlines())
+    whole = f"all {n_items} items"
+    assert ranks == dict.fromkeys(["tree", "free", "told", "popularity"], whole) | {"popularity-20": "5 candidates"}
+    for row, cells in table.items():
+        metrics = json.loads((out / row / "metrics.json").read_bytes())
+        assert (metrics["n_users"], cells[3]) == (8, f"{metrics['ndcg@5']:.4f}")
+    assert table["popularity-20"][2] == "1.0000"  # of five candidates one is always the target
+    told = json.loads((out / "free" / "free.json").read_bytes())
+    assert f"of 8 answers {told['name_no_item']:.1%} name no item" in done.stdout
+    options = json.loads((out / "trained" / "run.json").read_bytes())["options"]
+    assert (options["freeze"], options["epoch-instances"]) == (1, 8)
+    assert json.loads((out / "told-model" / "run.json").read_bytes())["options"]["tell-items"] is True
+
+
+def test_names(path: str, tmp_path: Path) -> None:
+    """IDs of a language model, here with random weights, and of rules: what of them is garbled, a recommender each."""
+    model, out = tmp_path / "model", tmp_path / "out"
+    save_llama(byte_level_tokenizer(), model, max_position_embeddings=1024)
+    (model / "run.json").write_text('{"prompt": "plain"}')  # as one that was taught, which is asked without examples
+    words = ["--model", str(model), "--dataset", "demo", "--items", "12", "--users", "10", "--alone", "0"]
+    words += ["--max-text-tokens", "32", "--epochs", "1", "--out", str(out)]
+    done = recipe(path, "foundation", *words, script="names.sh")
+    head, _, *lines = [line for line in done.stdout.splitlines() if line.startswith("|")]
+    table = {name: cells for name, *cells in ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)}
+    assert head.startswith(
+        "| 12 items | garbled | repeat a word | second attempts | words an ID | items a second | hr@5 |"
+    )
+    assert list(table) == ["model", "keyphrase", "shared"]
+    assert [float(table[row][0].rstrip("%")) > 50 for row in table] == [True, False, False]
+    assert [table[row][2] == "–" for row in table] == [False, True, True]
+    for row in table:
+        metrics = json.loads((out / row / "metrics.json").read_bytes())
+        assert table[row][5:] == [f"{metrics[metric]:.4f}" for metric in METRICS]
+    options = [json.loads((out / row / "rec" / "run.json").read_bytes())["options"] for row in table]
+    assert options[0] == options[1] == options[2]
+    bought = [
+        item for line in (out / "data" / "train.jsonl").read_text().splitlines() for item in json.loads(line)["items"]
+    ]
+    whole = [
+        item for line in (out / "whole" / "train.jsonl").read_text().splitlines() for item in json.loads(line)["items"]
+    ]
+    kept = {json.loads(line)["item_id"] for line in (out / "data" / "items.jsonl").read_text().splitlines()}
+    assert len(kept) == 12
+    assert set(bought) <= kept
+    count = Counter(whole)
+    assert min(count[item] for item in kept) >= max(count[item] for item in set(whole) - kept)
+    assert len((out / "significance.json").read_bytes()) > 0
