@@ -204,10 +204,8 @@ def run(options: Options) -> list[ItemId] | None:
         catalogue = read_catalogue(options.items, need_text=_need_text(options))
         if options.shard is not None:
             among = parse_shard(options.shard).places(len(catalogue))
-            rows = _candidate_rows(
-                catalogue, among, beside_items(catalogue, options.train, options.neighbours), options, load
-            )
-            written.writelines(map(dump_line, rows))
+            beside = beside_items(catalogue, options.train, options.neighbours)
+            written.writelines(map(dump_line, _candidate_rows(catalogue, among, beside, options, load)))
             return None
         ids = _assigned(catalogue, options, shards, info, load)
         written.writelines(dump_line(one.row()) for one in ids)
@@ -357,11 +355,8 @@ def _by_model(
     from idgr.models.tokenizer import load_tokenizer
 
     beside = beside_items(catalogue, options.train, options.neighbours)
-    first = (
-        read_candidates(shards, catalogue, candidate_settings(options.model, options, beside), kept.ids)
-        if shards
-        else None
-    )
+    settings = candidate_settings(options.model, options, beside)
+    first = read_candidates(shards, catalogue, settings, kept.ids) if shards else None
     places = kept.new(catalogue)
     short = None if beside is None else [beside[place] for place in places]
     recommender = load_tokenizer(options.rec_tokenizer or options.model)
