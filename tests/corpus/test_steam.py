@@ -64,12 +64,11 @@ def test_faults_have_their_line(line: str, told: str, tmp_path: Path) -> None:
 
 
 def test_the_command(tmp_path: Path, prep: Callable[..., Path], load: Callable[[Path], list[dict[str, Any]]]) -> None:
-    reviews, games = write(tmp_path / "r.json", REVIEWS), write(tmp_path / "g.json", GAMES)
+    again = "{u'username': u'Ann', u'product_id': u'20', u'date': u'2017-03-03'}"
+    reviews, games = write(tmp_path / "r.json", [*REVIEWS, again]), write(tmp_path / "g.json", GAMES)
     folder = prep("steam", reviews, games, "--k-core", "1")
     assert [(row["item_id"], row["text"]) for row in load(folder / "items.jsonl")] == [
         ("20", "title: moon base; genres: strategy, indie"),
         ("10", "title: red car; tags: racing; developer: d & co"),
     ]
-    assert load(folder / "train.jsonl") == [
-        {"user_id": "Ann", "items": ["20", "10"]}, {"user_id": "Bo", "items": ["20"]}
-    ]  # fmt: skip
+    assert load(folder / "test.jsonl") == [{"user_id": "Ann", "history": ["20", "10"], "target": "20"}]

@@ -107,7 +107,7 @@ def test_a_changed_part_alone_is_made_again(shop: Path, tmp_path: Path) -> None:
         (lambda words: [*words, "--prompts", "p"], "--prompts given with a folder of parts"),
         (lambda words: [*words[:-1], "-"], "-o - cannot hold the parts of"),
         (lambda words: [*words[:-1], words[1] + "/recs"], "whose parts are read, overlap"),
-        (lambda words: [*words[:-1], str(Path(words[1]).parent / "train.jsonl")], "is a file, not a folder of parts"),
+        (lambda words: [*words[:-1], str(Path(words[1]).parent / "items.jsonl")], "is a file, not a folder of parts"),
         (lambda words: [words[0], words[-1] + "/../foreign", *words[2:]], "holds a.parquet, which is no part of"),
         (lambda words: [*words[:-1], words[-1] + "/../foreign"], f"is not empty and holds no {MANIFEST}"),
         (lambda words: [words[0], words[-1] + "/../empty", *words[2:]], "holds no files; give a folder of Parquet"),

@@ -35,6 +35,7 @@ def test_two_workers_write_the_bytes_of_one_process(tmp_path: Path) -> None:
         "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_AUTH_MODE": "disabled",  # else it writes a token into the home directory
         "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
         "RAY_TMPDIR": str(tmp_path.parent.parent),  # sockets have short names only
     }

@@ -1,11 +1,11 @@
 """Amazon-M2's sessions and products: `sessions_train.csv` and `products_train.csv` of the KDD Cup 2023.
 
 The layout is that of Jin et al., "Amazon-M2: a multilingual multi-locale shopping session dataset" (2023), and of
-public code that reads the files; it was not tried on the files themselves. Assumed is: a session has `prev_items`, the keys of
-products oldest first as numpy shows an array of strings (`['B01' 'B02']`, over several lines where there are many),
-`next_item`, which came after them, and `locale`; a product has `id`, `locale` and what describes it. A product is
-another one in each locale, so an item's key is `ID-LOCALE`. Sessions tell no times and no users: each is a user of its
-own.
+public code that reads the files; it was not tried on the files themselves. Assumed is: a session has `prev_items`, the
+keys of products oldest first as numpy shows an array of strings (`['B01' 'B02']`, over several lines where there are
+many), `next_item`, which came after them, and `locale`; a product has `id`, `locale` and what describes it. A product
+is another one in each locale, so an item's key is `ID-LOCALE`. Sessions tell no times and no users: each is a user of
+its own.
 """
 
 from __future__ import annotations
