@@ -85,7 +85,7 @@ def file_name(name: str) -> str:
 
 
 def python_page() -> str:
-    from idgr.api import Recommender
+    from idgr.api import Recommender, history_parts
 
     lines = ["# Python", "", inspect.cleandoc(import_module("idgr").__doc__ or ""), ""]
     lines += ["## idgr.Recommender", "", inspect.cleandoc(Recommender.__doc__ or ""), ""]
@@ -94,6 +94,13 @@ def python_page() -> str:
         signature = inspect.signature(function, eval_str=True)
         lines += [f"### {method}", "", "```text", f"{method}{signature}".replace("idgr.api.", ""), ""]
         lines += [inspect.getdoc(function) or "", "```", ""]
+    lines += [
+        "## idgr.api.history_parts",
+        "",
+        "```text",
+        f"history_parts{inspect.signature(history_parts, eval_str=True)}",
+    ]
+    lines += ["", inspect.getdoc(history_parts) or "", "```", ""]
     lines += ["## Stages", "", "Each takes the options of a command, with underscores for dashes.", ""]
     lines += ["| function | command | returns |", "|---|---|---|"]
     by_stage = {f"{one.stage}:{one.options}": name for name, one in commands().items()}

@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from idgr.errors import UsageError
 from idgr.formats.records import Query
 from idgr.stages.ranker import Ranker
 from idgr.stages.ranker_options import DEFAULT_BEAMS, RankerOptions, complete
 from idgr.stages.rankers import load_ranker
+from idgr.stages.recommend import HistoryParts, Options
+
+
+def history_parts(**options: Any) -> HistoryParts:
+    """A folder of histories in parts, to be answered part by part, by any number of processes.
+
+    `missing()` names the parts that are to be made, `make(name)` answers one and notes it in the manifest; the model is
+    loaded at the first.
+
+    Args:
+        options: those of `idgr.recommend`, with folders for `histories` and `output`.
+
+    Raises:
+        IdgrError: there are no parts, or the output was made with other options or inputs.
+        UsageError: options do not go together.
+    """
+    return HistoryParts(Options(**options))
 
 
 class Scored(NamedTuple):

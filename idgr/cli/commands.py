@@ -57,6 +57,8 @@ COMMANDS: dict[str, Command | Group] = {
             "amazon": Command("idgr.stages.prep", "AmazonOptions", "data.prepared"),
             "yelp": Command("idgr.stages.prep", "YelpOptions", "data.prepared"),
             "movielens": Command("idgr.stages.prep", "MovielensOptions", "data.prepared"),
+            "steam": Command("idgr.stages.prep", "SteamOptions", "data.prepared"),
+            "amazon-m2": Command("idgr.stages.prep", "AmazonM2Options", "data.prepared"),
             "table": Command("idgr.stages.prep_table", "TableOptions", "data.prepared"),
             "demo": Command("idgr.stages.prep_made", "DemoOptions", "data.prepared", "run_demo"),
             "fuse": Command("idgr.stages.prep_made", "FuseOptions", "data.prepared", "run_fuse"),

@@ -242,18 +242,20 @@ class EventBuilder:
     def _time(self, line: Int32s, parts: tuple[tuple[int, str], ...], *, scale: bool) -> Int64s:
         if not self._times:
             return np.zeros(0, np.int64)
-        time = np.concatenate(self._times)
+        times, self._times = self._times, []
+        time = np.concatenate(times)
+        alike = all(part.dtype == time.dtype for part in times)
+        if alike:
+            times.clear()  # before the copies below are made
         if not scale:
-            return time.astype(np.int64)
+            return time.astype(np.int64, copy=False)
         try:
             check_units(time, line, self._source)
         except IdgrError as fault:
             path, number = place_of(fault.line or 0, self._source, parts)
             raise IdgrError(fault.what, fault.todo, where=path, line=number) from None
-        if all(part.dtype == time.dtype for part in self._times):
-            return microseconds(time)
         # Whole numbers among fractions keep all their digits.
-        return np.concatenate([microseconds(part) for part in self._times])
+        return microseconds(time) if alike else np.concatenate([microseconds(part) for part in times])
 
 
 Columns = tuple[Sequence[str], Sequence[str], Sequence[int | float], Sequence[int]]

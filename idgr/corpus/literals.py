@@ -1,4 +1,4 @@
-"""Python literals as data: Amazon's metadata of 2014, and values that a table has written out as Python shows them.
+"""Python literals as data: Amazon's metadata of 2014, Steam's dumps, and values that a table has as Python shows them.
 
 They are parsed, never run.
 """
@@ -8,6 +8,11 @@ from __future__ import annotations
 import ast
 import warnings
 from typing import Any
+
+import orjson
+
+from idgr.errors import IdgrError
+from idgr.formats.jsonl import parse_object
 
 MAX_LITERAL_BYTES = 2_000_000  # far above the lines of real dumps; bounds what parsing one line can cost
 
@@ -34,3 +39,19 @@ def parse_literal(line: bytes) -> Any:
         raise ValueError("not a Python literal (it holds more than values)") from None
     except (RecursionError, MemoryError):  # how Python's parser gives up on nesting
         raise ValueError("not a Python literal of an item (nested too deep)") from None
+
+
+def parse_record(path: str, number: int, line: bytes) -> dict[str, Any]:
+    """The record that a line holds as JSON or as a Python literal. Raises `IdgrError` with file and line."""
+    try:
+        record = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        if not line.lstrip(b"{ \t").startswith((b"'", b'u"', b"u'")):
+            return parse_object(path, number, line)  # tells what is wrong with it as JSON
+        try:
+            record = parse_literal(line)
+        except ValueError as fault:
+            raise IdgrError(str(fault), "mend the line or leave it out", where=path, line=number) from None
+    if not isinstance(record, dict):
+        raise IdgrError("not a record", "give one item a line", where=path, line=number)
+    return record

@@ -25,13 +25,13 @@ class Entry:
     record: dict[str, Any]
 
 
-def read_entries(path: str | os.PathLike[str], name: str = "item_id") -> Iterator[Entry]:
+def read_entries(path: str | os.PathLike[str] | Lines, name: str = "item_id") -> Iterator[Entry]:
     """The entries of a JSON Lines file whose records hold the item's key under `name`.
 
     Raises:
         IdgrError: naming the first line that is malformed or has no key.
     """
-    lines = Lines(path)
+    lines = path if isinstance(path, Lines) else Lines(path)
     for number, line in lines:
         yield entry(lines.path, number, parse_object(lines.path, number, line), name)
 

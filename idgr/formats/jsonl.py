@@ -79,12 +79,12 @@ class Lines:
 
 
 def read_jsonl(
-    path: str | os.PathLike[str], parse: Callable[[dict[str, Any]], T], *, allow_empty: bool = False
+    path: str | os.PathLike[str] | Lines, parse: Callable[[dict[str, Any]], T], *, allow_empty: bool = False
 ) -> Iterator[T]:
     """Stream the records of a JSON Lines file.
 
     Args:
-        path: a file, a `.gz` file, or `-`.
+        path: a file, a `.gz` file, or `-`; or `Lines`, which tell themselves whether they may be empty.
         parse: makes a record of a JSON object; a `ValueError("what is wrong; what to do")` from it is reported with
             file and line.
         allow_empty: whether a file without records is accepted.
@@ -92,7 +92,7 @@ def read_jsonl(
     Raises:
         IdgrError: naming the file and line of the first malformed record.
     """
-    lines = Lines(path, allow_empty=allow_empty)
+    lines = path if isinstance(path, Lines) else Lines(path, allow_empty=allow_empty)
     for number, line in lines:
         value = parse_object(lines.path, number, line)
         try:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from idgr.formats.item_text import parse_fields, read_values
 from idgr.formats.jsonl import read_jsonl
+from idgr.formats.part_lines import open_lines
 
 R = TypeVar("R")
 
@@ -178,8 +179,9 @@ def read_items(path: str | os.PathLike[str]) -> list[Item]:
 
 
 def read_ids(path: str | os.PathLike[str]) -> list[ItemId]:
-    """`ids.jsonl` in file order. Raises `IdgrError` where an item or an ID appears twice."""
-    return list(read_jsonl(path, _once(_once(ItemId.parse, "item_id"), "id")))
+    """`ids.jsonl`, or a folder of its parts, in file order. Raises `IdgrError` where an item or an ID appears twice."""
+    parse = _once(_once(ItemId.parse, "item_id"), "id")
+    return [record for lines in open_lines(os.fspath(path)) for record in read_jsonl(lines, parse)]
 
 
 def read_sequences(path: str | os.PathLike[str], known: Container[str] | None = None) -> list[Sequence]:

@@ -21,7 +21,7 @@ from idgr.formats.jsonl import STDIN, STDOUT, is_stream, replace_file, write_jso
 
 __all__ = [
     "PARTS", "RUN_FILE", "RunInfo", "check_form", "differences", "hash_folder", "hash_input", "hash_output", "read_run",
-    "record_path", "recorded_part", "refuse_overwriting", "sha256_file", "with_dashes",
+    "record_path", "recorded_part", "refuse_overwriting", "replace_lines", "sha256_file", "with_dashes",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -131,14 +131,8 @@ class RunInfo:
         Raises:
             IdgrError: as there; or an input was changed during the run.
         """
-        with replace_file(output) as stream:
-            if os.fspath(output).endswith(".parquet"):
-                from idgr.formats.tables import lines_to_parquet  # with polars, which other outputs do not need
-
-                with lines_to_parquet(stream) as lines:
-                    yield lines
-            else:
-                yield stream
+        with replace_lines(output) as stream:
+            yield stream
             self.check_unchanged()
         self.write(output)
 
@@ -171,6 +165,23 @@ class RunInfo:
                 "seconds": round(time.monotonic() - self._clock, 3),
             },
         )
+
+
+@contextmanager
+def replace_lines(output: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """A stream of JSON Lines to a file that appears if the block ends well, as Parquet if its name ends in `.parquet`.
+
+    Raises:
+        IdgrError: as `jsonl.replace_file`.
+    """
+    with replace_file(output) as stream:
+        if os.fspath(output).endswith(".parquet"):
+            from idgr.formats.tables import lines_to_parquet  # with polars, which other outputs do not need
+
+            with lines_to_parquet(stream) as lines:
+                yield lines
+        else:
+            yield stream
 
 
 # Bytes of a name that leave room for the one under which its record is written: `.NAME.run.json.xxxxxxxx.tmp`.

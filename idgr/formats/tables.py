@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from itertools import chain
-from pathlib import Path
 from typing import IO
 
 import polars as pl
@@ -23,13 +22,12 @@ from polars.exceptions import PanicException, PolarsError
 
 from idgr.errors import IdgrError, UsageError
 from idgr.formats.jsonl import STDIN, Lines
-from idgr.formats.opening import is_regular
+from idgr.formats.part_files import is_folder, is_parquet, part_files
 
 BLOCK = 1 << 16  # lines of CSV that are parsed at once
 ROWS = 1 << 20  # of Parquet
 _DELIMITERS = ",;\t|"
 _TYPED = re.compile(r"(.+):(?:token|float)(?:_seq)?")  # RecBole's spelling of a column
-_PARQUET = b"PAR1"
 _MOST_NAMES = 40  # of columns that an error tells
 
 Batch = tuple[pl.DataFrame, Sequence[int]]
@@ -98,31 +96,11 @@ def open_tables(paths: Sequence[str | os.PathLike[str]], columns: Sequence[str] 
     """
     for path in paths:
         for part in _parts(os.fspath(path)):
-            yield _Parquet(part) if _is_parquet(part) else _Csv(part, columns)
+            yield _Parquet(part) if is_parquet(part) else _Csv(part, columns)
 
 
 def _parts(path: str) -> list[str]:
-    if path == STDIN or not os.path.isdir(path):  # noqa: PTH112 - a Path raises at a name that is too long
-        return [path]
-    root = Path(path)
-    found = [
-        str(file)
-        for file in sorted(root.rglob("*"))
-        if file.is_file() and not any(name.startswith(("_", ".")) for name in file.relative_to(root).parts)
-    ]
-    if not found:
-        raise IdgrError("holds no files", "give a folder of Parquet or CSV files", where=path)
-    return found
-
-
-def _is_parquet(path: str) -> bool:
-    if not is_regular(path):
-        return False
-    try:
-        with open(path, "rb") as stream:
-            return stream.read(len(_PARQUET)) == _PARQUET
-    except OSError:
-        return False  # `Lines` tells why
+    return part_files(path, "Parquet or CSV") if path != STDIN and is_folder(path) else [path]
 
 
 class _Parquet(Table):

@@ -15,6 +15,7 @@ import orjson
 
 from idgr.errors import IdgrError, UsageError
 from idgr.formats.jsonl import read_jsonl
+from idgr.formats.part_lines import open_part
 from idgr.formats.records import Item, key
 
 _MOST_DIGITS = 9
@@ -85,7 +86,7 @@ def read_candidates(
         found[name] = texts
 
     for path in paths:
-        for _ in read_jsonl(path, take, allow_empty=True):
+        for _ in read_jsonl(open_part(path), take):
             pass
     lacking = [name for name in wanted if name not in found and name not in unasked]
     if lacking:

@@ -15,6 +15,8 @@ FUNCTIONS = {
     "prepare_amazon": ("prep", "AmazonOptions", "run"),
     "prepare_yelp": ("prep", "YelpOptions", "run"),
     "prepare_movielens": ("prep", "MovielensOptions", "run"),
+    "prepare_steam": ("prep", "SteamOptions", "run"),
+    "prepare_amazon_m2": ("prep", "AmazonM2Options", "run"),
     "prepare_table": ("prep_table", "TableOptions", "run"),
     "make_demo": ("prep_made", "DemoOptions", "run_demo"),
     "train_first_generator": ("init_gen", "Options", "run"),

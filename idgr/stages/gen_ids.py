@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import glob
-import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import MISSING, dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import MISSING, dataclass
+from functools import cache
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-import orjson
-
-from idgr.corpus.catalogue import read_catalogue
+from idgr.corpus.catalogue import read_catalogue, read_catalogue_parts
 from idgr.errors import UsageError
 from idgr.formats.held_out import refuse_held_out
 from idgr.formats.jsonl import STDIN, STDOUT, dump_line
+from idgr.formats.part_files import is_folder
 from idgr.formats.records import Item, ItemId, read_ids
-from idgr.formats.run_info import RunInfo, hash_input
+from idgr.formats.run_info import RunInfo
 from idgr.ids.kept import Kept, read_kept
 from idgr.ids.options import GenerationOptions
 from idgr.ids.schemes.options import (
@@ -32,14 +33,19 @@ from idgr.ids.schemes.options import (
 from idgr.ids.shards import candidate_rows, parse_shard, read_candidates
 from idgr.options import COMMON, RUN, Field, Role, argument, option, option_fields, output_option
 from idgr.progress import Progress, log
+from idgr.stages.id_search import beside_items, candidate_settings, check_neighbours, load_generator
 from idgr.stages.made_ids import check_spelling, tell, warn_of_junk
 from idgr.stages.options import SkipFinished, run_info, skips
+from idgr.stages.parts import manifest, missing_parts
 
 if TYPE_CHECKING:
     from idgr.models.backbone import Backbone
 
+    Load: TypeAlias = Callable[[], Backbone]
+
 HUB_GENERATOR = "nandakishormpai/t5-small-machine-articles-tag-generation"
 KEYPHRASE = "keyphrase"
+CANDIDATES = "_candidates"  # below the IDs of a folder of parts; its name tells readers that it is no part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +67,13 @@ class Options(GenerationOptions, SchemeOptions):
     Example: idgr gen-ids data/beauty/items.jsonl --scheme collaborative --train data/beauty/train.jsonl -o ids.jsonl
     """
 
-    items: str = argument("items.jsonl, or any JSON Lines with item_id.", "ITEMS")
-    output: str = output_option("ids.jsonl; with --shard, the candidates; NAME.parquet is written as Parquet.", STDOUT)
+    items: str = argument(
+        "items.jsonl, any JSON Lines with item_id, or a folder of parts (JSON Lines or Parquet).", "ITEMS"
+    )
+    output: str = output_option(
+        "ids.jsonl; with --shard, the candidates; NAME.parquet is written as Parquet; of a folder of parts a folder.",
+        STDOUT,
+    )
     scheme: Scheme = TEXTUAL
     model: Annotated[
         str,
@@ -104,7 +115,7 @@ class Options(GenerationOptions, SchemeOptions):
     ] = "error"
     shard: Annotated[
         str | None,
-        SchemeOption("Write candidates of every Nth item, from the Ith.", schemes=(TEXTUAL,), metavar="I/N"),
+        SchemeOption("Write candidates of every Nth item or part, from the Ith.", schemes=(TEXTUAL,), metavar="I/N"),
     ] = None
     assign: Annotated[
         list[str] | None,
@@ -184,23 +195,68 @@ def run(options: Options) -> list[ItemId] | None:
     if options.skip_finished and skips(info, options.output):
         return None if options.shard is not None else read_ids(options.output)
     if options.neighbours:
-        _check_neighbours(options)
-    need_text = "give it some, or take --empty-text key to make its ID of its key"
-    reads_text = options.scheme in (*OF_TEXT, TEXTUAL) and options.empty_text == "error"
+        check_neighbours(options.model)
+    load = cache(lambda: load_generator(options.model, options.device))
+    if is_folder(options.items):
+        return _run_parts(options, shards, info, load)
     # Opened before the work, so that a second run to the same file stops at once.
     with info.replace_file(options.output) as written:
-        catalogue = read_catalogue(options.items, need_text=need_text if reads_text else None)
+        catalogue = read_catalogue(options.items, need_text=_need_text(options))
         if options.shard is not None:
-            written.writelines(map(dump_line, _candidate_rows(catalogue, _beside(catalogue, options), options)))
+            among = parse_shard(options.shard).places(len(catalogue))
+            beside = beside_items(catalogue, options.train, options.neighbours)
+            written.writelines(map(dump_line, _candidate_rows(catalogue, among, beside, options, load)))
             return None
-        kept = _kept(catalogue, options, info)
-        if options.scheme != TEXTUAL:
-            ids = _by_scheme(catalogue, options, kept)
-        elif options.model == KEYPHRASE:
-            ids = _by_keyphrase(catalogue, options.rec_tokenizer, kept, info)
-        else:
-            ids = _by_model(catalogue, options, shards, kept, info)
+        ids = _assigned(catalogue, options, shards, info, load)
         written.writelines(dump_line(one.row()) for one in ids)
+    return ids
+
+
+def _need_text(options: Options) -> str | None:
+    """What to do about an item without text, where that is an error."""
+    reads_text = options.scheme in (*OF_TEXT, TEXTUAL) and options.empty_text == "error"
+    return "give it some, or take --empty-text key to make its ID of its key" if reads_text else None
+
+
+def _assigned(catalogue: list[Item], options: Options, shards: list[str], info: RunInfo, load: Load) -> list[ItemId]:
+    """The IDs of all items, in their order; `shards` are files of candidates, if there are any."""
+    kept = _kept(catalogue, options, info)
+    if options.scheme != TEXTUAL:
+        return _by_scheme(catalogue, options, kept)
+    if options.model == KEYPHRASE:
+        return _by_keyphrase(catalogue, options.rec_tokenizer, kept, info)
+    return _by_model(catalogue, options, shards, kept, info, load)
+
+
+def _run_parts(options: Options, shards: list[str], info: RunInfo, load: Load) -> list[ItemId] | None:
+    """The same where the items are a folder of parts: candidates part by part, IDs over all parts at once."""
+    parts = None if options.shard is not None else manifest(info, options.items, options.output)
+    if parts is not None and not missing_parts("gen-ids", parts):
+        return read_ids(options.output)
+    by_part = read_catalogue_parts(options.items, need_text=_need_text(options))
+    catalogue = [item for part in by_part for item in part]
+    ends = list(accumulate(map(len, by_part)))
+    spans = [range(end - len(part), end) for end, part in zip(ends, by_part, strict=True)]
+    if options.scheme == TEXTUAL and options.model != KEYPHRASE and not shards:
+        place = options.output if parts is None else str(Path(options.output, CANDIDATES))
+        # What only the IDs depend on is left out, so that candidates serve for other IDs too.
+        others = ("items", "keep", "rec-tokenizer", "shard")
+        candidates = manifest(_run_info(options, []), options.items, place, *others)
+        span_of, beside = (
+            dict(zip(candidates.names, spans, strict=True)),
+            beside_items(catalogue, options.train, options.neighbours),
+        )
+        for name in missing_parts("gen-ids: candidates", candidates, options.shard):
+            with candidates.part(name) as written:
+                written.writelines(map(dump_line, _candidate_rows(catalogue, span_of[name], beside, options, load)))
+        shards = candidates.paths()
+    if parts is None:
+        return None
+    ids = _assigned(catalogue, options, shards, info, load)
+    info.check_unchanged()
+    for name, span in zip(parts.names, spans, strict=True):
+        with parts.part(name) as written:
+            written.writelines(dump_line(ids[place].row()) for place in span)
     return ids
 
 
@@ -230,58 +286,6 @@ def _run_info(options: Options, shards: list[str]) -> RunInfo:
     return run
 
 
-def _check_neighbours(options: Options) -> None:
-    """Raise `UsageError` where the generator is none that would be shown what is bought with an item."""
-    from idgr.models.backbone import arch_of, is_taught
-
-    given = f"--neighbours given with --model {options.model}"
-    if arch_of(options.model) != "causal":
-        raise UsageError(f"{given}, a T5", "leave --neighbours out, or give a causal language model")
-    if is_taught(options.model):
-        raise UsageError(f"{given}, which was taught to write IDs of texts alone", "leave --neighbours out")
-
-
-def _beside(catalogue: list[Item], options: Options) -> list[tuple[str, ...]] | None:
-    """For each item the short texts of what is most often bought with it; None where they are not asked for."""
-    if not options.neighbours:
-        return None
-    from idgr.formats.records import read_sequences
-    from idgr.ids.neighbours import short_texts
-
-    place = {item.item_id: number for number, item in enumerate(catalogue)}
-    sequences = [[place[item] for item in row.items] for row in read_sequences(str(options.train), place)]
-    return short_texts([item.text for item in catalogue], sequences, options.neighbours)
-
-
-def _settings(options: Options, beside: list[tuple[str, ...]] | None) -> dict[str, Any]:
-    """What the candidates of the first attempt depend on, beside the item's text."""
-    from idgr.models.backbone import TAUGHT, is_taught
-
-    more: dict[str, Any] = TAUGHT if is_taught(options.model) else {}
-    if beside is not None:
-        more = more | {"beside": hashlib.sha256(orjson.dumps(beside)).hexdigest()}
-    return more | {
-        "model": hash_input(options.model),
-        "beams": [options.beams, options.groups, options.length_penalty],
-        "text": options.max_text_tokens,
-        "first": [options.penalty_start, options.length_step],
-        "no_repeat_ngram": options.no_repeat_ngram,
-    }
-
-
-def _load(options: Options) -> Backbone:
-    from idgr.models.backbone import arch_of, load_either
-    from idgr.models.device import pick_device
-    from idgr.models.memory import check_memory
-
-    where = pick_device(options.device)
-    # In single precision and, on the device, for close searches in double; a Llama's joined weights are copies.
-    needed = 4 if where.type != "cpu" else 16 if arch_of(options.model) == "causal" else 12
-    check_memory(options.model, needed)
-    backbone = load_either(options.model)
-    return replace(backbone, model=backbone.model.to(where).eval())
-
-
 def _watched(batches: Sequence[list[int]]) -> Iterator[list[int]]:
     """Batches of searches: one for each item, then one for each that has to be made again or tried further."""
     with Progress("gen-ids", total=sum(map(len, batches)), unit="items") as shown:
@@ -291,15 +295,16 @@ def _watched(batches: Sequence[list[int]]) -> Iterator[list[int]]:
 
 
 def _candidate_rows(
-    catalogue: list[Item], beside: list[tuple[str, ...]] | None, options: Options
+    catalogue: list[Item], among: range, beside: list[tuple[str, ...]] | None, options: Options, load: Load
 ) -> Iterator[dict[str, Any]]:
+    """The candidates of the items at some places of the catalogue."""
     from idgr.ids.generation import first_candidates
 
-    places = [place for place in parse_shard(str(options.shard)).places(len(catalogue)) if catalogue[place].text]
+    places = [place for place in among if catalogue[place].text]
     ours = [catalogue[place] for place in places]
     texts, short = [item.text for item in ours], None if beside is None else [beside[place] for place in places]
-    found = first_candidates(texts, _load(options), options, _watched, short) if ours else []
-    return candidate_rows(ours, found, _settings(options, beside))
+    found = first_candidates(texts, load(), options, _watched, short) if ours else []
+    return candidate_rows(ours, found, candidate_settings(options.model, options, beside))
 
 
 def _kept(catalogue: list[Item], options: Options, run: RunInfo) -> Kept:
@@ -343,18 +348,21 @@ def _new_records(catalogue: list[Item], made: list[str], kept: Kept) -> list[Ite
     return kept.with_new(catalogue, (ItemId(name, text) for name, text in zip(new, made, strict=True)))
 
 
-def _by_model(catalogue: list[Item], options: Options, shards: list[str], kept: Kept, run: RunInfo) -> list[ItemId]:
+def _by_model(
+    catalogue: list[Item], options: Options, shards: list[str], kept: Kept, run: RunInfo, load: Load
+) -> list[ItemId]:
     from idgr.ids.generation import generate_ids
     from idgr.models.tokenizer import load_tokenizer
 
-    beside = _beside(catalogue, options)
-    first = read_candidates(shards, catalogue, _settings(options, beside), kept.ids) if shards else None
+    beside = beside_items(catalogue, options.train, options.neighbours)
+    settings = candidate_settings(options.model, options, beside)
+    first = read_candidates(shards, catalogue, settings, kept.ids) if shards else None
     places = kept.new(catalogue)
     short = None if beside is None else [beside[place] for place in places]
     recommender = load_tokenizer(options.rec_tokenizer or options.model)
     made = generate_ids(
         [catalogue[place] for place in places],
-        lambda: _load(options),
+        load,
         recommender,
         options,
         first=first,

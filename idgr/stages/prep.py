@@ -1,4 +1,4 @@
-"""`idgr prep jsonl`, `amazon`, `yelp` and `movielens`: raw dumps to the records that all other stages read."""
+"""`idgr prep jsonl`, `amazon`, `amazon-m2`, `yelp`, `steam` and `movielens`: raw dumps to records."""
 
 from __future__ import annotations
 
@@ -102,6 +102,11 @@ class SourceOptions(EventOptions):
             raise UsageError("--fields names no key", "give names such as title,brand")
 
     @property
+    def choice(self) -> dict[str, Any]:
+        """Which events the source is to read."""
+        return {"min_rating": self.min_rating}
+
+    @property
     def field_names(self) -> list[str] | None:
         if self.fields is None:
             return None
@@ -145,6 +150,31 @@ class MovielensOptions(SourceOptions):
     source = "movielens"
 
 
+class SteamOptions(SourceOptions):
+    """Prepare Steam's reviews and games, as UCSD has them; --min-rating is of hours played.
+
+    Example: idgr prep steam steam_reviews.json.gz --meta steam_games.json.gz --missing-text drop -o data/steam/
+    """
+
+    source = "steam"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AmazonM2Options(SourceOptions):
+    """Prepare the sessions and products of Amazon-M2 (KDD Cup 2023).
+
+    Example: idgr prep amazon-m2 sessions_train.csv --meta products_train.csv --locale UK --k-core 5 -o data/m2-uk/
+    """
+
+    source = "amazon_m2"
+
+    locale: str | None = option("Take the sessions of this locale alone, such as UK.", None, EVENTS)
+
+    @property
+    def choice(self) -> dict[str, Any]:
+        return super().choice | {"locale": self.locale}
+
+
 def run(options: SourceOptions) -> dict[str, Any] | None:
     """Prepare a dump.
 
@@ -154,7 +184,7 @@ def run(options: SourceOptions) -> dict[str, Any] | None:
     Raises:
         IdgrError: the dump is broken; nothing is left of it; or the output was made otherwise.
     """
-    return write_data_set(f"prep {options.source}", options, lambda: _prepared(options))
+    return write_data_set(f"prep {options.source.replace('_', '-')}", options, lambda: _prepared(options))
 
 
 def write_data_set(command: str, options: DataSetOptions, make: Callable[[], Prepared]) -> dict[str, Any] | None:
@@ -184,7 +214,7 @@ def _prepared(options: SourceOptions) -> Prepared:
     source = import_module(f"idgr.corpus.sources.{options.source}")
     names = options.field_names
     return prepare_events(
-        lambda: source.read_events(options.events, min_rating=options.min_rating),
+        lambda: source.read_events(options.events, **options.choice),
         lambda wanted: describe_items(
             source.read_entries(options.meta),
             wanted,

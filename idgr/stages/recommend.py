@@ -6,18 +6,20 @@ from collections.abc import Container, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
-from typing import Annotated, Any, Literal
+from typing import IO, Annotated, Any, Literal
 
 from idgr.errors import IdgrError, UsageError
 from idgr.formats.claims import check_file
 from idgr.formats.held_out import refuse_held_out
 from idgr.formats.jsonl import STDIN, STDOUT, Lines, dump_line, is_stream, read_jsonl
+from idgr.formats.part_files import is_folder
+from idgr.formats.part_lines import open_part
 from idgr.formats.records import Query
-from idgr.formats.run_info import RunInfo
 from idgr.ids.shards import Shard, parse_shard
 from idgr.options import Role, argument, option, output_option
 from idgr.progress import Progress, log
 from idgr.stages.options import SkipFinished, run_info, skips
+from idgr.stages.parts import manifest, missing_parts
 from idgr.stages.ranker import Ranker
 from idgr.stages.ranker_options import RankerOptions, Textual, complete
 from idgr.stages.rankers import load_ranker
@@ -33,15 +35,21 @@ class Options(RankerOptions):
     Example: idgr recommend data/beauty/test.jsonl --rec rec/ --ids ids.jsonl -k 10 -o recs.jsonl
     """
 
-    histories: str = argument("test.jsonl, train.jsonl, or any user_id and history a line; - for stdin.", "HISTORIES")
+    histories: str = argument(
+        "test.jsonl, train.jsonl, any user_id and history a line, or a folder of parts (JSON Lines or Parquet); - for "
+        "stdin.",
+        "HISTORIES",
+    )
     rec: str | None = None
     ids: str | None = None
-    output: str = output_option("File to write; - for standard output, NAME.parquet for Parquet.", STDOUT)
+    output: str = output_option(
+        "File to write; - for standard output, NAME.parquet for Parquet; of a folder of parts a folder.", STDOUT
+    )
     unknown: Literal["drop", "error"] = option(
         "An item of a history that is not in the catalogue: leave it out and count it, or stop.", "drop"
     )
     prompts: Annotated[str | None, Textual("Write what the model was shown here.", role=Role.OUTPUT)] = None
-    shard: str | None = option("Only every Nth history, from the Ith.", None, metavar="I/N")
+    shard: str | None = option("Only every Nth history or part, from the Ith.", None, metavar="I/N")
     skip_finished: SkipFinished = False
 
     def __post_init__(self) -> None:
@@ -61,6 +69,9 @@ def run(options: Options) -> int:
         IdgrError: an input is not what it should be, or the output cannot be written.
         UsageError: options do not go together.
     """
+    if is_folder(options.histories):
+        parts = HistoryParts(options)
+        return sum(parts.make(name) for name in missing_parts("recommend", parts.manifest, options.shard))
     for name in filter(None, (options.output, options.prompts, options.trie)):
         check_file(name)
     options = complete(options)
@@ -73,27 +84,77 @@ def run(options: Options) -> int:
     if options.skip_finished and skips(record, options.output, options.prompts):
         return sum(1 for _ in Lines(options.output, allow_empty=True))
     record.inputs_read("histories")
-    if options.k > ranker.n_items:
-        log(f"recommend: -k {options.k} is more than the {ranker.n_items} items that there are to recommend")
-    reader = _Reader(ranker.known, ranker.cure, drop=options.unknown == "drop")
-    done, short = _write(options, record, ranker, reader, part)
-    reader.tell(done)
-    if short:
-        log(f"recommend: {short} of {done} histories have fewer than {options.k} items")
+    _tell_few(options, ranker)
+    with ExitStack() as files:
+        written = files.enter_context(record.replace_file(options.output))
+        prompts = files.enter_context(record.replace_file(options.prompts)) if options.prompts is not None else None
+        done = _answer(Lines(options.histories), options, ranker, written, prompts, part)
+        if done and ranker.expanded is not None:
+            record.facts["expansions"] = round(ranker.expanded() / done, 1)
     if "expansions" in record.facts:
         expansions = record.facts["expansions"]
         log(f"recommend: {expansions} prefixes expanded for each history, to prove its items the best")
     return done
 
 
-def _write(options: Options, record: RunInfo, ranker: Ranker, reader: _Reader, part: Shard | None) -> tuple[int, int]:
-    """How many histories were answered, and how many of them with fewer than k items."""
-    histories, batch = options.histories, options.batch_size
+class HistoryParts:
+    """A folder of histories in parts, which are answered into a folder of parts of the same names.
+
+    Several processes may answer parts of one folder; the model is loaded at the first that one makes.
+
+    Raises:
+        IdgrError: there are no parts, or the output was made with other options or inputs.
+        UsageError: options do not go together.
+    """
+
+    def __init__(self, options: Options) -> None:
+        if options.prompts is not None:
+            raise UsageError("--prompts given with a folder of parts", "leave it out, or give one file of histories")
+        self._options = complete(options)
+        record = run_info("recommend", self._options)
+        self.manifest = manifest(record, options.histories, options.output, "histories", "shard")
+        self._ranker: Ranker | None = None
+
+    def missing(self) -> list[str]:
+        """The names of the parts that are to be made."""
+        return self.manifest.missing()
+
+    def make(self, name: str) -> int:
+        """Answer a part, and note in the manifest that it is done.
+
+        Returns:
+            The number of its histories.
+
+        Raises:
+            IdgrError: an input is not what it should be, or the output cannot be written.
+        """
+        options, histories = self._options, self.manifest.source(name)
+        if options.baseline is not None:
+            refuse_held_out({"train": options.train}, [histories])
+        if self._ranker is None:
+            self._ranker = load_ranker(options)
+            _tell_few(options, self._ranker)
+        with self.manifest.part(name) as written:
+            return _answer(open_part(histories), options, self._ranker, written)
+
+
+def _tell_few(options: Options, ranker: Ranker) -> None:
+    if options.k > ranker.n_items:
+        log(f"recommend: -k {options.k} is more than the {ranker.n_items} items that there are to recommend")
+
+
+def _answer(
+    histories: Lines,
+    options: Options,
+    ranker: Ranker,
+    written: IO[bytes],
+    prompts: IO[bytes] | None = None,
+    part: Shard | None = None,
+) -> int:
+    """Write the best items after each history, tell what is unusual, and return how many histories there were."""
+    reader, batch = _Reader(ranker.known, ranker.cure, drop=options.unknown == "drop"), options.batch_size
     done = short = 0
-    with ExitStack() as files:
-        written = files.enter_context(record.replace_file(options.output))
-        prompts = files.enter_context(record.replace_file(options.prompts)) if options.prompts is not None else None
-        shown = files.enter_context(Progress("recommend", total=_count(histories, part), unit="histories"))
+    with Progress("recommend", total=_count(histories, part), unit="histories") as shown:
         for queries in _blocks(reader.read(histories, part), 1 if batch == 1 else batch * _BATCHES_A_BLOCK):
             for row in ranker.rank(queries, options.k, shown.advance):
                 written.write(dump_line(row.row()))
@@ -102,10 +163,11 @@ def _write(options: Options, record: RunInfo, ranker: Ranker, reader: _Reader, p
             written.flush()
             if prompts is not None and ranker.shown is not None:
                 prompts.writelines(dump_line(ranker.shown(query)) for query in queries)
-        reader.check_some_known(histories)
-        if done and ranker.expanded is not None:
-            record.facts["expansions"] = round(ranker.expanded() / done, 1)
-    return done, short
+        reader.check_some_known(histories.path)
+    reader.tell(done)
+    if short:
+        log(f"recommend: {short} of {done} histories have fewer than {options.k} items")
+    return done
 
 
 @dataclass
@@ -142,9 +204,9 @@ class _Reader:
             empty = f", {self.emptied} of which are empty now" if self.emptied else ""
             log(f"recommend: left {self.dropped} unknown items out of {self.changed} of {done} histories{empty}")
 
-    def read(self, path: str, part: Shard | None) -> Iterator[Query]:
+    def read(self, lines: Lines, part: Shard | None) -> Iterator[Query]:
         """The histories of a file, or a part of them. Raises `IdgrError` at the first line that is wrong."""
-        stream: Iterable[tuple[Query, int]] = read_jsonl(path, self._parse)
+        stream: Iterable[tuple[Query, int]] = read_jsonl(lines, self._parse)
         if part is not None:
             stream = islice(stream, part.number - 1, None, part.of)
         for query, n_unknown in stream:
@@ -171,11 +233,11 @@ class _Reader:
         return Query(query.user_id, kept), len(query.history) - len(kept)
 
 
-def _count(path: str, part: Shard | None) -> int | None:
+def _count(lines: Lines, part: Shard | None) -> int | None:
     """How many histories a file holds, or a part of it; None where it can be read only once."""
-    if path == STDIN or is_stream(path):
+    if lines.path == STDIN or is_stream(lines.path):
         return None
-    n = sum(1 for _ in Lines(path))
+    n = sum(1 for _ in lines)
     return n if part is None else len(part.places(n))
 
 

@@ -7,16 +7,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any
-
-import orjson
 
 from idgr.corpus.events import Events, Layout
 from idgr.corpus.events import read_events as read_layout
-from idgr.corpus.literals import parse_literal
+from idgr.corpus.literals import parse_record
 from idgr.corpus.metadata import Entry, entry
-from idgr.errors import IdgrError
-from idgr.formats.jsonl import Lines, parse_object
+from idgr.formats.jsonl import Lines
 
 LAYOUTS = (
     Layout(user="reviewerID", item="asin", time="unixReviewTime", rating="overall"),  # 2014 and 2018
@@ -35,23 +31,8 @@ def read_entries(path: str | os.PathLike[str]) -> Iterator[Entry]:
     """The metadata of a dump: lines of JSON, or of Python literals (2014). Raises `IdgrError` with file and line."""
     lines = Lines(path)
     for number, line in lines:
-        record = _parse(lines.path, number, line)
+        record = parse_record(lines.path, number, line)
         # Some titles of the 2018 dump are a piece of the page's script.
         if "getTime" in str(record.get("title", "")):
             record = record | {"title": None}
         yield entry(lines.path, number, record, "parent_asin" if "parent_asin" in record else "asin")
-
-
-def _parse(path: str, number: int, line: bytes) -> dict[str, Any]:
-    try:
-        record = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        if not line.lstrip(b"{ \t").startswith((b"'", b'u"', b"u'")):
-            return parse_object(path, number, line)  # tells what is wrong with it as JSON
-        try:
-            record = parse_literal(line)
-        except ValueError as fault:
-            raise IdgrError(str(fault), "mend the line or leave it out", where=path, line=number) from None
-    if not isinstance(record, dict):
-        raise IdgrError("not a record", "give one item a line", where=path, line=number)
-    return record

@@ -9,15 +9,17 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from idgr.errors import IdgrError
 from idgr.evaluation.audit.checks import FAIL, PASS, WARN, Check, skipped
 from idgr.evaluation.audit.data import read_numbered
 from idgr.evaluation.audit.held_out import trained_on
 from idgr.evaluation.audit.id_texts import Numbered, any_id, id_text_checks, token_check
 from idgr.evaluation.audit.provenance import Findings, Output
-from idgr.evaluation.audit.scheme_ids import FROM_TRAINING, order_check, scheme_check, scheme_of
+from idgr.evaluation.audit.scheme_ids import FROM_TRAINING, kept_told, order_check, scheme_check, scheme_of
 from idgr.formats.rec_folder import CONFIG
 from idgr.formats.records import Item, ids_fingerprint, read_items, read_sequences
 from idgr.formats.run_info import sha256_file
+from idgr.ids.kept import Kept, read_kept
 from idgr.ids.keyphrase import keyphrase_ids
 from idgr.ids.options import BeamOptions, GenerationOptions
 from idgr.ids.quality import id_quality
@@ -32,7 +34,7 @@ FROM_TEXT = "IDs are made from item text alone"
 KNOWN = "IDs and items are the same"
 SOUND = "IDs are words that tell of their items"
 REMADE = 16  # items whose IDs are made again with the generator
-_ROLES = {"items", "model", "rec-tokenizer"}
+_ROLES = {"items", "model", "rec-tokenizer", "keep"}
 
 
 def ids_checks(findings: Findings) -> list[Check]:
@@ -95,10 +97,14 @@ def _from_text(ids: Numbered, path: Path, maker: Output | None, findings: Findin
     outputs = maker.record.get("outputs")
     if not isinstance(outputs, dict) or outputs.get(path.name) != sha256_file(path):
         return Check(FROM_TEXT, str(path), FAIL, "the file is not the one that its run.json tells of")
+    kept = Kept()
     if maker.named("keep") is not None:
-        return _kept(ids, path, maker, findings)
+        found = _kept(ids, path, maker, findings)
+        if isinstance(found, Check):
+            return found
+        kept = found
     if scheme_of(maker) is not None and not zeroshot:
-        return scheme_check(FROM_TEXT, ids, path, maker, findings)
+        return scheme_check(FROM_TEXT, ids, path, maker, findings, kept)
     of_sequences = not zeroshot and bool(maker.option("neighbours"))
     name, roles = (FROM_TRAINING, {*_ROLES, "train"}) if of_sequences else (FROM_TEXT, _ROLES)
     strange = [role for role in maker.roles if role not in roles and not role.startswith("candidates ")]
@@ -113,28 +119,38 @@ def _from_text(ids: Numbered, path: Path, maker: Output | None, findings: Findin
         return skipped(name, path, "the items that they were made from are not here")
     items = read_items(items_file)
     source = f"the texts of {items_file}" + (" and train.jsonl" if of_sequences else "")
-    told = f"on record their inputs were {source} and a generator"
-    count, equal = _made_again(ids, items, maker, findings)
+    told = f"on record their inputs were {source} and a generator" + kept_told(ids, maker, kept)
+    if kept.ids and not kept.new(items):
+        return Check(name, str(path), PASS, told)
+    which = " new ones" if kept.ids else ""
+    count, equal = _made_again(ids, items, maker, findings, kept)
     if count == 0:
         return Check(name, str(path), PASS, f"{told}; not made again, for want of the generator")
     if equal < count:
-        told = f"of the first {count}, made again from {source}, {count - equal} differ"
+        told = f"of the first {count}{which}, made again from {source}, {count - equal} differ"
         return Check(name, str(path), FAIL, told)
-    return Check(name, str(path), PASS, f"{told}; the first {count}, made again from those alone, are equal")
+    told += f"; the first {count}{which}, made again from those alone, are equal"
+    return Check(name, str(path), PASS, told)
 
 
-def _kept(ids: Numbered, path: Path, maker: Output, findings: Findings) -> Check:
-    """Whether IDs made by `gen-ids --keep` are those of the file that it kept, as far as that has them."""
+def _kept(ids: Numbered, path: Path, maker: Output, findings: Findings) -> Kept | Check:
+    """The IDs that `gen-ids --keep` kept, if it did so and they are here as they were; what is wrong, if they are not.
+
+    Whether they themselves are made of texts alone is for their own record to tell.
+    """
     place = findings.find(maker, "keep")
     if place is None:
-        return skipped(FROM_TEXT, path, "the IDs that it kept are not here")
-    before = {one.item_id: one.id for _, one in read_numbered(place, any_id)}
-    shared = [one for _, one in ids if one.item_id in before]
-    wrong = sum(one.id != before[one.item_id] for one in shared)
+        told = f"the IDs that it kept, {maker.named('keep')}, are not here with the hash on record"
+        return skipped(FROM_TEXT, path, f"{told}, so none can be made again; put that file back")
+    try:
+        kept = read_kept(str(place))
+    except IdgrError as fault:
+        return Check(FROM_TEXT, str(path), FAIL, f"the IDs that it kept are no such file: {fault}")
+    shared = [one for _, one in ids if one.item_id in kept.ids]
+    wrong = sum(one.id != kept.ids[one.item_id].id for one in shared)
     if wrong:
         return Check(FROM_TEXT, str(path), FAIL, f"of {len(shared):,} IDs kept from {place}, {wrong:,} differ")
-    told = f"the IDs of {len(shared):,} items are those of {place}; {len(ids) - len(shared):,} new ones not made again"
-    return Check(FROM_TEXT, str(path), PASS, told)
+    return kept
 
 
 def _sound(ids: Numbered, path: Path, maker: Output, findings: Findings) -> Check | None:
@@ -149,20 +165,22 @@ def _sound(ids: Numbered, path: Path, maker: Output, findings: Findings) -> Chec
     return Check(SOUND, str(path), verdict, found.told)
 
 
-def _made_again(ids: Numbered, items: list[Item], maker: Output, findings: Findings) -> tuple[int, int]:
-    """How many IDs were made again, from nothing but text, and how many of them are equal."""
+def _made_again(ids: Numbered, items: list[Item], maker: Output, findings: Findings, kept: Kept) -> tuple[int, int]:
+    """How many IDs were made again, from nothing but text beside those that were kept, and how many are equal."""
     role = "gen" if maker.command == "zeroshot" else "model"
     spelled_by = findings.find(maker, "rec" if maker.command == "zeroshot" else "rec-tokenizer")
-    given = [one.id for _, one in ids]
+    new, given = kept.new(items), {one.item_id: one.id for _, one in ids}
+    wanted = [given.get(items[place].item_id) for place in new]
     if "keyphrase" in (maker.option("model"), maker.option("scheme")):
         tokenizer = None if spelled_by is None else load_tokenizer(str(spelled_by))
         if tokenizer is None and maker.named("rec-tokenizer") is not None:
             return 0, 0
         texts = [item.text or item.item_id.lower() for item in items]
-        made = keyphrase_ids(texts, can_spell=None if tokenizer is None else lambda found: can_spell(tokenizer, found))
-        return len(made), sum(one == other for one, other in zip(made, given, strict=False))
-    generator = findings.find(maker, role)
-    if generator is None or any(not item.text for item in items[:REMADE]):
+        can = None if tokenizer is None else lambda found: can_spell(tokenizer, found)
+        made = keyphrase_ids(texts, can_spell=can, places=new, taken=kept.taken)
+        return len(made), sum(one == other for one, other in zip(made, wanted, strict=True))
+    generator, first = findings.find(maker, role), [items[place] for place in new[:REMADE]]
+    if generator is None or any(not item.text for item in first):
         return 0, 0
     from idgr.ids.generation import generate_ids  # and with it torch, which most audits can do without
 
@@ -171,14 +189,19 @@ def _made_again(ids: Numbered, items: list[Item], maker: Output, findings: Findi
         train = findings.find(maker, "train")
         if train is None or not isinstance(shown, int):
             return 0, 0
-        beside = _beside(items, train, shown)[:REMADE]
+        every = _beside(items, train, shown)
+        beside = [every[place] for place in new[:REMADE]]
     backbone = load_either(str(generator))
     tokenizer = load_tokenizer(str(spelled_by)) if spelled_by is not None else backbone.tokenizer
-    first = items[:REMADE]
     again = generate_ids(
-        first, lambda: replace(backbone, model=backbone.model.eval()), tokenizer, _options(maker), beside=beside
+        first,
+        lambda: replace(backbone, model=backbone.model.eval()),
+        tokenizer,
+        _options(maker),
+        taken=kept.taken,
+        beside=beside,
     )
-    return len(first), sum(one.id == other for one, other in zip(again.ids, given, strict=False))
+    return len(first), sum(one.id == other for one, other in zip(again.ids, wanted, strict=False))
 
 
 def _beside(items: list[Item], train: Path, n: int) -> list[tuple[str, ...]]:

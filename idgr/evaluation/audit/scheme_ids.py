@@ -20,6 +20,7 @@ from idgr.evaluation.audit.id_texts import Numbered
 from idgr.evaluation.audit.provenance import ITEM_MODELS, Findings, Output
 from idgr.formats.records import read_items, read_sequences
 from idgr.formats.run_info import read_run
+from idgr.ids.kept import Kept
 from idgr.ids.schemes.choice import scheme_ids
 from idgr.ids.schemes.options import OF_SEQUENCES, OF_TEXT_VECTORS, OF_USE, SCHEMES, SchemeOptions
 
@@ -36,17 +37,26 @@ def scheme_of(maker: Output) -> str | None:
     return scheme if isinstance(scheme, str) and scheme in SCHEMES else None
 
 
-def scheme_check(name: str, ids: Numbered, path: Path, maker: Output, findings: Findings) -> Check:
+def kept_told(ids: Numbered, maker: Output, kept: Kept) -> str:
+    """How many IDs are those of the file that was kept; nothing where none was."""
+    if not kept.ids:
+        return ""
+    n = sum(one.item_id in kept.ids for _, one in ids)
+    return f"; the IDs of {n:,} items are those of {maker.named('keep')}"
+
+
+def scheme_check(name: str, ids: Numbered, path: Path, maker: Output, findings: Findings, kept: Kept) -> Check:
     """Whether IDs of a scheme were made from what it may read, and come out the same again where that is quick.
 
     Args:
         name: of the check, for schemes that no sequences have a part in.
         maker: whose scheme is one of `SCHEMES`, and whose record has the hash of the file.
+        kept: the IDs that were kept, which the others are made beside; empty where none were.
     """
     scheme = str(scheme_of(maker))
     of_sequences = scheme in OF_SEQUENCES
     name = FROM_TRAINING if of_sequences or scheme in OF_USE else name
-    roles = {"items", "rec-tokenizer", *(["train"] if of_sequences else []), *_models(scheme)}
+    roles = {"items", "rec-tokenizer", "keep", *(["train"] if of_sequences else []), *_models(scheme)}
     strange = [role for role in maker.roles if role not in roles]
     if strange:
         return Check(name, str(path), FAIL, f"{', '.join(strange)} went into them too")
@@ -64,20 +74,22 @@ def scheme_check(name: str, ids: Numbered, path: Path, maker: Output, findings: 
     read = f"{items_file}" if train_file is None else f"{items_file} and {train_file.name}"
     if vectors:
         read += f" and a {vectors} of train.jsonl"
-    told = f"by the scheme {scheme}, on record from {read} alone"
+    told = f"by the scheme {scheme}, on record from {read} alone" + kept_told(ids, maker, kept)
     if scheme not in _MADE_AGAIN:
         return Check(name, str(path), PASS, f"{told}; not made again")
     sequences = [] if train_file is None else [row.items for row in read_sequences(train_file)]
     items = read_items(items_file)
     try:
-        again = scheme_ids(items, sequences, _options(scheme, maker))
+        again = scheme_ids(items, sequences, _options(scheme, maker), kept if kept.ids else None)
     except IdgrError as fault:
         return Check(name, str(path), FAIL, f"they cannot be made again from their record: {fault}")
     given = {one.item_id: one.id for _, one in ids}
-    wrong = sum(given.get(item.item_id) != text for item, text in zip(items, again, strict=True))
+    new = [items[place] for place in kept.new(items)]
+    wrong = sum(given.get(item.item_id) != text for item, text in zip(new, again, strict=True))
+    count = f"{len(again):,} new ones" if kept.ids else f"{len(again):,}"
     if wrong:
-        return Check(name, str(path), FAIL, f"of {len(again):,}, made again from {read}, {wrong:,} differ")
-    return Check(name, str(path), PASS, f"{told}; all {len(again):,}, made again from those, are equal")
+        return Check(name, str(path), FAIL, f"of {count}, made again from {read}, {wrong:,} differ")
+    return Check(name, str(path), PASS, f"{told}; all {count}, made again from those, are equal")
 
 
 def _models(scheme: str) -> list[str]:
