@@ -68,7 +68,7 @@ def compiled_step(device: torch.device) -> Iterator[None]:
         IdgrError: `torch.compile` fails, as where there is no compiler.
     """
     if device.type == "cuda" and not os.environ.get(_BACKEND):
-        torch.compiler.cudagraph_mark_step_begin()
+        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
     try:
         yield
     except torch._dynamo.exc.TorchDynamoException as fault:
@@ -101,7 +101,8 @@ class CompiledFunction:
                 return self.plain(*inputs)
             self.sizes.add(sizes)
         # Two sizes that are the same by chance are not taken for one, or each other chance would be compiled for.
-        with compiled_step(self.device), torch.fx.experimental._config.patch(use_duck_shape=False):
+        duck = torch.fx.experimental._config.patch(use_duck_shape=False)  # type: ignore[attr-defined]
+        with compiled_step(self.device), duck:
             return self.compiled(*inputs)
 
 
