@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 NAMES = ["a.parquet", "b.parquet", "c.parquet"]
 
 
+@pytest.mark.timeout(600)  # Ray starts a dozen processes, which takes minutes on a busy core
 @pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed; it comes with idgr[ray]")
 def test_two_workers_write_the_bytes_of_one_process(tmp_path: Path) -> None:
     rec, users = tmp_path / "rec", tmp_path / "users"
