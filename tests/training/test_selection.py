@@ -140,8 +140,8 @@ def test_contexts_are_drawn_by_user_and_place() -> None:
     assert len(set(marks.tolist())) == len(instances.end)
     everything = draw_contexts(instances, marks, 10, 99)
     shown = [sorted(one.history) for one in everything]
-    assert shown[2] == [2, 3, 13, 14]  # once for an instance that shows it twice
-    assert sorted(everything[1].target) == [0, 7, 14]
+    assert shown[2] == [2, 3, 14, 15]  # once for an instance that shows it twice
+    assert sorted(everything[1].target) == [0, 7, 15]
     assert [(one.n_target, one.n_history) for one in everything] == [
         (len(one.target), len(one.history)) for one in everything
     ]
