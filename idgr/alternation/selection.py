@@ -3,7 +3,7 @@
 A round: the recommender scores the candidates and the IDs of some items change (`idgr.alternation.scoring`); it goes on
 for an epoch in which both names are in use, then with the new ones; the generator, if there is one, is taught them. If
 the loss of held-out targets of training has fallen, the round is accepted; else everything stays as it was before, and
-the next round asks for twice the gain. As in `idgr.alternation.rounds`, a round is a list of phases with an output each.
+the next round asks for twice the gain. As in `idgr.alternation.rounds`, a round is a list of phases.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Selection:
 
 
 def plan_selection(run: Path, what: Alternation, how: Selection, device: str) -> list[Phase]:
-    """The phases of a run in their order; every round's folder gets IDs, a recommender and, if there is one, a generator.
+    """The phases of a run in their order; every round's folder gets IDs, a recommender, maybe a generator.
 
     Args:
         what: its `gen_options` are those of `init-gen`.
@@ -263,7 +263,8 @@ def _select(phase: Phase) -> None:
         marks_N = instance_marks(instances, [row.user_id for row in rows], sequences, told["seed"])
         contexts = draw_contexts(instances, marks_N, len(known), how.contexts)
         n_asked = sum(len(one.target) + len(one.history) for one, mine in zip(contexts, names, strict=True) if mine)
-        flat = iter(id_tokens(backbone.tokenizer, [name for row in names for name in row]))
+        every = [name for row in names for name in row]
+        flat = iter(id_tokens(backbone.tokenizer, every) if every else ())
         tokens = [[next(flat) for _ in row] for row in names]
         with Progress("select", total=n_asked, unit="contexts") as shown:
             scorer = Scorer(backbone.model, renderer, instances, marks_N, objective)
