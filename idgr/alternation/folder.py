@@ -12,9 +12,11 @@ from idgr.formats.replacing import is_leftover
 
 _OF_RUN = re.compile(r"metrics\.jsonl|run\.json|\.metrics\.jsonl\.lock|\.run\.json\.lock")
 _ROUND = re.compile(r"round-\d+|final")
-_FILES = re.compile(r"ids\.jsonl(\.run\.json)?|metrics\.json|\..+\.lock")
-_MODELS = re.compile(r"gen|rec")
-_CHECKPOINTS = re.compile(r"\.(gen|rec)\.checkpoint")
+_FILES = re.compile(
+    r"(ids|chosen|candidates|train|held)\.jsonl(\.run\.json)?|decision\.json(\.run\.json)?|metrics\.json|\..+\.lock"
+)
+_MODELS = re.compile(r"gen|rec|mixed|tried|taught")
+_CHECKPOINTS = re.compile(r"\.(gen|rec|mixed|tried|taught)\.checkpoint")
 
 
 def check_model(folder: Path) -> None:

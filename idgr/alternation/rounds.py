@@ -19,6 +19,7 @@ from idgr.alternation.folder import check_model
 from idgr.decoding.trie import build_trie
 from idgr.engine.checkpoint import checkpoint_folder, read_origin
 from idgr.errors import UsageError
+from idgr.formats.json_file import read_object
 from idgr.formats.jsonl import replace_file, replace_folder, write_json, write_jsonl
 from idgr.formats.lock import hold
 from idgr.formats.rec_folder import RecommenderFacts, read_recommender_facts
@@ -47,7 +48,7 @@ class Alternation:
 
     Attributes:
         data: a prepared folder with items.jsonl, train.jsonl and valid.jsonl.
-        gen: the ID generator to begin from, a folder or hub name.
+        gen: the ID generator to begin from, a folder or hub name; None where IDs are chosen without one.
         rec: the recommender to begin from: a preset, a folder or a hub name.
         rounds: how many. A round trains the generator, makes the IDs anew, and trains the recommender on them; where
             the recommender comes first (see `order`), round 1 trains it alone, on the first generator's IDs. With
@@ -66,7 +67,7 @@ class Alternation:
     """
 
     data: Path
-    gen: str
+    gen: str | None
     rec: str
     rounds: int = 3
     mode: str = "alternate"
@@ -120,6 +121,9 @@ class Alternation:
 class Phase:
     """A command of idgr, or `keep` for a copy of what a round does not change, or `validate`.
 
+    Where IDs are chosen (`idgr.alternation.selection`) also what is done there, and `settle` for a copy of what a round
+    has made or of what was before it, as it was decided.
+
     Attributes:
         round: from 1; 0 for what comes before the first round.
         command: its name on the command line.
@@ -141,7 +145,7 @@ def plan(run: Path, what: Alternation) -> list[Phase]:
     data = what.data
     items, train, valid = (str(data / name) for name in ("items.jsonl", "train.jsonl", "valid.jsonl"))
     phases: list[Phase] = []
-    gen, rec = what.gen, what.rec
+    gen, rec = str(what.gen), what.rec
 
     def add(number: int, command: str, output: Path, **arguments: Any) -> str:
         phases.append(Phase(number, command, arguments, output))
@@ -194,7 +198,7 @@ def rounds_in_words(phases: Iterable[Phase]) -> dict[int, str]:
     """By its number, what a round does, such as "train-gen, gen-ids, train-rec"; round 0 makes the first IDs."""
     commands: dict[int, list[str]] = {}
     for phase in phases:
-        if phase.command not in ("keep", "validate"):
+        if phase.command not in ("keep", "settle", "validate"):
             commands.setdefault(phase.round, []).append(phase.command)
     return {number: ", ".join(names) for number, names in commands.items()}
 
@@ -207,8 +211,8 @@ def is_done(phase: Phase) -> bool:
     record = read_run(phase.output)
     if not record:
         return False
-    if phase.command == "keep":
-        return _same(phase.arguments["source"], phase.output)
+    if phase.command in ("keep", "settle"):
+        return _same(_source(phase), phase.output)
     return _same_inputs(phase, record.get("inputs", {})) and hash_output(phase.output) == record.get("outputs")
 
 
@@ -231,9 +235,19 @@ def _same_inputs(phase: Phase, inputs: dict[str, Any]) -> bool:
     """Whether the inputs that a record tells of are those of the phase, as they are now."""
     for role, entry in inputs.items():
         name = phase.arguments.get(role.replace("-", "_"))
+        if role.startswith("candidates "):  # the files of --assign
+            name = phase.arguments["assign"][int(role.split()[1]) - 1]
         if name is None or hash_input(name)["sha256"] != entry["sha256"]:
             return False
     return True
+
+
+def _source(phase: Phase) -> str:
+    """What a phase copies."""
+    if phase.command == "keep":
+        return str(phase.arguments["source"])
+    accepted = read_object(Path(phase.arguments["decision"]), "run it again").get("accepted")
+    return str(phase.arguments["accepted" if accepted is True else "undone"])
 
 
 def keep(source: str, output: Path) -> None:
@@ -243,6 +257,8 @@ def keep(source: str, output: Path) -> None:
             if Path(f"{source}{ending}").is_file():
                 with replace_file(f"{output}{ending}") as stream:
                     stream.write(Path(f"{source}{ending}").read_bytes())
+        if not Path(f"{source}.{RUN_FILE}").is_file():
+            RunInfo("keep", {}, {"source": source}).write(output)
         return
     with replace_folder(output) as folder:
         if Path(source).is_dir():
@@ -331,14 +347,14 @@ def run_phases(
         else:
             log(f"alternate: round {phase.round}, {phase.command} {phase.output.name}")
             clear(phase)
-            keep(phase.arguments["source"], phase.output) if phase.command == "keep" else perform(phase)
+            keep(_source(phase), phase.output) if phase.command in ("keep", "settle") else perform(phase)
         if phase.command == "validate":
             lines[phase.round] = list(read_metrics(phase.output).values())
             write_jsonl(run / "metrics.jsonl", (line for rows in lines.values() for line in rows))
     best = max(lines, key=lambda number: (lines[number][-1]["ndcg@10"], -number))
     for name in ("gen", "rec", "ids.jsonl"):
         source, output = run / f"round-{best}" / name, run / "final" / name
-        if not _same(str(source), output):
+        if source.exists() and not _same(str(source), output):  # where IDs are chosen, there may be no generator
             keep(str(source), output)
     write_json(run / "final" / METRICS, lines[best][-1])
     log(f"alternate: the best of {len(lines)} rounds on validation is round {best}")
@@ -370,7 +386,8 @@ def _is_line(found: Any) -> bool:
 def _scored(phase: Phase) -> dict[str, Any]:
     """The hashes of what a `validate` phase scores, as they are now."""
     names = ("rec", "ids", "gen", "items", "before", "trained")
-    return {name: hash_input(phase.arguments[name])["sha256"] for name in names}
+    given = {name: phase.arguments[name] for name in names if phase.arguments[name] is not None}
+    return {name: hash_input(path)["sha256"] for name, path in given.items()}
 
 
 def _same(source: str, output: Path) -> bool:

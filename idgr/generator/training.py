@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from idgr.engine.distributed import ProcessGroup
@@ -16,9 +18,10 @@ from idgr.engine.task import TrainingContext, TrainingTask
 from idgr.engine.trainer import run_epochs
 from idgr.errors import IdgrError, UsageError
 from idgr.generator.answers import answer_states, read_texts
+from idgr.generator.soft_ids import anchor_divergence
 from idgr.models.padding import pad_labels
 from idgr.models.tokenizer import encode
-from idgr.recommender.objectives import full_loss
+from idgr.recommender.objectives import full_loss, wanted_logits
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, T5ForConditionalGeneration
@@ -37,6 +40,7 @@ def train_generator(
     *,
     max_text_tokens: int,
     held_out: float,
+    anchor: float = 0.0,
     on_epoch: Callable[[dict[str, Any]], object],
     context: TrainingContext | None = None,
     run: Callable[..., dict[str, Any]] = run_epochs,
@@ -46,6 +50,7 @@ def train_generator(
     Args:
         max_text_tokens: texts are cut to so many tokens; those of a T5 with EOS.
         held_out: the share of pairs, drawn from the seed, that is not trained on; its loss is told after each epoch.
+        anchor: of KL(the model as it is || as it is trained) per token, added to the loss.
         on_epoch: is given each epoch's record: that of the loop, with held_out_loss in nats a token.
         context: where it runs; None for this process alone, without checkpoints.
         run: what is done with the task; `run_epochs` trains.
@@ -75,8 +80,13 @@ def train_generator(
     held, train = order[:n_held], order[n_held:]
     lengths = np.fromiter((len(sources[i]) for i in train), dtype=np.int64, count=len(train))
 
+    start = copy.deepcopy(model).eval().requires_grad_(False) if anchor else None
+
     def loss_of(batch: Ints, epoch: int) -> tuple[Tensor, int]:
-        return pair_loss(model, [sources[i] for i in train[batch]], [labels[i] for i in train[batch]])
+        read, written = [sources[i] for i in train[batch]], [labels[i] for i in train[batch]]
+        if start is None:
+            return pair_loss(model, read, written)
+        return anchored_loss(model, start, read, written, anchor, len(tokenizer))
 
     def measure() -> dict[str, float]:
         if not n_held:
@@ -108,6 +118,27 @@ def pair_loss(
 ) -> tuple[Tensor, int]:
     """The summed cross-entropy of `labels`, ended by EOS, given what `read_texts` gives, and the number of tokens."""
     return full_loss(answer_states(model, sources, labels), model.lm_head.weight, pad_labels(labels))
+
+
+def anchored_loss(
+    model: T5ForConditionalGeneration | LlamaForCausalLM,
+    start: T5ForConditionalGeneration | LlamaForCausalLM,
+    sources: Sequence[Sequence[int]],
+    labels: Sequence[Sequence[int]],
+    anchor: float,
+    n_tokens: int,
+) -> tuple[Tensor, int]:
+    """As `pair_loss`, with `anchor` · KL(start || model) at each token added.
+
+    Args:
+        n_tokens: of the tokenizer; rows of the head behind them stand for none.
+    """
+    wanted = pad_labels(labels)
+    logits_PV, labels_P, _ = wanted_logits(answer_states(model, sources, labels), model.lm_head.weight, wanted)
+    with torch.no_grad():
+        start_PV, _, _ = wanted_logits(answer_states(start, sources, labels), start.lm_head.weight, wanted)
+    loss = F.cross_entropy(logits_PV, labels_P, reduction="sum")
+    return loss + anchor * len(labels_P) * anchor_divergence(logits_PV, start_PV, n_tokens), len(labels_P)
 
 
 @torch.inference_mode()

@@ -86,6 +86,12 @@ def keyphrase_ids(
     return [chosen.text for chosen in assign(asked, propose, 1, everything, taken=taken)]
 
 
+def keyphrase_candidates(texts: Sequence[str]) -> list[list[str]]:
+    """What `keyphrase_ids` chooses from for each text: phrases of its own words, in the order of preference."""
+    frequency = Counter(word for text in texts for word in set(words_of(text)))
+    return [_phrases(list(words_of(text)), frequency, len(texts)) for text in texts]
+
+
 def words_of(text: str) -> Iterator[str]:
     """The words of a plain text that an ID may hold, in order, without the names of fields and what is overlong."""
     for word in clean_id(FIELD_NAME.sub(" ; ", text)).split():

@@ -42,6 +42,7 @@ from idgr.recommender.objectives import (
 )
 from idgr.recommender.options import VALID_K, RecommenderOptions
 from idgr.recommender.sequences import make_windows, window_costs, window_loss
+from idgr.recommender.two_names import two_names_loss
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, T5ForConditionalGeneration
@@ -90,6 +91,7 @@ def train_recommender(
     tasks: AuxiliaryTaskOptions | None = None,
     contrast: Contrast | None = None,
     item_head: ItemObjective | None = None,
+    old_ids: Sequence[Sequence[int]] | None = None,
 ) -> dict[str, Any]:
     """Train the backbone's model where it lies; at the end it has the weights of the best epoch, in evaluation mode.
 
@@ -102,6 +104,7 @@ def train_recommender(
         context: where it runs; None for this process alone, without checkpoints.
         tasks, contrast: of a causal model, what it is taught beside recommending, and what it is drawn towards.
         item_head: of a causal model, the head over items beside it, which validation ranks with too.
+        old_ids: of a T5, the tokens of other IDs, by which items are named too (`idgr.recommender.two_names`).
 
     Returns:
         The record of the epoch whose weights were kept.
@@ -119,6 +122,7 @@ def train_recommender(
         tasks=tasks,
         contrast=contrast,
         item_head=item_head,
+        old_ids=old_ids,
     )
     with beside(backbone.model, contrast, item_head):
         return run_epochs(backbone.model, task, loop, context, on_epoch)
@@ -137,6 +141,7 @@ def recommender_task(
     tasks: AuxiliaryTaskOptions | None = None,
     contrast: Contrast | None = None,
     item_head: ItemObjective | None = None,
+    old_ids: Sequence[Sequence[int]] | None = None,
 ) -> TrainingTask:
     """What the loop needs to train a recommender; the arguments are those of `train_recommender`."""
     model = backbone.model
@@ -174,7 +179,9 @@ def recommender_task(
     return TrainingTask(
         "train-rec",
         prompt_costs(instances, renderer),
-        instance_loss(model, renderer, trie, instances, options.objective, seed),
+        instance_loss(model, renderer, trie, instances, options.objective, seed)
+        if old_ids is None
+        else two_names_loss(model, renderer, old_ids, instances, options.objective, seed),
         names=sequence_names(prefix_sequences(sequences), names),
         measure=measure,
         best_by=best_by,

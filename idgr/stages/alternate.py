@@ -17,7 +17,7 @@ from idgr.formats.held_out import refuse_held_out
 from idgr.formats.lock import hold
 from idgr.formats.replacing import discard, remove
 from idgr.formats.run_info import RUN_FILE, RunInfo, differences, read_run
-from idgr.generator.options import PAPER_LR
+from idgr.generator.options import DEFAULT_LR, PAPER_LR
 from idgr.ids.schemes.options import SchemeOptions
 from idgr.options import (
     RUN,
@@ -36,18 +36,23 @@ from idgr.options import (
 from idgr.progress import log
 from idgr.recommender.defaults import defaults
 from idgr.recommender.options import Paper, PromptOptions, ValidationOptions
-from idgr.stages import gen_ids, train_gen, train_rec
+from idgr.stages import gen_ids, init_gen, train_gen, train_rec
+from idgr.stages.choosing import RANDOM, SOFT, ChoosingOptions
 from idgr.stages.options import refuse_stream, run_info
 
 if TYPE_CHECKING:
     from idgr.alternation.rounds import Alternation, Phase
 
-STAGES: dict[str, ModuleType] = {"train-gen": train_gen, "gen-ids": gen_ids, "train-rec": train_rec}
+STAGES: dict[str, ModuleType] = {
+    "train-gen": train_gen, "gen-ids": gen_ids, "train-rec": train_rec, "init-gen": init_gen,
+}  # fmt: skip
 PARTS = ("items", "train", "valid")
 
 # What this stage settles itself: paths, and what both trainings have in common.
-_PATHS = frozenset({"train", "items", "ids", "valid", "rec", "gen", "output", "templates"})
-_SHARED = frozenset({"objective", "max_history", "max_prompt_tokens", "max_text_tokens", "precision", "device", "seed"})
+_PATHS = frozenset({"train", "items", "ids", "old_ids", "valid", "rec", "gen", "output", "templates"})
+_SHARED = frozenset(
+    {"objective", "max_history", "max_prompt_tokens", "max_text_tokens", "precision", "device", "seed", "old_ids"}
+)
 _RUN = frozenset({"overwrite", "dry_run", "force", "paper", "skip_finished"})
 _SETTLED = _PATHS | _SHARED | _RUN
 
@@ -57,7 +62,7 @@ def _names(options: type[StageOptions]) -> frozenset[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options(ValidationOptions, PromptOptions):
+class Options(ValidationOptions, PromptOptions, ChoosingOptions):
     """Train generator and recommender in turns; run again, it goes on where it stopped.
 
     Every option of the single stages is there too: --gen.lr, --rec.ema, --ids.beams and so on.
@@ -66,7 +71,7 @@ class Options(ValidationOptions, PromptOptions):
     """
 
     data: str = argument("A folder that `idgr prep` wrote.", "DATA")
-    gen: str = option("The ID generator to begin from.", role=Role.INPUT)
+    gen: str | None = option("The ID generator to begin from; select needs none with --ids.", None, role=Role.INPUT)
     output: str = output_option("Folder for the run, taken up where it stopped.")
     rec: str = option("The recommender to begin from: a preset, a folder or a hub model.", "nano")
     rounds: int = option(
@@ -133,6 +138,12 @@ class Options(ValidationOptions, PromptOptions):
         if self.paper and "lr" not in self.gen_options:
             object.__setattr__(self, "gen_options", {**self.gen_options, "lr": PAPER_LR})
         super().__post_init__()
+        if self.method == SOFT and self.gen is None:
+            raise UsageError("--gen is missing", "give the ID generator to begin from")
+        self.check_method(self.gen, self.gen_options, self.ids_options)
+        if self.method != SOFT and (self.mode, self.user_ids) != ("alternate", "none"):
+            other = f"--user-ids {self.user_ids}" if self.mode == "alternate" else f"--mode {self.mode}"
+            raise UsageError(f"--method {self.method} with {other}", "leave that out")
 
 
 def run(options: Options) -> list[str]:
@@ -142,16 +153,17 @@ def run(options: Options) -> list[str]:
         With `dry_run` the single commands, a line each, with a comment before those of a round; else nothing.
     """
     refuse_stream(options.output, "a run")
-    check_utf8("the place of a model", Path(options.output).absolute(), options.gen, options.rec)
-    check_apart(options.output, [options.data, options.gen, options.rec, options.templates])
+    check_utf8("the place of a model", Path(options.output).absolute(), options.gen or "", options.rec)
+    check_apart(options.output, [options.data, options.gen, options.rec, options.templates, options.ids])
     _check_surroundings(options)
-    from idgr.alternation.rounds import plan, rounds_in_words, run_phases, score_phase
+    from idgr.alternation.rounds import rounds_in_words, run_phases, score_phase
 
     folder, what = Path(options.output), _alternation(options)
-    phases = plan(folder, what)
+    phases = _phases(folder, what, options)
     rounds = rounds_in_words(phases)
-    if options.mode == "alternate" and not any(phase.command == "train-gen" for phase in phases):
-        log("alternate: a single round from an untrained recommender trains no generator; --rounds 2 does")
+    if options.mode == "alternate" and not any(phase.command in ("train-gen", "select") for phase in phases):
+        does = "trains no generator" if options.method == SOFT else "chooses no IDs"
+        log(f"alternate: a single round from an untrained recommender {does}; --rounds 2 does")
     if options.dry_run:
         return _commands(phases, rounds)
     info = _check_inputs(options)
@@ -167,10 +179,31 @@ def run(options: Options) -> list[str]:
             lambda phase: score_phase(phase, valid, options, untrained, options.device),
         )
         info.write(folder)
+        if options.method != SOFT:
+            from idgr.alternation.selection import table
+
+            for line in table(folder, options.rounds):
+                log(f"alternate: {line}")
     return []
 
 
+def _phases(folder: Path, what: Alternation, options: Options) -> list[Phase]:
+    if options.method == SOFT:
+        from idgr.alternation.rounds import plan
+
+        return plan(folder, what)
+    from idgr.alternation.selection import Selection, plan_selection
+
+    how = Selection(**options.choosing(), at_random=options.method == RANDOM)
+    return plan_selection(folder, what, how, options.device)
+
+
 def _perform(phase: Phase, n_processes: int) -> None:
+    if phase.command not in STAGES:
+        from idgr.alternation.selection import perform
+
+        perform(phase)
+        return
     if n_processes > 1 and phase.command.startswith("train-"):
         _train_together(phase, n_processes)
         return
@@ -214,6 +247,7 @@ def _alternation(options: Options) -> Alternation:
     texts = {"max_text_tokens": options.max_text_tokens}
     validation = {name: getattr(options, name) for name in ("valid_users", "valid_beams", "patience")}
     prompts = ("objective", "max_history", "max_prompt_tokens", "templates")
+    teaching = {} if options.method == SOFT else {"epochs": 1, "lr": DEFAULT_LR, "anchor": 0.1, "held_out": 0.0}
     return Alternation(
         Path(options.data),
         options.gen,
@@ -221,7 +255,7 @@ def _alternation(options: Options) -> Alternation:
         options.rounds,
         options.mode,
         options.order,
-        gen_options={**options.gen_options, **texts, **both},
+        gen_options={**teaching, **options.gen_options, **texts, **both},
         ids_options={**options.ids_options, **texts, "device": options.device},
         rec_options={**options.rec_options, **validation, **both},
         prompt_options={name: getattr(options, name) for name in prompts},
@@ -253,9 +287,11 @@ def _check_inputs(options: Options) -> RunInfo:
     rec = None if options.rec in PRESETS else options.rec
     info = run_info("alternate", options, **files, data=None, rec=rec)
     refuse_held_out(info.inputs)
-    check_t5(options.gen, "alternate")
+    if options.gen is not None:
+        check_t5(options.gen, "alternate")
     if rec is not None:
         check_t5(rec, "alternate")
+    if rec is not None and options.gen is not None and options.method == SOFT:
         check_one_vocabulary(load_tokenizer(options.gen), load_tokenizer(rec), options.gen, rec)
     return info
 
@@ -307,7 +343,11 @@ def _commands(phases: list[Phase], rounds: dict[int, str]) -> list[str]:
     lines = []
     for number, words in rounds.items():
         lines.append(f"# round {number}: {words}")
-        lines += [_command_line(phase) for phase in phases if phase.round == number and phase.command in STAGES]
+        for phase in phases:
+            if phase.round == number and phase.command in STAGES:
+                lines.append(_command_line(phase))
+            elif phase.round == number and phase.command in words:  # done by alternate itself
+                lines.append(f"# {phase.command}: {phase.output}")
     return lines
 
 
@@ -317,6 +357,8 @@ def _command_line(phase: Phase) -> str:
         value = phase.arguments.get(one.name)
         if one.option.positional:
             positional.append(str(value))
+        elif isinstance(value, list):
+            words += [word for each in value for word in (one.flag, str(each))]
         elif value is not None and value is not False:
             words += [one.flag] if value is True else [one.flag, str(value)]
     return shlex.join(["idgr", phase.command, *positional, *words, "-o", str(phase.output)])

@@ -50,6 +50,7 @@ class Options(TrainingStage):
     # A preset that took 1,000 steps on 3,308 items ended at a loss of 5.2, repeated a word in 90 % of its IDs and made
     # 21 % of their words up; after 4,000 steps these were 1.4, 35 % and 8 %.
     min_steps: int = option("Steps at least, where --epochs is not given.", 4000, TRAINING, at_least=1)
+    anchor: float = option("Weight of staying close to the --model it begins from.", 0.0, TRAINING, at_least=0)
     max_loss: float = option("Warn where the last epoch's loss is above this, in nats a token.", 3.0, TRAINING, above=0)
     batch_size: int = 16
     dry_run: DryRun = False
@@ -143,6 +144,7 @@ def _learn(prepared: _Prepared, on_epoch: Callable[..., object], **how: Any) -> 
         prepared.options,
         max_text_tokens=prepared.options.max_text_tokens,
         held_out=prepared.options.held_out,
+        anchor=prepared.options.anchor,
         on_epoch=on_epoch,
         **how,
     )

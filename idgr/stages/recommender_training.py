@@ -51,6 +51,7 @@ class Prepared:
         tasks, contrast, item_head: what a causal model is taught beside recommending.
         seen_tokens: those that the model has seen in IDs before.
         earlier: the trainings of `idgr train-rec` that it goes on from, oldest first; see `earlier_trainings`.
+        old_ids: the tokens of the items' old IDs, where they are named by these too.
     """
 
     inputs: Inputs
@@ -61,6 +62,7 @@ class Prepared:
     item_head: ItemObjective | None = None
     seen_tokens: set[int] = field(default_factory=set)
     earlier: list[dict[str, Any]] = field(default_factory=list)
+    old_ids: list[list[int]] | None = None
 
 
 def read_inputs(train: str, ids: str, valid: str | None) -> Inputs:

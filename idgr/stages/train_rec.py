@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from idgr.errors import UsageError
+from idgr.errors import IdgrError, UsageError
 from idgr.formats.held_out import refuse_held_out
 from idgr.options import MODEL, TRAINING, UNSET, Role, option
 from idgr.recommender.defaults import defaults
@@ -46,6 +46,9 @@ class Options(SequenceTraining, RecommenderOptions, PromptOptions, AuxiliaryOpti
     tokenizer: str | None = option("Folder whose tokenizer a preset shares, such as GEN/.", None, role=Role.INPUT)
     separator: Literal["eos", "newline"] = option(
         "causal: what stands between items; newline, an ID a line, is what a pretrained model knows.", "eos", PROMPTS
+    )
+    old_ids: str | None = option(
+        "t5: ids.jsonl of the same items; each is named by its ID there or its own, at random.", None, role=Role.INPUT
     )
     paper: Paper = False
     vocab_size: int | None = option("Bound of the vocabulary that a preset learns.", None, MODEL, at_least=1)
@@ -161,6 +164,8 @@ def _check(options: Options) -> None:
         ):
             if value:
                 raise UsageError(f"{flag} is for --arch causal", "leave it out")
+    elif options.old_ids is not None:
+        raise UsageError("--old-ids is for --arch t5", "leave it out")
     elif options.templates is not None or options.user_ids != "none":
         raise UsageError("--arch causal has no prompts", "leave --templates and --user-ids out")
     if options.item_slots and options.separator == "newline":
@@ -245,6 +250,7 @@ def _prepare(options: Options, facts: RecommenderFacts, device: torch.device) ->
         item_head(options, model, inputs.keys, tokens, renderer.end, options.seed),
         read_seen_tokens(options.model) or set(),
         [] if options.is_preset else earlier_trainings(options.model, inputs.known, facts),
+        None if options.old_ids is None else id_tokens(tokenizer, _old_ids(options.old_ids, inputs.keys)),
     )
 
 
@@ -255,6 +261,16 @@ def _check_memory(options: Options, device: torch.device) -> None:
     partly = options.freeze is not None or options.lora is not None or options.layers is not None
     if not options.is_preset and not partly and device.type == "cpu":
         check_memory(options.model, _LEARNT)
+
+
+def _old_ids(path: str, keys: list[str]) -> list[str]:
+    """The old ID of each item. Raises `IdgrError` where they are not those of the same items."""
+    from idgr.formats.records import read_ids
+
+    old = {record.item_id: record.id for record in read_ids(path)}
+    if len(old) != len(keys) or any(key not in old for key in keys):
+        raise IdgrError("is not of the items of --ids", "give the IDs that these items had before", where=path)
+    return [old[key] for key in keys]
 
 
 def _check_item_slots(options: Options, slots: int) -> None:
@@ -280,6 +296,7 @@ def _task(prepared: Prepared, options: Options) -> TrainingTask:
         tasks=prepared.tasks,
         contrast=prepared.contrast,
         item_head=prepared.item_head,
+        old_ids=prepared.old_ids,
     )
 
 
@@ -301,6 +318,7 @@ def _train(prepared: Prepared, options: Options, running: TrainingRun) -> dict[s
         tasks=prepared.tasks,
         contrast=prepared.contrast,
         item_head=prepared.item_head,
+        old_ids=prepared.old_ids,
     )
     say_what_is_kept("train-rec", kept, options.epochs)
     return kept

@@ -3,9 +3,12 @@
 # copies a text's first words: alternate training against training the recommender alone, for as many epochs. New IDs
 # have to be learnt anew, so at the end both recommenders are trained some epochs more on their last IDs.
 #
+# With --select 1 also what choosing IDs is worth (alternate --method select, and the control at random), against the
+# recommender alone for as many epochs, rounds that were undone counted.
+#
 # Reads: nothing; stage 1 makes the data up from the seed. Writes: the folder --out.
 # Usage: recipes/ablation/distracting.sh [--seed N] [--out DIR] [--stage N] [--stop-stage N]
-#   stages: 1 prep, 2 init-gen, 3 rec-only, 4 alternate, 5 train-rec, 6 recommend and eval, 7 show
+#   stages: 1 prep, 2 init-gen, 3 rec-only, 4 alternate, 5 select, 6 train-rec, 7 recommend and eval, 8 show
 set -euo pipefail
 
 source "$(dirname -- "${BASH_SOURCE[0]}")/../common.sh"
@@ -18,8 +21,10 @@ rounds=2
 rec_epochs=5      # of a round
 gen_epochs=8      # of the first generator
 settle_epochs=5   # of the recommender at the end
+select=0
+select_rounds=3   # that choose, after the recommender's first training; two epochs each
 
-options=(seed out items users rounds rec_epochs gen_epochs settle_epochs)
+options=(seed out items users rounds rec_epochs gen_epochs settle_epochs select select_rounds)
 parse_options "$@"
 [[ $seed =~ ^[0-9]+$ ]] || die "--seed takes a number"
 install
@@ -51,27 +56,61 @@ if begin 4 "train both in turns"; then
   alternate alternate
 fi
 
-last=round-$rounds
+# Ten epochs, then rounds of two: the recommender alone has as many, with the same data and no choice.
+choose() {
+  idgr alternate "$data" --gen "$out/gen" --rec nano --method "$1" --rounds "$((select_rounds + 1))" \
+    --rec.epochs "$((rounds * rec_epochs))" --objective trie --ids.no-repeat-ngram 2 --ids.beams 10 --ids.groups 10 \
+    --ids.penalty-start 1 --max-text-tokens 64 --valid-users 0 --precision auto --seed "$seed" -o "$out/$1"
+}
 
-if begin 5 "train both recommenders on their last IDs"; then
-  for mode in rec-only alternate; do
-    idgr train-rec "$data/train.jsonl" --ids "$out/$mode/$last/ids.jsonl" --valid "$data/valid.jsonl" \
-      --model "$out/$mode/$last/rec" --objective trie --epochs "$settle_epochs" --valid-users 400 --precision auto \
+if ((select)) && begin 5 "choose among the generator's candidates, and at random"; then
+  choose select
+  choose random
+  idgr train-rec "$data/train.jsonl" --ids "$out/select/round-0/ids.jsonl" --valid "$data/valid.jsonl" --model nano \
+    --tokenizer "$out/gen" --objective trie --epochs "$((rounds * rec_epochs + 2 * select_rounds))" --valid-users 0 \
+    --precision auto --seed "$seed" -o "$out/rec-only-long/rec"
+fi
+
+modes=(rec-only alternate)
+((select)) && modes+=(select random rec-only-long)
+
+# Where a mode's last IDs and recommender lie; an ID file that no round wrote is that of the first.
+last_of() {
+  case $1 in
+    rec-only-long) echo "$out/rec-only-long" ;;
+    select | random) echo "$out/$1/round-$((select_rounds + 1))" ;;
+    *) echo "$out/$1/round-$rounds" ;;
+  esac
+}
+
+last_ids() {
+  case $1 in
+    rec-only-long) echo "$out/select/round-0/ids.jsonl" ;;
+    *) echo "$(last_of "$1")/ids.jsonl" ;;
+  esac
+}
+
+if begin 6 "train all recommenders on their last IDs"; then
+  for mode in "${modes[@]}"; do
+    idgr train-rec "$data/train.jsonl" --ids "$(last_ids "$mode")" --valid "$data/valid.jsonl" \
+      --model "$(last_of "$mode")/rec" --objective trie --epochs "$settle_epochs" --valid-users 400 --precision auto \
       --seed "$((seed + 9))" -o "$out/$mode-settled"
   done
 fi
 
-if begin 6 "recommend to every user and score"; then
-  for mode in rec-only alternate; do
-    idgr recommend "$data/test.jsonl" --rec "$out/$mode-settled" --ids "$out/$mode/$last/ids.jsonl" \
+if begin 7 "recommend to every user and score"; then
+  for mode in "${modes[@]}"; do
+    idgr recommend "$data/test.jsonl" --rec "$out/$mode-settled" --ids "$(last_ids "$mode")" \
       -o "$out/$mode-recs.jsonl"
     idgr eval "$out/$mode-recs.jsonl" --truth "$data/test.jsonl" --train "$data/train.jsonl" \
       -o "$out/$mode-metrics.json"
   done
 fi
 
-if begin 7 "what the IDs say, and what they are worth"; then
-  python "$here/telling.py" "$data/items.jsonl" "$out/alternate/round-0/ids.jsonl" "$out/alternate/$last/ids.jsonl"
+if begin 8 "what the IDs say, and what they are worth"; then
+  for mode in "${modes[@]}"; do
+    [[ $mode == rec-only* ]] || python "$here/telling.py" "$data/items.jsonl" "$out/$mode/round-0/ids.jsonl" "$(last_ids "$mode")"
+  done
   python "$root/recipes/table.py" "$out"/*-metrics.json
 fi
 
