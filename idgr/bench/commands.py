@@ -59,6 +59,7 @@ class PrepOptions(BenchOptions):
         "Instead, prepare so many made-up events and tell the peak memory.", None, at_least=1000
     )
     parquet: bool = option("With --memory-events: a folder of Parquet, by `prep table`, not an Amazon dump.", False)
+    pandas: bool = option("With --parquet: the same in pandas after that.", False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,6 +69,8 @@ class PrepOptions(BenchOptions):
             raise UsageError("--memory-events makes its own dump", "give either it or a dump")
         if self.parquet and self.memory_events is None:
             raise UsageError("--parquet does nothing without --memory-events", "give both or neither")
+        if self.pandas and not self.parquet:
+            raise UsageError("--pandas does nothing without --parquet", "give both or neither")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,12 +156,15 @@ def run_prep(options: PrepOptions) -> Records:
     check_file(options.output)
     from importlib.util import find_spec
 
-    from idgr.bench.prep import bench_memory, bench_reading
+    from idgr.bench.prep import bench_memory, bench_reading, bench_tables
 
-    if options.memory_events is not None:
-        return _written(options, [bench_memory(options.memory_events, seed=options.seed, parquet=options.parquet)])
-    if find_spec("pandas") is None:
+    events = options.memory_events
+    if events is not None and not options.parquet:
+        return _written(options, [bench_memory(events, seed=options.seed)])
+    if find_spec("pandas") is None and (events is None or options.pandas):
         raise IdgrError("pandas, which idgr is compared with, is not installed", "pip install 'idgr[bench]'")
+    if events is not None:
+        return _written(options, bench_tables(events, seed=options.seed, with_pandas=options.pandas))
     found = bench_reading(options.reviews, rows=options.rows, repeats=options.repeats, seed=options.seed)
     return _written(options, found)
 

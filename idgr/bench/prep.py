@@ -25,6 +25,7 @@ from idgr.formats.jsonl import replace_file
 _DAY = 86_400
 _SUMMARY = 5  # words
 _PART = 5_000_000  # events of a file of Parquet
+_K_CORE = 5  # as `prep` has it for events
 
 
 def bench_reading(path: str | None, *, rows: int, repeats: int, seed: int) -> Iterator[dict[str, Any]]:
@@ -61,30 +62,36 @@ def bench_reading(path: str | None, *, rows: int, repeats: int, seed: int) -> It
             }
 
 
-def bench_memory(events: int, *, seed: int, parquet: bool = False) -> dict[str, Any]:
-    """Make a dump of `events` reviews without their texts, prepare it whole, and tell time and peak memory.
+def bench_tables(events: int, *, seed: int, with_pandas: bool) -> Iterator[dict[str, Any]]:
+    """Make a folder of Parquet files, prepare it whole, as `prep table` does, and tell time and peak memory.
 
     Args:
-        parquet: make a folder of Parquet files instead, as `prep table` reads it.
+        with_pandas: do the same in pandas after that.
     """
     with tempfile.TemporaryDirectory(prefix="idgr-bench-") as folder:
-        if parquet:
-            write_parts(Path(folder), events, seed=seed)
-            measured = measure(_whole_table, str(Path(folder, "events")), str(Path(folder, "items.parquet")))
-            return _of_whole(events, measured)
+        write_parts(Path(folder), events, seed=seed)
+        paths = str(Path(folder, "events")), str(Path(folder, "items.parquet"))
+        yield _of_whole("idgr, whole prep", events, measure(_whole_table, *paths))
+        if with_pandas:
+            yield _of_whole("pandas, whole prep", events, measure(_whole_pandas, *paths))
+
+
+def bench_memory(events: int, *, seed: int) -> dict[str, Any]:
+    """Make a dump of `events` reviews without their texts, prepare it whole, and tell time and peak memory."""
+    with tempfile.TemporaryDirectory(prefix="idgr-bench-") as folder:
         reviews, meta = str(Path(folder, "reviews.json.gz")), str(Path(folder, "meta.jsonl.gz"))
         n_items = write_reviews(reviews, events, seed=seed, words=0)
         with replace_file(meta) as stream:
             for item in range(n_items):
                 stream.write(orjson.dumps({"asin": _item_key(item), "title": f"thing {item}"}) + b"\n")
         measured = measure(_whole_prep, reviews, meta, str(Path(folder, "data")))
-        return _of_whole(events, measured)
+        return _of_whole("idgr, whole prep", events, measured)
 
 
-def _of_whole(events: int, measured: Measurement) -> dict[str, Any]:
+def _of_whole(contender: str, events: int, measured: Measurement) -> dict[str, Any]:
     return {
         "bench": "prep",
-        "contender": "idgr, whole prep",
+        "contender": contender,
         "rows": events,
         **measured.result,
         "rows_per_s": round(events / measured.seconds),
@@ -222,3 +229,43 @@ def _whole_table() -> Callable[[str, str], dict[str, int]]:
         return {name: prepared.stats[name] for name in ("users", "items", "interactions")}
 
     return run
+
+
+def _whole_pandas() -> Callable[[str, str], dict[str, int]]:
+    """Order, 5-core, leave-one-out split and JSON Lines, as somebody who knows pandas would write it."""
+    import pandas
+    import polars
+
+    def run(events: str, items: str) -> dict[str, int]:
+        read = polars.read_parquet(events)  # in pandas it needs one more package
+        frame = pandas.DataFrame({name: read[name].to_numpy() for name in read.columns})
+        del read
+        frame = frame.sort_values(["user_id", "timestamp"], kind="stable")
+        n_before = -1
+        while len(frame) != n_before:
+            n_before = len(frame)
+            for column in ("user_id", "item_id"):
+                frame = frame[frame.groupby(column)[column].transform("size") >= _K_CORE]
+        histories = frame.groupby("user_id", sort=False)["item_id"].agg(list)
+        output = Path(events).with_name("pandas")
+        output.mkdir()
+        parts = {
+            "train": {"items": histories.str[:-2]},
+            "valid": {"history": histories.str[:-2], "target": histories.str[-2]},
+            "test": {"history": histories.str[:-1], "target": histories.str[-1]},
+        }
+        for name, columns in parts.items():
+            table = pandas.DataFrame(columns).reset_index()
+            table.to_json(output / f"{name}.jsonl", orient="records", lines=True)
+        known = frame["item_id"].unique()
+        texts = pandas.DataFrame({name: column.to_numpy() for name, column in _columns(items).items()})
+        texts[texts["item_id"].isin(known)].to_json(output / "items.jsonl", orient="records", lines=True)
+        return {"users": len(histories), "items": len(known), "interactions": len(frame)}
+
+    return run
+
+
+def _columns(path: str) -> dict[str, Any]:
+    import polars
+
+    return {column.name: column for column in polars.read_parquet(path)}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from idgr.bench.prep import CONTENDERS, bench_memory, write_reviews
+from idgr.bench.prep import CONTENDERS, bench_memory, bench_tables, write_reviews
 from idgr.bench.processes import measure
 from idgr.cli.main import run
 from idgr.errors import IdgrError
@@ -25,12 +25,20 @@ def test_every_contender_reads_every_row(tmp_path: Path, capsys: pytest.CaptureF
     assert all(line["peak_mib"] > 10 for line in lines)
 
 
-@pytest.mark.parametrize("parquet", [False, True])
-def test_the_memory_run_prepares_everything(parquet: bool) -> None:
-    record = bench_memory(30_000, seed=0, parquet=parquet)
+def test_the_memory_run_prepares_everything() -> None:
+    record = bench_memory(30_000, seed=0)
     assert record["rows"] == 30_000
     assert 20_000 < record["interactions"] <= 30_000
     assert record["peak_mib"] > 10
+
+
+def test_pandas_keeps_what_idgr_keeps() -> None:
+    pytest.importorskip("pandas", reason="the bench's rival is not installed")
+    ours, peer = bench_tables(30_000, seed=0, with_pandas=True)
+    assert [ours["contender"], peer["contender"]] == ["idgr, whole prep", "pandas, whole prep"]
+    assert ours["rows"] == peer["rows"] == 30_000
+    for name in ("users", "items", "interactions"):
+        assert ours[name] == peer[name] > 100
 
 
 def test_dumps_repeat_with_their_seed(tmp_path: Path) -> None:
