@@ -68,10 +68,8 @@ def test_a_tokenizer_that_does_not_read_ids_back(
     assert "; make the IDs with `gen-ids --rec-tokenizer`" in line
 
 
-def test_a_model_for_chats_without_a_template_is_shown_examples(
-    place: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """Nothing in its folder tells that it is one; a template that is broken is told."""
+def test_a_broken_chat_template(place: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Without any a model is shown examples, since nothing in its folder tells that it is one for chats."""
     tokenizer = byte_level_tokenizer()
     tokenizer.chat_template = "{{ nothing.like.this }}{% for"
     folder = save_llama(tokenizer, tmp_path / "chat")
