@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -35,11 +35,22 @@ from idgr.recommender.objectives import (
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
 
-    from idgr.recommender.training import Instances
-
 Ints = npt.NDArray[np.int64]
 
 _FURTHEST = 1 << 16  # a place in a history is below it
+
+
+class Instances(Protocol):
+    """As of `idgr.recommender.training`, which imports this module."""
+
+    @property
+    def items(self) -> Ints: ...
+
+    @property
+    def begin(self) -> Ints: ...
+
+    @property
+    def end(self) -> Ints: ...
 
 
 def two_names_loss(
