@@ -38,7 +38,10 @@ def test_all_processes_hear_a_signal_and_end_as_they_will(said: Path, name: str,
     """The second process sends it once both are ready for it."""
     ready = "for i in {1..200}; do [[ $(wc -l < $said) == 2 ]] && break; sleep 0.05; done"
     ask = f"trap 'echo $RANK >> $said.heard; exit {code}' {name}; echo ready >> $said; {ready}"
-    assert launch(2, [f"{ask}; ((RANK)) && kill -{name} $PPID; for i in {{1..200}}; do sleep 0.05; done"]) == code
+    assert (
+        launch(2, [f"{ask}; ((RANK)) && kill -{name} $PPID; for i in {{1..200}}; do sleep 0.05; done"], grace=60)
+        == code
+    )
     assert sorted(said.with_name("said.heard").read_text().split()) == ["0", "1"]
 
 
