@@ -28,7 +28,7 @@ def _wide(request: pytest.FixtureRequest) -> Iterator[None]:
     candidates._WIDE = usual
 
 
-@settings(derandomize=True, deadline=None, max_examples=40)
+@settings(derandomize=True, deadline=None, max_examples=16)
 @given(
     seed=st.integers(0, 10_000),
     items=st.integers(1, 60),
