@@ -16,6 +16,7 @@ from idgr.alternation import selection
 from idgr.alternation.rounds import Alternation, rounds_in_words
 from idgr.alternation.selection import Selection, hold_out, plan_selection
 from idgr.cli.main import run
+from idgr.formats.inputs import sha256_file
 from idgr.formats.jsonl import write_jsonl
 from idgr.formats.records import Sequence
 from idgr.models.backbone import PRESETS
@@ -243,3 +244,18 @@ def test_a_recommender_of_other_ids_is_refused(
     rec = shutil.copytree(finished / "round-1" / "rec", tmp_path / "rec")
     command = arguments(data, tmp_path / "run", "--ids", str(ids), "--rec", str(rec))
     assert "was trained on other IDs" in refusal(capsys, command, 1)
+
+
+@pytest.mark.parametrize("knows", [False, True])
+def test_a_recommender_that_knows_what_is_held_out_is_told(
+    knows: bool, data: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rec = shutil.copytree(finished / "round-1" / "rec", tmp_path / "rec")
+    if knows:
+        record = orjson.loads((rec / "run.json").read_bytes())
+        record["inputs"]["train"]["sha256"] = sha256_file(data / "train.jsonl")
+        (rec / "run.json").write_bytes(orjson.dumps(record))
+    ids = tmp_path / "ids.jsonl"
+    write_jsonl(ids, ({"item_id": f"i{n}", "id": f"acme {text}"} for n, text in enumerate(IDS)))
+    assert run(arguments(data, tmp_path / "run", "--ids", str(ids), "--rec", str(rec))) == 1
+    assert ("was trained on the targets that are held out" in capsys.readouterr().err) == knows
