@@ -14,13 +14,13 @@ Shape letters: B histories of a block, I items, U users of training, D numbers o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from scipy import sparse
 
-from idgr.evaluation.shared_words import Bools, Floats, Ranked, history_weights, rank_by_scores
+from idgr.evaluation.item_scores import Floats, ItemScores, history_weights
 
 # The paper's settings (section 4.1): items of the history, what an older item weighs, what texts weigh beside users.
 NEWEST = 3
@@ -28,7 +28,7 @@ DECAY = 0.7
 SEMANTIC = 0.5
 
 
-class Star:
+class Star(ItemScores):
     """Items as vectors of their texts and of their users; see the module.
 
     Attributes:
@@ -37,30 +37,16 @@ class Star:
     """
 
     def __init__(self, texts_ID: Any, users_IU: Any) -> None:
+        super().__init__(users_IU.shape[0])
         self.texts_ID, self.users_IU = texts_ID, users_IU
         # As CSR, since a product with the transpose would turn it around for every block.
         self._texts_DI = texts_ID.T.tocsr() if sparse.issparse(texts_ID) else texts_ID.T
         self._users_UI = users_IU.T.tocsr()
 
-    def rank(
-        self,
-        histories: Sequence[Sequence[int]],
-        k: int,
-        *,
-        keep_history: bool = False,
-        allowed: Bools | None = None,
-        advance: Callable[[int], object] | None = None,
-    ) -> list[Ranked]:
-        """The k best items after each history and their scores, best first; as `SharedWords.rank`."""
-        n_items = self.users_IU.shape[0]
-        return rank_by_scores(
-            self._scores, n_items, histories, k, keep_history=keep_history, allowed=allowed, advance=advance
-        )
-
-    def _scores(self, histories: Sequence[Sequence[int]]) -> Floats:
+    def scores(self, histories: Sequence[Sequence[int]]) -> Floats:
         """[B, I]"""
         newest = [history[-NEWEST:] for history in histories]
-        weights_BI = history_weights(newest, lambda age: DECAY**age, self.users_IU.shape[0])
+        weights_BI = history_weights(newest, lambda age: DECAY**age, self.n_items)
         semantic_BI = weights_BI @ self.texts_ID @ self._texts_DI
         collaborative_BI = weights_BI @ self.users_IU @ self._users_UI
         scores_BI: Floats = SEMANTIC * _dense(semantic_BI) + (1 - SEMANTIC) * _dense(collaborative_BI)

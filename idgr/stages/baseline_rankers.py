@@ -10,8 +10,7 @@ from idgr.stages.ranker import COVER, Ranker, allowed_items
 from idgr.stages.ranker_options import RankerOptions
 
 if TYPE_CHECKING:
-    from idgr.evaluation.shared_words import SharedWords
-    from idgr.evaluation.star import Star
+    from idgr.evaluation.item_scores import ItemScores
 
 
 def baseline_ranker(options: RankerOptions) -> Ranker:
@@ -72,7 +71,7 @@ def star_ranker(options: RankerOptions) -> Ranker:
     return _ranker_of_numbers(model, keys, options)
 
 
-def _ranker_of_numbers(model: SharedWords | Star, keys: list[str], options: RankerOptions) -> Ranker:
+def _ranker_of_numbers(model: ItemScores, keys: list[str], options: RankerOptions) -> Ranker:
     """A model of item numbers, for items with these keys."""
     import numpy as np
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from idgr.cli.main import run
-from idgr.evaluation import shared_words
+from idgr.evaluation import item_scores
 from idgr.evaluation.shared_words import fit_shared_words
 from idgr.formats.jsonl import write_jsonl
 
@@ -78,10 +78,10 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     histories = [rng.integers(0, 50, n % 7).tolist() for n in range(40)]
     model, done = fit_shared_words(texts), list[int]()
     whole = model.rank(histories, 10)
-    monkeypatch.setattr(shared_words, "_BLOCK", 150)
+    monkeypatch.setattr(item_scores, "_BLOCK", 150)
     assert model.rank(histories, 10, advance=done.append) == whole
     assert done == [3] * 13 + [1]
-    monkeypatch.setattr(shared_words, "_BLOCK", 1)
+    monkeypatch.setattr(item_scores, "_BLOCK", 1)
     assert model.rank(histories, 10) == whole
 
 

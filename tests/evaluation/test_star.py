@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from idgr.cli.main import run
-from idgr.evaluation import shared_words
+from idgr.evaluation import item_scores
 from idgr.evaluation.shared_words import fit_shared_words
 from idgr.evaluation.star import fit_star
 from idgr.formats.jsonl import write_jsonl
@@ -90,7 +90,7 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     sequences, histories = ([rng.integers(0, 50, n % 7).tolist() for n in range(40)] for _ in range(2))
     star, done = fit_star(fit_shared_words(texts).items_IW, sequences), list[int]()
     whole = star.rank(histories, 10)
-    monkeypatch.setattr(shared_words, "_BLOCK", 150)
+    monkeypatch.setattr(item_scores, "_BLOCK", 150)
     assert star.rank(histories, 10, advance=done.append) == whole
     assert done == [3] * 13 + [1]
 
