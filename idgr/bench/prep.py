@@ -236,11 +236,12 @@ def _whole_pandas() -> Callable[[str, str], dict[str, int]]:
     import pandas
     import polars
 
+    def read(path: str) -> pandas.DataFrame:
+        table = polars.read_parquet(path)  # in pandas it needs one more package
+        return pandas.DataFrame({name: table[name].to_numpy() for name in table.columns})
+
     def run(events: str, items: str) -> dict[str, int]:
-        read = polars.read_parquet(events)  # in pandas it needs one more package
-        frame = pandas.DataFrame({name: read[name].to_numpy() for name in read.columns})
-        del read
-        frame = frame.sort_values(["user_id", "timestamp"], kind="stable")
+        frame = read(events).sort_values(["user_id", "timestamp"], kind="stable")
         n_before = -1
         while len(frame) != n_before:
             n_before = len(frame)
@@ -258,14 +259,8 @@ def _whole_pandas() -> Callable[[str, str], dict[str, int]]:
             table = pandas.DataFrame(columns).reset_index()
             table.to_json(output / f"{name}.jsonl", orient="records", lines=True)
         known = frame["item_id"].unique()
-        texts = pandas.DataFrame({name: column.to_numpy() for name, column in _columns(items).items()})
+        texts = read(items)
         texts[texts["item_id"].isin(known)].to_json(output / "items.jsonl", orient="records", lines=True)
         return {"users": len(histories), "items": len(known), "interactions": len(frame)}
 
     return run
-
-
-def _columns(path: str) -> dict[str, Any]:
-    import polars
-
-    return {column.name: column for column in polars.read_parquet(path)}

@@ -294,16 +294,16 @@ def _check_inputs(options: Options) -> RunInfo:
     if rec is not None and options.gen is not None and options.method == SOFT:
         check_one_vocabulary(load_tokenizer(options.gen), load_tokenizer(rec), options.gen, rec)
     if rec is not None and options.method != SOFT:
-        _tell_held_out_known(rec, files["train"])
+        _tell_held_out_known(rec, info)
     return info
 
 
-def _tell_held_out_known(rec: str, train: str) -> None:
+def _tell_held_out_known(rec: str, info: RunInfo) -> None:
     """Warn where a recommender has learnt the targets that its rounds are judged by."""
-    from idgr.formats.inputs import sha256_file
     from idgr.formats.run_info import read_run
 
-    if read_run(rec).get("inputs", {}).get("train", {}).get("sha256") == sha256_file(train):
+    train = info.provenance()["inputs"]["train"]["sha256"]
+    if read_run(rec).get("inputs", {}).get("train", {}).get("sha256") == train:
         log(
             f"alternate: warning: {rec} was trained on the targets that are held out, so rounds are undone that pay; "
             "begin with --rec of a preset"

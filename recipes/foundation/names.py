@@ -22,22 +22,17 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
-from idgr.formats.jsonl import write_jsonl
+from idgr.formats.jsonl import read_jsonl, write_jsonl
 from idgr.formats.records import read_ids, read_items
 from idgr.ids.quality import id_quality
 
 SHOWN = ("hr@5", "ndcg@5", "hr@10", "ndcg@10")
 
 
-def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
 def cut(data: str, n: str, out: str) -> None:
     place, to = Path(data), Path(out)
-    train, items = lines(place / "train.jsonl"), lines(place / "items.jsonl")
+    train, items = (list(read_jsonl(place / name, dict)) for name in ("train.jsonl", "items.jsonl"))
     count = Counter(item for row in train for item in row["items"])
     order = sorted(items, key=lambda item: -count[item["item_id"]])  # equals stay in the catalogue's order
     kept = {item["item_id"] for item in order[: int(n) or None]}
@@ -48,7 +43,7 @@ def cut(data: str, n: str, out: str) -> None:
     for name in ("valid.jsonl", "test.jsonl"):
         rows = [
             row | {"history": [item for item in row["history"] if item in kept]}
-            for row in lines(place / name)
+            for row in read_jsonl(place / name, dict)
             if row["target"] in kept
         ]
         write_jsonl(to / name, rows)

@@ -27,38 +27,29 @@ import argparse
 import json
 import random
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from idgr.errors import IdgrError
-from idgr.formats.jsonl import dump_line, read_jsonl
+from idgr.formats.jsonl import read_jsonl, write_jsonl
 from idgr.formats.records import Query, Recommendation, read_items, read_sequences
 
 K = 10
 SHOWN = ("hr@1", "hr@5", "ndcg@5", "hr@10", "ndcg@10")
 
 
-def read_rows(path: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
-
-
 def draw(options: argparse.Namespace) -> None:
     """Candidates of each user, in an order of its own, so that where a score ties the target is not the first."""
     keys = [item.item_id for item in read_items(options.items)]
-    with Path(options.output).open("wb") as written:
-        for query in read_jsonl(options.test, Query.parse):
-            drawn = random.Random(f"{options.seed} {query.user_id}")
-            barred = {*query.history, str(query.target)}
-            left = [key for key in keys if key not in barred]
-            candidates = [str(query.target), *drawn.sample(left, min(options.n - 1, len(left)))]
-            drawn.shuffle(candidates)
-            row = {"user_id": query.user_id, "history": query.history, "candidates": candidates}
-            written.write(dump_line(row))
-
-
-def write_lists(path: str, lists: Sequence[Recommendation]) -> None:
-    Path(path).write_bytes(b"".join(dump_line(one.row()) for one in lists))
+    rows = []
+    for query in read_jsonl(options.test, Query.parse):
+        drawn = random.Random(f"{options.seed} {query.user_id}")
+        barred = {*query.history, str(query.target)}
+        left = [key for key in keys if key not in barred]
+        candidates = [str(query.target), *drawn.sample(left, min(options.n - 1, len(left)))]
+        drawn.shuffle(candidates)
+        rows.append({"user_id": query.user_id, "history": query.history, "candidates": candidates})
+    write_jsonl(options.output, rows)
 
 
 def free(options: argparse.Namespace) -> None:
@@ -66,12 +57,12 @@ def free(options: argparse.Namespace) -> None:
 
     queries = list(read_jsonl(options.test, Query.parse))
     lists, told = grounded(load(options), queries, K, options.beams, options.batch_size)
-    write_lists(options.output, lists)
+    write_jsonl(options.output, (one.row() for one in lists))
     Path(options.told).write_text(json.dumps(told, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def rank(options: argparse.Namespace) -> None:
-    rows = read_rows(options.candidates)
+    rows: list[dict[str, Any]] = list(read_jsonl(options.candidates, dict))
     if options.by == "popularity":
         count = Counter(item for row in read_sequences(options.train) for item in row.items)
         scores = [{key: float(count[key]) for key in row["candidates"]} for row in rows]
@@ -84,7 +75,7 @@ def rank(options: argparse.Namespace) -> None:
     for row, score_of in zip(rows, scores, strict=True):
         best = sorted(row["candidates"], key=lambda key: -score_of[key])  # ties stay in the order of the draw
         lists.append(Recommendation(row["user_id"], best, [score_of[key] for key in best]))
-    write_lists(options.output, lists)
+    write_jsonl(options.output, (one.row() for one in lists))
 
 
 def table(options: argparse.Namespace) -> None:
