@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import MISSING, dataclass
-from functools import cache
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal
 
 from idgr.corpus.catalogue import read_catalogue, read_catalogue_parts
 from idgr.errors import UsageError
@@ -33,15 +32,10 @@ from idgr.ids.schemes.options import (
 from idgr.ids.shards import candidate_rows, parse_shard, read_candidates
 from idgr.options import COMMON, RUN, Field, Role, argument, option, option_fields, output_option
 from idgr.progress import Progress, log
-from idgr.stages.id_search import beside_items, candidate_settings, check_neighbours, load_generator
+from idgr.stages.id_search import IdSearch, check_neighbours
 from idgr.stages.made_ids import check_spelling, tell, warn_of_junk
 from idgr.stages.options import SkipFinished, run_info, skips
 from idgr.stages.parts import manifest, missing_parts
-
-if TYPE_CHECKING:
-    from idgr.models.backbone import Backbone
-
-    Load: TypeAlias = Callable[[], Backbone]
 
 HUB_GENERATOR = "nandakishormpai/t5-small-machine-articles-tag-generation"
 KEYPHRASE = "keyphrase"
@@ -196,18 +190,16 @@ def run(options: Options) -> list[ItemId] | None:
         return None if options.shard is not None else read_ids(options.output)
     if options.neighbours:
         check_neighbours(options.model)
-    load = cache(lambda: load_generator(options.model, options.device))
     if is_folder(options.items):
-        return _run_parts(options, shards, info, load)
+        return _run_parts(options, shards, info)
     # Opened before the work, so that a second run to the same file stops at once.
     with info.replace_file(options.output) as written:
-        catalogue = read_catalogue(options.items, need_text=_need_text(options))
+        search = _search(read_catalogue(options.items, need_text=_need_text(options)), options)
         if options.shard is not None:
-            among = parse_shard(options.shard).places(len(catalogue))
-            beside = beside_items(catalogue, options.train, options.neighbours)
-            written.writelines(map(dump_line, _candidate_rows(catalogue, among, beside, options, load)))
+            among = parse_shard(options.shard).places(len(search.catalogue))
+            written.writelines(map(dump_line, _candidate_rows(search, among)))
             return None
-        ids = _assigned(catalogue, options, shards, info, load)
+        ids = _assigned(search, options, shards, info)
         written.writelines(dump_line(one.row()) for one in ids)
     return ids
 
@@ -218,23 +210,35 @@ def _need_text(options: Options) -> str | None:
     return "give it some, or take --empty-text key to make its ID of its key" if reads_text else None
 
 
-def _assigned(catalogue: list[Item], options: Options, shards: list[str], info: RunInfo, load: Load) -> list[ItemId]:
+def _search(catalogue: list[Item], options: Options) -> IdSearch:
+    return IdSearch(
+        catalogue,
+        options.model,
+        options,
+        device=options.device,
+        train=options.train,
+        neighbours=options.neighbours,
+    )
+
+
+def _assigned(search: IdSearch, options: Options, shards: list[str], info: RunInfo) -> list[ItemId]:
     """The IDs of all items, in their order; `shards` are files of candidates, if there are any."""
+    catalogue = search.catalogue
     kept = _kept(catalogue, options, info)
     if options.scheme != TEXTUAL:
         return _by_scheme(catalogue, options, kept)
     if options.model == KEYPHRASE:
         return _by_keyphrase(catalogue, options.rec_tokenizer, kept, info)
-    return _by_model(catalogue, options, shards, kept, info, load)
+    return _by_model(search, options, shards, kept, info)
 
 
-def _run_parts(options: Options, shards: list[str], info: RunInfo, load: Load) -> list[ItemId] | None:
+def _run_parts(options: Options, shards: list[str], info: RunInfo) -> list[ItemId] | None:
     """The same where the items are a folder of parts: candidates part by part, IDs over all parts at once."""
     parts = None if options.shard is not None else manifest(info, options.items, options.output)
     if parts is not None and not missing_parts("gen-ids", parts):
         return read_ids(options.output)
     by_part = read_catalogue_parts(options.items, need_text=_need_text(options))
-    catalogue = [item for part in by_part for item in part]
+    search = _search([item for part in by_part for item in part], options)
     ends = list(accumulate(map(len, by_part)))
     spans = [range(end - len(part), end) for end, part in zip(ends, by_part, strict=True)]
     if options.scheme == TEXTUAL and options.model != KEYPHRASE and not shards:
@@ -242,17 +246,14 @@ def _run_parts(options: Options, shards: list[str], info: RunInfo, load: Load) -
         # What only the IDs depend on is left out, so that candidates serve for other IDs too.
         others = ("items", "keep", "rec-tokenizer", "shard")
         candidates = manifest(_run_info(options, []), options.items, place, *others)
-        span_of, beside = (
-            dict(zip(candidates.names, spans, strict=True)),
-            beside_items(catalogue, options.train, options.neighbours),
-        )
+        span_of = dict(zip(candidates.names, spans, strict=True))
         for name in missing_parts("gen-ids: candidates", candidates, options.shard):
             with candidates.part(name) as written:
-                written.writelines(map(dump_line, _candidate_rows(catalogue, span_of[name], beside, options, load)))
+                written.writelines(map(dump_line, _candidate_rows(search, span_of[name])))
         shards = candidates.paths()
     if parts is None:
         return None
-    ids = _assigned(catalogue, options, shards, info, load)
+    ids = _assigned(search, options, shards, info)
     info.check_unchanged()
     for name, span in zip(parts.names, spans, strict=True):
         with parts.part(name) as written:
@@ -294,17 +295,15 @@ def _watched(batches: Sequence[list[int]]) -> Iterator[list[int]]:
             shown.advance(len(batch))
 
 
-def _candidate_rows(
-    catalogue: list[Item], among: range, beside: list[tuple[str, ...]] | None, options: Options, load: Load
-) -> Iterator[dict[str, Any]]:
+def _candidate_rows(search: IdSearch, among: Iterable[int]) -> Iterator[dict[str, Any]]:
     """The candidates of the items at some places of the catalogue."""
     from idgr.ids.generation import first_candidates
 
-    places = [place for place in among if catalogue[place].text]
-    ours = [catalogue[place] for place in places]
-    texts, short = [item.text for item in ours], None if beside is None else [beside[place] for place in places]
-    found = first_candidates(texts, load(), options, _watched, short) if ours else []
-    return candidate_rows(ours, found, candidate_settings(options.model, options, beside))
+    places = [place for place in among if search.catalogue[place].text]
+    ours = [search.catalogue[place] for place in places]
+    texts, short = [item.text for item in ours], search.beside(places)
+    found = first_candidates(texts, search.backbone, search.options, _watched, short) if ours else []
+    return candidate_rows(ours, found, search.settings)
 
 
 def _kept(catalogue: list[Item], options: Options, run: RunInfo) -> Kept:
@@ -348,27 +347,23 @@ def _new_records(catalogue: list[Item], made: list[str], kept: Kept) -> list[Ite
     return kept.with_new(catalogue, (ItemId(name, text) for name, text in zip(new, made, strict=True)))
 
 
-def _by_model(
-    catalogue: list[Item], options: Options, shards: list[str], kept: Kept, run: RunInfo, load: Load
-) -> list[ItemId]:
+def _by_model(search: IdSearch, options: Options, shards: list[str], kept: Kept, run: RunInfo) -> list[ItemId]:
     from idgr.ids.generation import generate_ids
     from idgr.models.tokenizer import load_tokenizer
 
-    beside = beside_items(catalogue, options.train, options.neighbours)
-    settings = candidate_settings(options.model, options, beside)
-    first = read_candidates(shards, catalogue, settings, kept.ids) if shards else None
+    catalogue = search.catalogue
+    first = read_candidates(shards, catalogue, search.settings, kept.ids) if shards else None
     places = kept.new(catalogue)
-    short = None if beside is None else [beside[place] for place in places]
     recommender = load_tokenizer(options.rec_tokenizer or options.model)
     made = generate_ids(
         [catalogue[place] for place in places],
-        load,
+        lambda: search.backbone,
         recommender,
         options,
         first=first,
         taken=kept.taken,
         watch=_watched,
-        beside=short,
+        beside=search.beside(places),
     )
     ids = kept.with_new(catalogue, made.ids)
     facts = {"searches": made.n_searches, "close_searches": made.n_close}
