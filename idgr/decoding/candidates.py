@@ -25,7 +25,7 @@ from idgr.decoding.expansion import NEVER, Expansion, log_sums, products, runs, 
 if TYPE_CHECKING:
     from idgr.decoding.trie import Trie
 
-Second = Callable[[torch.Tensor], torch.Tensor]
+Second = Callable[[torch.Tensor, Sequence[Sequence[int]]], torch.Tensor]
 
 # Pairs of a state and a child at one node from which a product of matrices pays; measured on a CPU.
 _WIDE = 64
@@ -65,7 +65,8 @@ class CandidateSearch:
     Args:
         search: its options, tree and model are used.
         trie: the tree that it searches.
-        second: given the states [B, D] behind which IDs begin, the log-probabilities of all items [B, I], in float32.
+        second: given the states [B, D] behind which IDs begin, and the prompts before them, the log-probabilities
+            [B, I] of all items, in float32.
     """
 
     def __init__(self, search: BeamSearch, trie: Trie, second: Second) -> None:
@@ -95,7 +96,7 @@ class CandidateSearch:
         expansion, node_BK, first_BK = self.search.finished(prompts, barred_BE)
         found_BK = first_BK > NEVER
         rank_BK = tree.rank_of(node_BK).long()
-        second_BI = self.second(root_states(expansion))[:, self.item_I]
+        second_BI = self.second(root_states(expansion), prompts)[:, self.item_I]
         expansion.watch(second_BI)
         place_I = torch.arange(second_BI.shape[1], device=second_BI.device)
         open_BI = self._open(second_BI, barred_BE)

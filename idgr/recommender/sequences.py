@@ -26,6 +26,8 @@ from idgr.models.llama import item_slots, pad_token, position_ids
 from idgr.models.padding import IGNORED, causal_mask
 from idgr.prompts.draws import draws
 from idgr.prompts.rendering import Prompt
+from idgr.recommender.item_head import ItemTargets
+from idgr.recommender.near_items import AGES
 from idgr.recommender.objectives import (
     Branches,
     BranchTargets,
@@ -183,7 +185,11 @@ def window_loss(
         total = loss
         if item_head is not None:
             state_MD = states_at(hidden_WSD, window_N[wanted_N], offset_N[wanted_N])
-            total = total + item_head.cost(model, state_MD, items_N[wanted_N], terms)
+            before_MA, of_M = (
+                _items_before(items_N, window_N, AGES)[wanted_N],
+                windows.sequence[batch][window_N[wanted_N]],
+            )
+            total = total + item_head.cost(model, state_MD, ItemTargets(items_N[wanted_N], before_MA, of_M), terms)
         if contrast is not None:
             contrast.found["generation"] = figure(loss, terms)
             total = total + contrast.cost(states_at(hidden_WSD, np.arange(len(end_W)), end_W), items_N[last_W], terms)
@@ -202,6 +208,16 @@ def _states(model: LlamaForCausalLM, tokens_WS: Tensor, place_WS: Tensor, read_W
         use_cache=False,
     )[0]
     return states_WSD
+
+
+def _items_before(items_N: Ints, window_N: Ints, n: int) -> Ints:
+    """[N, n] the items that stand before each one in its window, the nearest first; -1 where there is none."""
+    before_Nn = np.full((len(items_N), n), -1, dtype=np.int64)
+    for age in range(n):
+        back = age + 1
+        same_N = window_N[back:] == window_N[:-back]
+        before_Nn[back:, age][same_N] = items_N[:-back][same_N]
+    return before_Nn
 
 
 def states_at(hidden_WSD: Tensor, row_M: Ints, place_M: Ints) -> Tensor:

@@ -14,7 +14,7 @@ from idgr.formats.jsonl import replace_file, write_json
 from idgr.formats.rec_folder import RecommenderFacts, read_recommender_facts, write_rec_ids
 from idgr.models.separator import separator_token
 from idgr.models.tokenizer import id_tokens
-from idgr.recommender.item_head import refuse_told_items
+from idgr.recommender.item_head_file import refuse_told_items
 from idgr.recommender.prompts import causal_renderer_of, renderer_of
 
 if TYPE_CHECKING:

@@ -9,9 +9,11 @@ Legend: P prompts, N items of all prompts that a separator follows, I items, D w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -52,16 +54,34 @@ class ToldItems:
 
     def behind(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         """[P, D] what is added to the separator behind each prompt."""
-        items = []
-        for prompt in prompts:
-            begin = len(prompt)
-            while begin and prompt[begin - 1] != self.separator:
-                begin -= 1
-            items.append(self._item(prompt[begin:]))
-        return self.vector_ID[self._numbers(items)]
+        newest_P = newest_items(prompts, self.number, self.separator, 1)[:, 0]  # -1 is the last row, that of no item
+        return self.vector_ID[torch.from_numpy(newest_P).to(self.vector_ID.device)]
 
     def _item(self, tokens: Sequence[int]) -> int:
         return self.number.get(tuple(tokens), len(self.vector_ID) - 1)
 
     def _numbers(self, numbers: list[int]) -> Tensor:
         return torch.tensor(numbers, dtype=torch.long, device=self.vector_ID.device)
+
+
+def newest_items(
+    prompts: Sequence[Sequence[int]], number: Mapping[tuple[int, ...], int], separator: int, n: int
+) -> npt.NDArray[np.int64]:
+    """[P, n] the items at the ends of prompts, the newest first; -1 for what is no item, or where there are no more.
+
+    Args:
+        number: the item of each ID, by its tokens.
+        separator: the token that stands between items.
+    """
+    found = np.full((len(prompts), n), -1, dtype=np.int64)
+    for row, prompt in enumerate(prompts):
+        end = len(prompt)
+        for age in range(n):
+            begin = end
+            while begin and prompt[begin - 1] != separator:
+                begin -= 1
+            found[row, age] = number.get(tuple(prompt[begin:end]), -1)
+            if not begin:
+                break
+            end = begin - 1
+    return found

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 PANEL = "Auxiliary tasks of a causal model"
 _TFIDF = "tfidf"
-_READ_TEXTS = ("reconstruction", "preference", "contrast_semantic")
+_READ_TEXTS = ("reconstruction", "preference", "contrast_semantic", "near_items")
 _WEIGHTS = (*_READ_TEXTS, "contrast_behavior", "item_head")
 _DROPPED = 0.2
 
@@ -62,13 +62,20 @@ class AuxiliaryOptions(StageOptions):
         "For --item-head: add an item's vector where its ID has been read, in training and in searches.", False, PANEL
     )
 
+    near_items: int = option(
+        "For --item-head: heed how alike each item's text and buyers are to so many others', of each kind the nearest.",
+        0,
+        PANEL,
+        at_least=0,
+    )
+
     @property
     def has_tasks(self) -> bool:
         return bool(self.reconstruction or self.preference)
 
     @property
     def reads_texts(self) -> bool:
-        return self.has_tasks or bool(self.contrast_semantic)
+        return any(getattr(self, name) for name in _READ_TEXTS)
 
     @property
     def encoder(self) -> str | None:
@@ -91,6 +98,8 @@ def check_auxiliary(options: AuxiliaryOptions, arch: str) -> None:
         raise UsageError(what, "give one of them a weight, or leave the vectors out")
     if options.tell_items and not options.item_head:
         raise UsageError("--tell-items without --item-head", "give the head a weight, or leave it out")
+    if options.near_items and not options.item_head:
+        raise UsageError("--near-items without --item-head", "give the head a weight, or leave them out")
     if options.item_head_dropout != _DROPPED and not options.item_head:
         raise UsageError("--item-head-dropout without --item-head", "give it a weight, or leave the dropout out")
     if options.encoder is not None and not options.contrast_semantic:
@@ -124,12 +133,19 @@ def contrast(options: AuxiliaryOptions, model: Any, keys: Sequence[str], seed: i
 
 
 def item_head(
-    options: AuxiliaryOptions, model: Any, keys: Sequence[str], rows: Sequence[Sequence[int]], separator: int, seed: int
+    options: AuxiliaryOptions,
+    model: Any,
+    keys: Sequence[str],
+    sequences: Sequence[Sequence[int]],
+    rows: Sequence[Sequence[int]],
+    separator: int,
+    seed: int,
 ) -> ItemObjective | None:
     """The head over items for a model on its device; None where it has no weight.
 
     Args:
         keys: the items in the order of their numbers.
+        sequences: the training sequences, as item numbers.
         rows: the tokens of their IDs.
         separator: the token that stands between items.
 
@@ -138,12 +154,26 @@ def item_head(
     """
     from idgr.ids.schemes.item_vectors import trained_vectors
     from idgr.recommender.item_head import new_item_head
+    from idgr.recommender.near_items import OwnItems, near_items
 
     if not options.item_head:
         return None
+    near = own = None
+    if options.near_items:
+        near = near_items(_texts(options, keys), sequences, options.near_items)
+        own = OwnItems.of(sequences, len(keys))
     given = None if options.item_vectors is None else trained_vectors(keys, options.item_vectors)
     return new_item_head(
-        model, rows, options.item_head, options.item_head_dropout, seed, separator, given, tells=options.tell_items
+        model,
+        rows,
+        options.item_head,
+        options.item_head_dropout,
+        seed,
+        separator,
+        given,
+        tells=options.tell_items,
+        near=near,
+        own=own,
     )
 
 

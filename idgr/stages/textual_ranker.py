@@ -98,12 +98,13 @@ def _recommender(options: RankerOptions) -> Recommender:
         calibration = Calibration(model, renderer, options.calibration_weight, search.length_penalty)
     second = told = None
     if read_item_head_weight(rec) is not None:
-        from idgr.recommender.item_head import IdTokens, item_scores, load_item_head, told_items
+        from idgr.recommender.item_head import IdTokens, item_scores, told_items
+        from idgr.recommender.item_head_file import load_item_head
 
         causal: Any = backbone.model
         head = load_item_head(rec, keys, causal.config.hidden_size).to(where)
         told = told_items(head, rows, trie.eos)
-        second = item_scores(head, causal, IdTokens.of(rows, where)) if weight else None
+        second = item_scores(head, causal, IdTokens.of(rows, where), trie.eos) if weight else None
     return Recommender(
         backbone,
         keys,

@@ -54,7 +54,7 @@ def run(options: Options) -> dict[str, Any] | None:
     from idgr.formats.rec_folder import read_recommender_facts
     from idgr.models.device import pick_device
     from idgr.models.lora import check_lora
-    from idgr.recommender.item_head import refuse_told_items
+    from idgr.recommender.item_head_file import refuse_told_items
 
     refuse_stream(options.output, "an adapter")
     info = run_info("train-adapter", options)

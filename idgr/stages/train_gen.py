@@ -135,7 +135,7 @@ def _learn(prepared: _Prepared, options: Options, on_epoch: Callable[..., object
 def _check_models(options: Options) -> None:
     """Raise an error where a model is none that can be trained here, or trained through, before any is loaded."""
     from idgr.models.backbone import arch_of, check_either, is_taught
-    from idgr.recommender.item_head import refuse_told_items
+    from idgr.recommender.item_head_file import refuse_told_items
 
     for model in (options.gen, options.rec):
         check_either(model)

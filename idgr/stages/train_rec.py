@@ -247,7 +247,7 @@ def _prepare(options: Options, facts: RecommenderFacts, device: torch.device) ->
         renderer,
         tasks,
         contrast(options, model, inputs.keys, options.seed),
-        item_head(options, model, inputs.keys, tokens, renderer.end, options.seed),
+        item_head(options, model, inputs.keys, inputs.histories.sequences, tokens, renderer.end, options.seed),
         read_seen_tokens(options.model) or set(),
         [] if options.is_preset else earlier_trainings(options.model, inputs.known, facts),
         None if options.old_ids is None else id_tokens(tokenizer, _old_ids(options.old_ids, inputs.keys)),
@@ -351,7 +351,8 @@ def _save(
 
 def _save_head(prepared: Prepared, folder: Path, kept: dict[str, Any]) -> dict[str, Any]:
     """Write the item head, if there is one; what `run.json` shall tell of it."""
-    from idgr.recommender.item_head import UNVALIDATED, save_item_head
+    from idgr.recommender.item_head import UNVALIDATED
+    from idgr.recommender.item_head_file import save_item_head
 
     if prepared.item_head is None:
         return {}

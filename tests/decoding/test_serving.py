@@ -22,7 +22,8 @@ from idgr.formats.records import ItemId, ids_fingerprint
 from idgr.formats.run_info import RunInfo
 from idgr.models.backbone import Backbone, Preset, new_backbone, save_backbone
 from idgr.models.tokenizer import id_tokens, train_tokenizer
-from idgr.recommender.item_head import new_item_head, save_item_head
+from idgr.recommender.item_head import new_item_head
+from idgr.recommender.item_head_file import save_item_head
 from idgr.recommender.serving import write_tree
 
 from ..cli.test_pretrained_causal import byte_level_tokenizer

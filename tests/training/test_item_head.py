@@ -27,8 +27,10 @@ from idgr.models.backbone import CausalPreset, load_causal_backbone, new_causal_
 from idgr.models.llama import fit_item_slots
 from idgr.models.tokenizer import id_tokens, train_tokenizer
 from idgr.recommender import item_head
+from idgr.recommender import item_loss as item_loss_module
 from idgr.recommender.contrast import beside
-from idgr.recommender.item_head import LAMBDAS, UNVALIDATED, IdTokens, ItemObjective, item_loss, new_item_head
+from idgr.recommender.item_head import LAMBDAS, UNVALIDATED, IdTokens, ItemObjective, ItemTargets, new_item_head
+from idgr.recommender.item_loss import item_loss
 from idgr.recommender.sequences import Windows, make_windows, window_loss
 
 from ..decoding.oracle import plain_places, score_every_item
@@ -40,6 +42,7 @@ from .test_stage import forked, log_of, stop_after
 SHAPE = CausalPreset(d_model=16, d_ff=24, num_layers=2, num_heads=2, vocab_size=400)
 EOS = 1
 SEQUENCES = [[0, 3, 1, 8, 2], [5, 9], [4, 4, 6], [7, 6, 0, 2]]
+TARGETS = ItemTargets(np.array([2, 0, 2]), np.full((3, 3), -1), np.zeros(3, dtype=np.int64))
 
 
 def made(*, slots: bool = True) -> tuple[Any, list[list[int]], Windows]:
@@ -77,7 +80,7 @@ def gradients_of(model: Any, loss: Tensor) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("most", [1, 25, 1 << 24])
 def test_the_loss_and_its_gradient_are_those_of_cross_entropy(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(item_head, "_MOST_LOGITS", most)
+    monkeypatch.setattr(item_loss_module, "_MOST_LOGITS", most)
     drawn = np.random.default_rng(1)
     query = torch.tensor(drawn.normal(size=(7, 4)), dtype=torch.float32, requires_grad=True)
     vectors = torch.tensor(drawn.normal(size=(9, 4)), dtype=torch.float32, requires_grad=True)
@@ -139,7 +142,7 @@ def test_the_words_of_an_id_learn_through_the_projection() -> None:
     model, rows, _ = made()
     both = head_for(model, rows)
     state = torch.randn(3, 16, generator=torch.Generator().manual_seed(0))
-    loss = both.cost(model, state, np.array([2, 0, 2]), terms=3)
+    loss = both.cost(model, state, TARGETS, terms=3)
     loss.backward()  # type: ignore[no-untyped-call]
     slope = model.model.embed_tokens.weight.grad
     used = sorted({token for row in rows for token in row})
@@ -150,13 +153,13 @@ def test_the_words_of_an_id_learn_through_the_projection() -> None:
 def test_dropout_is_there_in_training_alone() -> None:
     model, rows, _ = made()
     both = head_for(model, rows, share=0.5)
-    state, items = torch.randn(3, 16), np.array([2, 0, 2])
+    state = torch.randn(3, 16)
     both.head.eval()
-    still = both.cost(model, state, items, 3).item()
+    still = both.cost(model, state, TARGETS, 3).item()
     both.head.train()
-    assert len({both.cost(model, state, items, 3).item() for _ in range(5)}) == 5
+    assert len({both.cost(model, state, TARGETS, 3).item() for _ in range(5)}) == 5
     both.head.eval()
-    assert both.cost(model, state, items, 3).item() == still
+    assert both.cost(model, state, TARGETS, 3).item() == still
 
 
 HEAD = ["--item-head", "0.5"]
@@ -432,6 +435,7 @@ def test_a_search_of_the_whole_of_a_large_catalogue_has_no_head() -> None:
         new_item_head(backbone.model, rows, 1.0, 0.0, 0, EOS).head,
         backbone.model,
         IdTokens.of(rows, torch.device("cpu")),
+        EOS,
     )
     keys, trie, options = [f"k{n}" for n in range(300)], build_trie(rows, EOS), SearchOptions(5, 300)
     with pytest.raises(UsageError, match="--beams 300 follow the whole catalogue"):

@@ -18,7 +18,8 @@ from idgr.decoding.options import SearchOptions
 from idgr.decoding.trie import build_trie
 from idgr.formats.jsonl import write_jsonl
 from idgr.formats.rec_folder import ITEM_HEAD
-from idgr.recommender.item_head import ItemObjective, load_item_head, new_item_head, save_item_head, told_items
+from idgr.recommender.item_head import ItemObjective, new_item_head, told_items
+from idgr.recommender.item_head_file import load_item_head, save_item_head
 from idgr.recommender.sequences import Windows, window_loss
 from idgr.recommender.told_items import ToldItems
 
