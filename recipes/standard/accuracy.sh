@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # How accurate textual IDs can be beside the strongest rivals on one split: a causal model whose IDs begin with a word that
-# items bought together share, alone and told the vectors of a SASRec, which stay frozen; that SASRec, with the full
-# cross-entropy; STAR's retrieval, Markov and popularity; blends with weights chosen on validation; for several seeds. The
-# textual recommender also learns the items' texts; the rest of its settings are the defaults of `idgr train-rec`.
+# items bought together share, alone and with an item head, which is told the vectors of a SASRec and heeds whose texts
+# and buyers are alike; that SASRec, with the full cross-entropy; STAR's retrieval, Markov and popularity; blends with
+# weights chosen on validation; for several seeds. The textual recommender also learns the items' texts; the rest of its
+# settings are the defaults of `idgr train-rec`.
 # Every choice is made on validation; test is scored once a row and seed.
 #
 # Reads: the folder --data, made by `idgr prep`. Writes: the folder --out.
@@ -22,6 +23,9 @@ reconstruction=0.5
 candidates=20     # of each recommender, for the blend
 weight_users=5000 # of validation, on whom its weight is chosen
 out=runs/accuracy
+
+# What the row `near` has beside `textual`, with the vectors of the SASRec.
+near=(--item-head 1 --tell-items --near-items 50)
 
 options=(data seeds epochs reconstruction sasrec_epochs candidates weight_users out)
 parse_options "$@"
@@ -51,7 +55,7 @@ fi
 
 for seed in "${chosen[@]}"; do
   run=$out/seed-$seed
-  mkdir -p "$run"/{textual,told,sasrec,star,blend,blend-star}
+  mkdir -p "$run"/{textual,near,sasrec,star,blend,blend-star}
 
   if begin 2 "seed $seed: train a SASRec"; then
     idgr train-sasrec "$data/train.jsonl" --items "$data/items.jsonl" --valid "$data/valid.jsonl" --width 64 \
@@ -59,13 +63,13 @@ for seed in "${chosen[@]}"; do
       -o "$run/sasrec/rec"
   fi
 
-  if begin 3 "seed $seed: train the recommender, alone and told the SASRec's vectors"; then
-    for row in textual told; do
-      told=()
-      [[ $row == textual ]] || told=(--item-head 1 --item-vectors "$run/sasrec/rec" --tell-items)
+  if begin 3 "seed $seed: train the recommender, alone and with an item head"; then
+    for row in textual near; do
+      more=()
+      [[ $row == textual ]] || more=("${near[@]}" --item-vectors "$run/sasrec/rec")
       idgr train-rec "$data/train.jsonl" --ids "$out/ids.jsonl" --valid "$data/valid.jsonl" --arch causal \
         --reconstruction "$reconstruction" --items "$data/items.jsonl" --epochs "$epochs" --valid-users "$weight_users" \
-        --precision auto "${told[@]}" --seed "$seed" -o "$run/$row/rec"
+        --precision auto "${more[@]}" --seed "$seed" -o "$run/$row/rec"
     done
   fi
 
@@ -74,7 +78,7 @@ for seed in "${chosen[@]}"; do
     for part in valid test; do
       users=$data/test.jsonl
       [[ $part == test ]] || users=$run/valid.jsonl
-      for row in textual told; do
+      for row in textual near; do
         idgr recommend "$users" --rec "$run/$row/rec" --ids "$out/ids.jsonl" -k "$candidates" --beams "$candidates" \
           -o "$run/$row/$part.jsonl"
       done
@@ -85,16 +89,16 @@ for seed in "${chosen[@]}"; do
     idgr blend "$run"/{textual,sasrec}/test.jsonl --weight "$run/blend/weight.json" -o "$run/blend/test.jsonl"
     idgr recommend "$run/valid.jsonl" --baseline star --train "$data/train.jsonl" --items "$data/items.jsonl" \
       -k "$candidates" -o "$run/star/valid.jsonl"
-    idgr blend "$run"/{told,star}/valid.jsonl --truth "$run/valid.jsonl" -o "$run/blend-star/weight.json"
-    idgr blend "$run/told/test.jsonl" "$out/star/test.jsonl" --weight "$run/blend-star/weight.json" -o "$run/blend-star/test.jsonl"
+    idgr blend "$run"/{near,star}/valid.jsonl --truth "$run/valid.jsonl" -o "$run/blend-star/weight.json"
+    idgr blend "$run/near/test.jsonl" "$out/star/test.jsonl" --weight "$run/blend-star/weight.json" -o "$run/blend-star/test.jsonl"
   fi
 
   if begin 5 "seed $seed: score, and test what is more than chance"; then
-    for row in textual told sasrec blend blend-star; do
+    for row in textual near sasrec blend blend-star; do
       idgr eval "$run/$row/test.jsonl" --truth "$data/test.jsonl" --train "$data/train.jsonl" --segments \
         --per-user "$run/$row/users.jsonl" -o "$run/$row/metrics.json"
     done
-    idgr compare "$run"/{sasrec,textual,told,blend,blend-star}/users.jsonl "$out"/{star,markov}/users.jsonl \
+    idgr compare "$run"/{sasrec,textual,near,blend,blend-star}/users.jsonl "$out"/{star,markov}/users.jsonl \
       -m hr@10 -m ndcg@10 --seed "$seed" -o "$run/significance.json"
   fi
 done
@@ -102,7 +106,7 @@ done
 if begin 6 "the table"; then
   echo "| ${#chosen[@]} seeds | HR@5 | NDCG@5 | HR@10 | NDCG@10 | HR@10, target bought at most 3 times |"
   echo "|---|---|---|---|---|---|"
-  for row in textual told sasrec blend blend-star; do
+  for row in textual near sasrec blend blend-star; do
     files=()
     for seed in "${chosen[@]}"; do
       files+=("$out/seed-$seed/$row/users.jsonl")

@@ -50,7 +50,8 @@ COMMANDS = {
     "train-rec causal full": CAUSAL + "--objective full",
     "train-rec causal beside": CAUSAL + "--items {shop}/items.jsonl --reconstruction 1 --preference 0.5 "
     "--contrast-semantic 0.2 --contrast-behavior 0.1 --item-vectors {train-sasrec}",
-    "train-rec causal told": CAUSAL + "--item-head 1 --item-vectors {train-sasrec} --tell-items --item-head-dropout 0",
+    "train-rec causal told": CAUSAL + "--item-head 1 --item-vectors {train-sasrec} --tell-items --item-head-dropout 0 "
+    "--near-items 4 --items {shop}/items.jsonl",
     "train-rec causal --lora": CAUSAL + "--lora 2 --word-tokens",
     "train-adapter": "train-adapter {shop}/train.jsonl --rec {train-rec causal} --ids {shop}/ids.jsonl --rank 2 "
     "--valid {shop}/valid.jsonl --valid-beams 10 --epochs 2 --batch-size 4 --dropout 0",
