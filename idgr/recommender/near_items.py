@@ -7,7 +7,8 @@ To the score of an item, those of the pairs that it makes with the newest items 
 where text is the cosine of the texts' word vectors (`idgr.evaluation.shared_words`), and use the number of training
 sequences that hold both items by the root of the product of the numbers that hold each. Both are those of STAR's
 retrieval (Lee et al. 2024, arXiv 2410.16458), whose weights are fixed; here the weights are learnt with the model,
-which learns what they leave open. Of an item the pairs with its nearest others are kept.
+which learns what they leave open. Of an item the pairs with its nearest others are kept: with those whose texts are most
+alike, and with those that most training sequences hold beside it.
 
 A training sequence is left out of its own counts: the item that is asked for always stands in it beside the newest.
 
@@ -16,7 +17,7 @@ Legend: I items, P pairs, M targets or histories, A ages, E pairs of all histori
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -172,16 +173,11 @@ def near_items(texts: Sequence[str], sequences: Sequence[Sequence[int]], n: int)
     users_IU = sparse.csr_matrix((np.ones(len(items)), (items, owner)), shape=(len(texts), len(sequences)))
     users_IU.data[:] = 1  # repeats were summed
     count_I = np.diff(users_IU.indptr).astype(np.int64)
-    words_IW = fit_shared_words(texts).items_IW
-    return NearItems(
-        _nearest(words_IW, n, lambda value, item, other: value),
-        _nearest(users_IU, n, lambda value, item, other: value / np.sqrt(count_I[item] * count_I[other])),
-        count_I,
-    )
+    return NearItems(_nearest(fit_shared_words(texts).items_IW, n), _nearest(users_IU, n), count_I)
 
 
-def _nearest(vectors_IX: Any, n: int, nearness: Callable[[Any, int, Ints], Any]) -> Pairs:
-    """The products of rows with the n others that are nearest, equal ones by number, in the order of the numbers."""
+def _nearest(vectors_IX: Any, n: int) -> Pairs:
+    """The n highest products of each row with others, equal ones by number, in the order of the numbers."""
     vectors_XI = vectors_IX.T.tocsr()
     n_items = vectors_IX.shape[0]
     others, values = [], []
@@ -192,7 +188,7 @@ def _nearest(vectors_IX: Any, n: int, nearness: Callable[[Any, int, Ints], Any])
             found = slice(block.indptr[row], block.indptr[row + 1])
             other, value = block.indices[found].astype(np.int64), block.data[found]
             other, value = other[other != begin + row], value[other != begin + row]
-            best = np.lexsort([other, -nearness(value, begin + row, other)])[:n]
+            best = np.lexsort([other, -value])[:n]
             best = best[np.argsort(other[best])]
             others.append(other[best])
             values.append(value[best].astype(np.float32))
