@@ -7,8 +7,8 @@ To the score of an item, those of the pairs that it makes with the newest items 
 where text is the cosine of the texts' word vectors (`idgr.evaluation.shared_words`), and use the number of training
 sequences that hold both items by the root of the product of the numbers that hold each. Both are those of STAR's
 retrieval (Lee et al. 2024, arXiv 2410.16458), whose weights are fixed; here the weights are learnt with the model,
-which learns what they leave open. Of an item the pairs with its nearest others are kept: with those whose texts are most
-alike, and with those that most training sequences hold beside it.
+which learns what they leave open. Of an item the pairs with its nearest others are kept: with those whose texts are
+most alike, and with those that most training sequences hold beside it.
 
 A training sequence is left out of its own counts: the item that is asked for always stands in it beside the newest.
 
