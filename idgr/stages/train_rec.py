@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from idgr.engine.run import TrainingRun
     from idgr.engine.task import TrainingTask
     from idgr.formats.rec_folder import RecommenderFacts
+    from idgr.recommender.kept_states import KeepStates
 
 _LEARNT = 16  # bytes of a weight that learns: itself, its gradient and AdamW's two means of it, in float32
 PRESETS = {"t5": "nano", "causal": "nano-causal"}
@@ -70,6 +72,9 @@ class Options(SequenceTraining, RecommenderOptions, PromptOptions, AuxiliaryOpti
         None,
         MODEL,
         at_least=0,
+    )
+    keep_states: bool = option(
+        "With --freeze: run the frozen layers once, and keep their states on disk till the training ends.", False, MODEL
     )
     gen: str | None = option("For --user-ids: the ID generator.", None, PROMPTS, role=Role.INPUT)
     objective: Literal["full", "trie"] = UNSET
@@ -161,6 +166,7 @@ def _check(options: Options) -> None:
             ("--separator newline", newline),
             ("--layers", options.layers),
             ("--item-slots", options.item_slots is not None),
+            ("--keep-states", options.keep_states),
         ):
             if value:
                 raise UsageError(f"{flag} is for --arch causal", "leave it out")
@@ -179,6 +185,7 @@ def _check(options: Options) -> None:
         what = f"--layers with --model {options.model}, which has not learnt any"
         raise UsageError(what, "give --model a trained model")
     _check_freeze(options)
+    _check_keep_states(options)
     check_auxiliary(options, options.arch)
 
 
@@ -194,6 +201,25 @@ def _check_freeze(options: Options) -> None:
         raise UsageError(what, "give --model a trained model")
     if options.word_tokens:
         raise UsageError(f"{given} with --word-tokens, whose embeddings have to learn", "leave one of them out")
+
+
+def _check_keep_states(options: Options) -> None:
+    """Raise `UsageError` where the states behind frozen layers are not the same in every epoch, or there is but one."""
+    if not options.keep_states:
+        return
+    if not options.freeze:
+        raise UsageError("--keep-states without layers that stay as they are", "add --freeze 1, or more")
+    if options.dropout:
+        raise UsageError(f"--keep-states with --dropout {options.dropout}, anew in each epoch", "add --dropout 0")
+    for flag, value in (
+        ("--reorder, anew in each epoch", options.reorder),
+        ("--tell-items, which learns below the frozen layers", options.tell_items),
+        ("a contrast, which learns below the frozen layers", options.contrast_semantic or options.contrast_behavior),
+        ("--compile, which takes all layers together", options.compile),
+        ("--epochs 1, in which no states are read again", options.epochs == 1),
+    ):
+        if value:
+            raise UsageError(f"--keep-states with {flag}", "leave one of them out")
 
 
 def _prepare(options: Options, facts: RecommenderFacts, device: torch.device) -> Prepared:
@@ -305,6 +331,8 @@ def _train(prepared: Prepared, options: Options, running: TrainingRun) -> dict[s
 
     histories = prepared.inputs.histories
     say_if_unvalidated("train-rec", histories.valid)
+    if options.keep_states and running.context.processes.size > 1:
+        raise UsageError("--keep-states in several processes", "run one, or leave it out")
     kept = train_recommender(
         prepared.backbone,
         prepared.renderer,
@@ -319,9 +347,22 @@ def _train(prepared: Prepared, options: Options, running: TrainingRun) -> dict[s
         contrast=prepared.contrast,
         item_head=prepared.item_head,
         old_ids=prepared.old_ids,
+        keep_states=_keep_states(prepared.backbone.model, options, running) if options.keep_states else None,
     )
     say_what_is_kept("train-rec", kept, options.epochs)
     return kept
+
+
+def _keep_states(model: Any, options: Options, running: TrainingRun) -> KeepStates:
+    """What keeps the states in the folder of the training's checkpoints, which goes when it has ended."""
+    import torch
+
+    from idgr.engine.checkpoint import checkpoint_folder
+    from idgr.engine.device import uses_bf16
+    from idgr.recommender.kept_states import keep_states
+
+    dtype = torch.bfloat16 if uses_bf16(options.precision, running.device) else torch.float32
+    return partial(keep_states, model, options.freeze, checkpoint_folder(options.output) / "states", dtype)
 
 
 def _save(
