@@ -14,7 +14,7 @@ import hashlib
 import os
 import shutil
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -25,23 +25,19 @@ import orjson
 import torch
 from torch import Tensor
 
-from idgr.decoding.trie import Trie
 from idgr.errors import IdgrError
 from idgr.models.device import to_device
 from idgr.models.freezing import split_layers
 from idgr.models.padding import causal_mask
 from idgr.progress import log
-from idgr.recommender.objectives import target_tokens
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
-    from idgr.recommender.sequences import Windows
-
 Ints = npt.NDArray[np.int64]
 
-# What makes the states of windows, given the tree of the IDs, the windows and the tokens of each.
-KeepStates: TypeAlias = "Callable[[Trie, Windows, Ints], KeptStates]"
+# `keep_states`, given the tokens of each window, and what they follow from.
+KeepStates: TypeAlias = "Callable[[Ints, Sequence[Ints]], KeptStates]"
 
 _STATES, _CHECKS, _MADE_OF = "states", "checks", "made_of"
 _GIB = 1 << 30
@@ -115,9 +111,8 @@ def keep_states(
     n_frozen: int,
     folder: Path,
     dtype: torch.dtype,
-    trie: Trie,
-    windows: Windows,
     tokens_N: Ints,
+    made_of: Sequence[Ints],
 ) -> KeptStates:
     """The states of windows behind the first layers of a model, those in a folder if they are made of the same.
 
@@ -127,8 +122,8 @@ def keep_states(
         n_frozen: so many layers stay as they are; at least 1.
         folder: of states alone; made, or emptied where it holds others.
         dtype: that of the states on disk.
-        trie: of the items' IDs.
         tokens_N: how many tokens of each window are read.
+        made_of: what these tokens follow from.
 
     Raises:
         IdgrError: the disk has no room for them.
@@ -137,9 +132,9 @@ def keep_states(
     needed = n_tokens * width * dtype.itemsize
     name = str(dtype).removeprefix("torch.")
     log(f"train-rec: keeps states of {n_tokens} tokens in {name}, {needed / _GIB:.2f} GiB of disk, in {folder}")
-    made_of = _digest(model, n_frozen, dtype, trie, windows, tokens_N)
-    if not _is_made_of(folder, made_of):
-        _lay_out(folder, {_STATES: needed, _CHECKS: 4 * len(tokens_N)}, made_of)
+    digest = _digest(model, n_frozen, dtype, [tokens_N, *made_of])
+    if not _is_made_of(folder, digest):
+        _lay_out(folder, {_STATES: needed, _CHECKS: 4 * len(tokens_N)}, digest)
     states_N = torch.from_file(str(folder / _STATES), shared=True, size=n_tokens * width, dtype=dtype)
     return KeptStates(
         model,
@@ -151,9 +146,7 @@ def keep_states(
     )
 
 
-def _digest(
-    model: LlamaForCausalLM, n_frozen: int, dtype: torch.dtype, trie: Trie, windows: Windows, tokens_N: Ints
-) -> str:
+def _digest(model: LlamaForCausalLM, n_frozen: int, dtype: torch.dtype, made_of: Sequence[Ints]) -> str:
     """What the states follow from: the frozen weights, how they are computed, and the windows' tokens."""
     config = {key: str(value) for key, value in model.config.to_dict().items()}
     told = [n_frozen, str(dtype), str(model.device), torch.__version__, config]
@@ -161,17 +154,17 @@ def _digest(
     for part in (model.get_input_embeddings(), *model.model.layers[:n_frozen]):
         for weight in part.parameters():
             found.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy())
-    for numbers in (target_tokens(trie), windows.items, windows.begin, windows.end, tokens_N):
+    for numbers in made_of:
         found.update(np.ascontiguousarray(numbers))
     return found.hexdigest()
 
 
-def _is_made_of(folder: Path, made_of: str) -> bool:
+def _is_made_of(folder: Path, digest: str) -> bool:
     told = folder / _MADE_OF
-    return told.is_file() and told.read_text(encoding="ascii") == made_of
+    return told.is_file() and told.read_bytes() == digest.encode()
 
 
-def _lay_out(folder: Path, sizes: dict[str, int], made_of: str) -> None:
+def _lay_out(folder: Path, sizes: dict[str, int], digest: str) -> None:
     """Files of zeros, whose room on the disk is taken, so that no write to them can fail."""
     if folder.exists():
         shutil.rmtree(folder)
@@ -184,4 +177,4 @@ def _lay_out(folder: Path, sizes: dict[str, int], made_of: str) -> None:
         shutil.rmtree(folder)
         what = f"has no room for {sum(sizes.values()) / _GIB:.2f} GiB of states ({fault.strerror})"
         raise IdgrError(what, "free its disk, give -o on another, or leave --keep-states out", where=folder) from None
-    (folder / _MADE_OF).write_text(made_of, encoding="ascii")  # last: what has it is whole
+    (folder / _MADE_OF).write_bytes(digest.encode())  # last: what has it is whole

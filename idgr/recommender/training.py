@@ -158,6 +158,7 @@ def recommender_task(
     if isinstance(renderer, HistoryRenderer):
         windows = make_windows(sequences, renderer.max_history)
         costs = window_costs(windows, trie)
+        read = (target_tokens(trie), windows.items, windows.begin, windows.end)
         task = TrainingTask(
             "train-rec",
             costs,
@@ -171,7 +172,7 @@ def recommender_task(
                 leads=renderer.leads,
                 reorder=options.reorder,
                 seed=seed,
-                kept=keep_states(trie, windows, costs - (not renderer.leads)) if keep_states else None,
+                kept=keep_states(costs - (not renderer.leads), read) if keep_states else None,
             ),
             sizes=windows.end - windows.first,
             figures={name: told for one in (contrast, item_head) if one for name, told in one.figures().items()},

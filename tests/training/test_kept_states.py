@@ -47,7 +47,7 @@ def made() -> tuple[Any, Trie, Windows]:
 
 def kept_in(folder: Path, model: Any, trie: Trie, windows: Windows, *, leads: bool = True) -> KeptStates:
     costs = window_costs(windows, trie) - (not leads)
-    return keep_states(model, FROZEN, folder, torch.float32, trie, windows, costs)
+    return keep_states(model, FROZEN, folder, torch.float32, costs, [windows.items])
 
 
 @contextmanager
