@@ -103,7 +103,7 @@ class KeptStates:
 
 
 def _checksum(states_SD: Tensor) -> int:
-    return zlib.crc32(states_SD.view(torch.uint8).numpy()) | 1  # never 0, which means none
+    return zlib.crc32(memoryview(states_SD.view(torch.uint8).numpy())) | 1  # never 0, which means none
 
 
 def keep_states(
@@ -153,9 +153,9 @@ def _digest(model: LlamaForCausalLM, n_frozen: int, dtype: torch.dtype, made_of:
     found = hashlib.sha256(orjson.dumps(told, option=orjson.OPT_SORT_KEYS))
     for part in (model.get_input_embeddings(), *model.model.layers[:n_frozen]):
         for weight in part.parameters():
-            found.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy())
+            found.update(memoryview(weight.detach().cpu().contiguous().view(torch.uint8).numpy()))
     for numbers in made_of:
-        found.update(np.ascontiguousarray(numbers))
+        found.update(memoryview(np.ascontiguousarray(numbers)))
     return found.hexdigest()
 
 

@@ -175,3 +175,20 @@ def test_where_states_are_not_the_same(
     assert run(command(data, "causal", "--keep-states", *options)) == 2
     assert hint in capfd.readouterr().err.splitlines()[-1]
     assert not (data / "out").exists()
+
+
+def test_activation_checkpointing_changes_what_is_held_and_nothing_else(data: Path) -> None:
+    held, found = [0, 0], []
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        held[len(found)] += tensor.numel()
+        return tensor
+
+    for options in ((), ("--activation-checkpointing",)):
+        output = f"out{len(found)}"
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            assert run(command(data, "causal", "--freeze", "1", *options, output=output)) == 0  # with dropout
+        weights = (data / output / "model.safetensors").read_bytes()
+        found.append((weights, [record["loss"] for record in log_of(data / output)]))
+    assert found[0] == found[1]
+    assert held[1] < held[0] / 2
