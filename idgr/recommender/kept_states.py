@@ -25,7 +25,7 @@ import orjson
 import torch
 from torch import Tensor
 
-from idgr.errors import IdgrError
+from idgr.errors import IdgrError, UsageError
 from idgr.models.device import to_device
 from idgr.models.freezing import split_layers
 from idgr.models.padding import causal_mask
@@ -103,7 +103,7 @@ class KeptStates:
 
 
 def _checksum(states_SD: Tensor) -> int:
-    return zlib.crc32(memoryview(states_SD.view(torch.uint8).numpy())) | 1  # never 0, which means none
+    return zlib.crc32(states_SD.view(torch.uint8).numpy().tobytes()) | 1  # never 0, which means none
 
 
 def keep_states(
@@ -126,8 +126,12 @@ def keep_states(
         made_of: what these tokens follow from.
 
     Raises:
+        UsageError: the model's own configuration asks for dropout in its attention.
         IdgrError: the disk has no room for them.
     """
+    if model.config.attention_dropout:
+        what = f"--keep-states with an attention_dropout of {model.config.attention_dropout} in the model's config.json"
+        raise UsageError(what, "leave it out")
     width, n_tokens = model.config.hidden_size, int(tokens_N.sum())
     needed = n_tokens * width * dtype.itemsize
     name = str(dtype).removeprefix("torch.")
@@ -153,9 +157,9 @@ def _digest(model: LlamaForCausalLM, n_frozen: int, dtype: torch.dtype, made_of:
     found = hashlib.sha256(orjson.dumps(told, option=orjson.OPT_SORT_KEYS))
     for part in (model.get_input_embeddings(), *model.model.layers[:n_frozen]):
         for weight in part.parameters():
-            found.update(memoryview(weight.detach().cpu().contiguous().view(torch.uint8).numpy()))
+            found.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy())
     for numbers in made_of:
-        found.update(memoryview(np.ascontiguousarray(numbers)))
+        found.update(numbers.tobytes())
     return found.hexdigest()
 
 

@@ -124,6 +124,9 @@ def test_a_file_goes_on_where_it_is_right(made: Any, tmp_path: Path, monkeypatch
     monkeypatch.setattr(kept_states.os, "posix_fallocate", full)
     with pytest.raises(kept_states.IdgrError, match=r"has no room for 0\.00 GiB of states \(No space left"):
         kept_in(tmp_path / "others", model, trie, windows)
+    model.config.attention_dropout = 0.1
+    with pytest.raises(kept_states.UsageError, match=r"--keep-states with an attention_dropout of 0\.1"):
+        kept_in(tmp_path / "others", model, trie, windows)
     assert not (tmp_path / "others").exists()
 
 
