@@ -94,7 +94,7 @@ class GenIdsOptions(ModelBenchOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions(ModelBenchOptions):
-    """Time train-rec beside transformers' Seq2SeqTrainer, or the generator's share of train-gen beside a plain one.
+    """Time train-rec beside transformers' trainers, or the generator's share of train-gen beside a plain one.
 
     Example: idgr bench train data/beauty/ --ids ids.jsonl --batches 100
     """
@@ -102,12 +102,30 @@ class TrainOptions(ModelBenchOptions):
     data: str = argument("A folder of `idgr prep`: its texts and histories.", "DATA")
     part: Literal["recommender", "generator"] = option("Which training is measured.", "recommender")
     ids: str | None = option("For the recommender: ids.jsonl, else keyphrases.", None, role=Role.INPUT)
+    arch: Literal["t5", "causal"] = option("For the recommender: a T5 of --shape, or the causal --model.", "t5", MODEL)
+    model: str | None = option("causal: the folder that is trained further.", None, MODEL, role=Role.INPUT)
+    layers: int | None = option("causal: keep only the first so many layers.", None, MODEL, at_least=1)
+    freeze: int | None = option("causal: leave the embeddings and so many layers as they are.", None, MODEL, at_least=0)
+    separator: Literal["eos", "newline"] | None = option(
+        "causal: what stands between items; else what the model knows.", None, MODEL
+    )
+    max_history: int = option("causal: newest history items that are shown.", 50, MODEL, at_least=1)
     batches: int = option("Batches that each contender goes through.", 40, at_least=5)
     batch_size: int | None = option("Instances a batch; 64, or 12 for the generator.", None, at_least=1)
     lr: float = option("For the recommender: the highest learning rate.", 0.001, above=0)
     precision: Precision = "fp32"
-    compile: bool = option("For the recommender: beside the others, idgr through torch.compile.", False)
+    compile: bool = option("For a T5 recommender: beside the others, idgr through torch.compile.", False)
     shape: Shape = "nano"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        causal = self.arch == "causal"
+        if causal != (self.model is not None):
+            raise UsageError("--arch causal and --model go together", "give both or neither")
+        if causal and (self.part == "generator" or self.tokenizer is not None or self.compile):
+            raise UsageError("--arch causal with --part generator, --tokenizer or --compile", "leave these out")
+        if not causal and (self.layers or self.freeze is not None or self.separator):
+            raise UsageError("--layers, --freeze and --separator are for --arch causal", "leave them out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,6 +220,7 @@ def run_train(options: TrainOptions) -> Records:
     Raises:
         IdgrError: the data are broken, or an item has no ID.
     """
+    from idgr.bench.train_causal import CausalTask, bench_causal
     from idgr.bench.train_generator import bench_generator
     from idgr.bench.train_recommender import bench_recommender
     from idgr.formats.records import read_items, read_sequences
@@ -217,8 +236,26 @@ def run_train(options: TrainOptions) -> Records:
         size = options.batch_size or 12
         found = bench_generator(catalogue, sequences, n_batches=options.batches, batch_size=size, **options.common)
         return _written(options, found)
+    ids = _ids([item.item_id for item in catalogue], [item.text for item in catalogue], options.ids)
+    if options.model is not None:
+        task = CausalTask(
+            options.model,
+            ids,
+            sequences,
+            options.max_history,
+            options.batches,
+            options.batch_size or 64,
+            options.lr,
+            options.precision,
+            options.device,
+            options.seed,
+            options.layers,
+            options.freeze,
+            options.separator,
+        )
+        return _written(options, bench_causal(task, options.repeats))
     found = bench_recommender(
-        _ids([item.item_id for item in catalogue], [item.text for item in catalogue], options.ids),
+        ids,
         sequences,
         steps=options.batches,
         batch_size=options.batch_size or 64,

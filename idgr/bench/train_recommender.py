@@ -12,21 +12,18 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
-from time import perf_counter, process_time
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from idgr.bench.processes import Measurement, measure
+from idgr.bench.trainers import WARM_STEPS, options_of, train_ours, train_theirs
 from idgr.decoding.trie import build_trie
 from idgr.engine.device import uses_bf16
-from idgr.engine.options import Precision, TrainingOptions
-from idgr.engine.task import TrainingContext, TrainingTask
-from idgr.engine.trainer import run_epochs
-from idgr.errors import IdgrError, UsageError
+from idgr.engine.options import Precision
+from idgr.errors import IdgrError
 from idgr.models.backbone import PRESETS, Backbone, load_backbone, new_backbone, save_backbone
 from idgr.models.device import pick_device
 from idgr.models.tokenizer import id_tokens, load_tokenizer, train_tokenizer
@@ -35,17 +32,13 @@ from idgr.prompts.templates import draw_templates, load_templates, template_word
 from idgr.recommender.training import Instances, instance_loss, make_instances, prompt_costs
 
 Ints = npt.NDArray[np.int64]
-Times = tuple[float, float]
 
 PEER = "transformers.Seq2SeqTrainer"
 GROUPED = "transformers.Seq2SeqTrainer, grouped by length"
 OURS = "idgr train-rec"
 COMPILED = "idgr train-rec, compiled"
 
-# The first steps make buffers and choose kernels; they are not timed.
-WARM_STEPS = 2
 MAX_HISTORY = 20
-WARMUP = 0.05
 # The loss curve is told as the mean over so many equal stretches of steps.
 STRETCHES = 5
 
@@ -232,15 +225,6 @@ def _renderer(backbone: Backbone, task: Task) -> PromptRenderer:
     return PromptRenderer(backbone.tokenizer, load_templates(), id_tokens(backbone.tokenizer, task.ids), MAX_HISTORY)
 
 
-def now() -> Times:
-    """Seconds on the wall clock, and of the processors."""
-    return perf_counter(), process_time()
-
-
-def _peak_gpu_mib(device: torch.device) -> float:
-    return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else 0.0
-
-
 def _idgr() -> Callable[[Task], Done]:
     return _train_ours
 
@@ -252,41 +236,10 @@ def _train_ours(task: Task) -> Done:
     renderer, instances = _renderer(backbone, task), drawn_instances(task)
     trie = build_trie(renderer.id_tokens, backbone.tokenizer.eos_token_id)
     loss_of = instance_loss(model, renderer, trie, instances, "full", task.seed)
-    tokens = 0
-
-    def counted(batch: Ints, epoch: int) -> tuple[Tensor, int]:
-        nonlocal tokens
-        loss, n_terms = loss_of(batch, epoch)
-        tokens += n_terms
-        return loss, n_terms
-
-    losses: list[float] = []
-    times: dict[int, Times] = {}
-
-    def on_steps(records: list[dict[str, float]]) -> None:
-        losses.extend(record["loss"] for record in records)
-        times[len(losses)] = now()
-
-    options = TrainingOptions(
-        epochs=1,
-        lr=task.lr,
-        batch_size=task.batch_size,
-        precision=task.precision,
-        warmup=WARMUP,
-        compile=task.compile,
-        seed=task.seed,
-    )
+    options = options_of(task, compile=task.compile)
     costs = prompt_costs(instances, renderer)
-    run_epochs(model, TrainingTask("bench", costs, counted), options, TrainingContext(on_steps=on_steps))
-    warm = task.steps // 2 if task.compile else WARM_STEPS
-    first = min((step for step in times if warm <= step < task.steps), default=0)
-    if not first:  # on a GPU steps are told some at a time
-        raise UsageError(f"--batches {task.steps} are too few for this device to tell their time", "give --batches 60")
-    seconds, cpu_seconds = (
-        (end - begin) * (task.steps - WARM_STEPS) / (task.steps - first)
-        for begin, end in zip(times[first], times[task.steps], strict=True)
-    )
-    return Done(seconds, cpu_seconds, tokens, int(costs.sum()), losses, _peak_gpu_mib(device))
+    done = train_ours(model, costs, loss_of, task, options)
+    return Done(done.seconds, done.cpu_seconds, done.terms, int(costs.sum()), done.losses, done.gpu_mib)
 
 
 def _peer() -> Callable[[Task], Done]:
@@ -299,26 +252,8 @@ def _peer_grouped() -> Callable[[Task], Done]:
 
 def _train_theirs(task: Task, sampling: str) -> Done:
     from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainer, Seq2SeqTrainingArguments
-    from transformers.trainer_callback import PrinterCallback, TrainerCallback
-
-    losses: list[Tensor] = []
-    times: list[Times] = []
-
-    class Recording(Seq2SeqTrainer):  # type: ignore[misc] # transformers is not typed
-        def compute_loss(self, *given: Any, **named: Any) -> Any:
-            loss = super().compute_loss(*given, **named)
-            losses.append(loss.detach())
-            return loss
-
-    class Clock(TrainerCallback):  # type: ignore[misc] # transformers is not typed
-        def on_step_end(self, args: Any, state: Any, control: Any, **named: Any) -> None:
-            if state.global_step in (WARM_STEPS, task.steps):
-                if device.type == "cuda":
-                    torch.cuda.synchronize()
-                times.append(now())
 
     backbone = load_backbone(task.folder)
-    device = pick_device(task.device)
     renderer, instances = _renderer(backbone, task), drawn_instances(task)
     templates = draw_templates(len(renderer.before), task.seed, 0, np.arange(len(instances.end))).tolist()
     histories = [
@@ -331,38 +266,18 @@ def _train_theirs(task: Task, sampling: str) -> Done:
         {"input_ids": prompt.tokens, "labels": [*renderer.id_tokens[target], eos]}
         for prompt, target in zip(renderer.render_all(histories, templates), targets, strict=True)
     ]
-    with tempfile.TemporaryDirectory(prefix="idgr-bench-") as folder:
-        arguments = Seq2SeqTrainingArguments(
-            output_dir=folder,
-            max_steps=task.steps,
-            per_device_train_batch_size=task.batch_size,
-            learning_rate=task.lr,
-            lr_scheduler_type="linear",
-            warmup_steps=round(WARMUP * task.steps),
-            weight_decay=0.01,
-            adam_epsilon=1e-6,
-            max_grad_norm=1.0,
-            bf16=uses_bf16(task.precision, device),
-            use_cpu=device.type == "cpu",
-            train_sampling_strategy=sampling,
-            seed=task.seed,
-            logging_strategy="no",
-            save_strategy="no",
-            report_to=[],
-            disable_tqdm=True,
-        )
-        trainer = Recording(
-            model=backbone.model,
-            args=arguments,
-            train_dataset=rows,
-            data_collator=DataCollatorForSeq2Seq(backbone.tokenizer),
-            callbacks=[Clock()],
-        )
-        trainer.remove_callback(PrinterCallback)  # it would write to standard output
-        trainer.train()
+    done = train_theirs(
+        Seq2SeqTrainer,
+        Seq2SeqTrainingArguments,
+        backbone.model,
+        rows,
+        DataCollatorForSeq2Seq(backbone.tokenizer),
+        task,
+        options_of(task),
+        sampling,
+    )
     tokens = sum(len(row["labels"]) for row in rows)
-    seconds, cpu_seconds = (end - begin for begin, end in zip(*times, strict=True))
-    return Done(seconds, cpu_seconds, tokens, 0, torch.stack(losses).tolist(), _peak_gpu_mib(device))
+    return Done(done.seconds, done.cpu_seconds, tokens, 0, done.losses, done.gpu_mib)
 
 
 CONTENDERS: dict[str, Callable[[], Callable[[Task], Done]]] = {PEER: _peer, GROUPED: _peer_grouped, OURS: _idgr}

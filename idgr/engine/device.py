@@ -16,6 +16,8 @@ from idgr.models.compiling import bucketed_widths, compile_options
 from idgr.models.item_models import ItemModel
 
 if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM
+
     from idgr.engine.task import TrainableModel
 
 
@@ -48,6 +50,13 @@ def eager_attention(model: TrainableModel) -> Iterator[None]:
         yield
     finally:
         model.set_attn_implementation(before)
+
+
+def checkpoint_activations(model: LlamaForCausalLM) -> None:
+    """From now on, hold of each layer its input alone in training, and run it again for its gradient."""
+    before = "gradient_checkpointing_enable"  # what older versions of transformers call it
+    enable = getattr(model, "activation_checkpointing_enable", None) or getattr(model, before)
+    enable({"use_reentrant": False})
 
 
 @contextmanager

@@ -6,7 +6,10 @@ nothing is kept, and the backward pass ends there, unless something that learns 
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
+
+from torch import nn
 
 from idgr.errors import UsageError
 
@@ -29,3 +32,17 @@ def freeze_layers(model: LlamaForCausalLM | T5ForConditionalGeneration, n: int) 
         raise UsageError(f"--freeze {n}, but {whose} has {len(layers)}", f"give at most {len(layers)}")
     for module in (model.get_input_embeddings(), *layers[:n]):
         module.requires_grad_(False)
+
+
+def split_layers(model: LlamaForCausalLM, n: int) -> tuple[Any, Any]:
+    """The embeddings and first n layers of a model, and its other layers with the last norm, as models of their own.
+
+    Both have the model's modules and configuration, not copies. The first one's states are what the second one reads
+    as `inputs_embeds`.
+    """
+    parts = []
+    for layers, norm in ((model.model.layers[:n], nn.Identity()), (model.model.layers[n:], model.model.norm)):
+        part = copy.copy(model.model)
+        part._modules = {**model.model._modules, "layers": layers, "norm": norm}
+        parts.append(part)
+    return parts[0], parts[1]

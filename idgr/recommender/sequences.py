@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
     from idgr.recommender.contrast import Contrast
     from idgr.recommender.item_head import ItemObjective
+    from idgr.recommender.kept_states import KeptStates
 
 Ints = npt.NDArray[np.int64]
 
@@ -124,6 +125,7 @@ def window_loss(
     reorder: float = 0.0,
     seed: int = 0,
     embed: Callable[[Sequence[Prompt], Tensor], Tensor] | None = None,
+    kept: KeptStates | None = None,
 ) -> Callable[[Ints, int], tuple[Tensor, int]]:
     """The summed loss of windows in an epoch, as the loop wants it: the terms are those of `instance_loss`.
 
@@ -133,6 +135,7 @@ def window_loss(
         reorder: the reach of `reordered`; 0 for the order of the sequences. `seed` is that of the draws.
         embed: given a batch's windows as prompts, in which the IDs of all items stand, and their tokens [W, S], what
             the model reads, [W, S, D]; None for its own embeddings of the tokens. Not with `contrast`.
+        kept: the states behind layers that stay as they are; None to run these anew. With nothing else that is read.
     """
     labels_IL = target_tokens(trie)
     lengths_I = (labels_IL != IGNORED).sum(axis=1)
@@ -149,17 +152,15 @@ def window_loss(
         items_N = windows.items[moved_N]
         length_N = lengths_I[items_N]
         # Where each item begins among the tokens of its window.
-        total_N = np.cumsum(length_N)
-        window_first = np.concatenate([[0], np.cumsum(end - begin)[:-1]])
-        before_W = (total_N - length_N)[window_first]
-        offset_N = total_N - length_N - before_W[window_N]
+        offset_N = np.cumsum(length_N) - length_N
+        offset_N -= offset_N[np.searchsorted(window_N, window_N)]
         width = int((offset_N + length_N).max())
         item, column = np.nonzero(labels_IL[items_N] != IGNORED)
         row, along = window_N[item], offset_N[item] + column
         width = filled_width(width + (contrast is not None))
         tokens_WS = np.full((len(batch), width), pad_token(model), dtype=np.int64)
         tokens_WS[row, along] = blocks_IL[items_N[item], column]
-        end_W = (offset_N + length_N)[last_W := window_first + end - begin - 1]
+        end_W = (offset_N + length_N)[last_W := np.cumsum(end - begin) - 1]
         if contrast is not None:
             tokens_WS[np.arange(len(batch)), end_W] = trie.eos
         if not leads:  # its first item is no target, so nothing is asked of the token before it
@@ -172,7 +173,7 @@ def window_loss(
             read_WSD = model.get_input_embeddings()(read_WS) if read_WSD is None else read_WSD
             read_WSD = item_head.tell(read_WSD, items_N, window_N, offset_N)
         place_WS = to_device(position_ids(tokens_WS, trie.eos, slots), device)
-        hidden_WSD = _states(model, read_WS, place_WS, read_WSD)
+        hidden_WSD = kept.hidden(batch, read_WS, place_WS) if kept else _states(model, read_WS, place_WS, read_WSD)
         wanted_N = place_N >= windows.first[batch][window_N]
         if branches is None:
             labels_WS = np.full_like(tokens_WS, IGNORED)

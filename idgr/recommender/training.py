@@ -32,6 +32,7 @@ from idgr.prompts.templates import draw_templates
 from idgr.recommender.auxiliary_tasks import AuxiliaryTaskOptions, make_tasks, with_tasks
 from idgr.recommender.contrast import Contrast, beside
 from idgr.recommender.item_head import LAMBDAS, ItemObjective
+from idgr.recommender.kept_states import KeepStates
 from idgr.recommender.objectives import (
     branch_targets,
     decoder_states,
@@ -92,6 +93,7 @@ def train_recommender(
     contrast: Contrast | None = None,
     item_head: ItemObjective | None = None,
     old_ids: Sequence[Sequence[int]] | None = None,
+    keep_states: KeepStates | None = None,
 ) -> dict[str, Any]:
     """Train the backbone's model where it lies; at the end it has the weights of the best epoch, in evaluation mode.
 
@@ -105,6 +107,7 @@ def train_recommender(
         tasks, contrast: of a causal model, what it is taught beside recommending, and what it is drawn towards.
         item_head: of a causal model, the head over items beside it, which validation ranks with too.
         old_ids: of a T5, the tokens of other IDs, by which items are named too (`idgr.recommender.two_names`).
+        keep_states: of a causal model with frozen layers, what keeps the states behind them, if anything shall.
 
     Returns:
         The record of the epoch whose weights were kept.
@@ -123,6 +126,7 @@ def train_recommender(
         contrast=contrast,
         item_head=item_head,
         old_ids=old_ids,
+        keep_states=keep_states,
     )
     with beside(backbone.model, contrast, item_head):
         return run_epochs(backbone.model, task, loop, context, on_epoch)
@@ -142,6 +146,7 @@ def recommender_task(
     contrast: Contrast | None = None,
     item_head: ItemObjective | None = None,
     old_ids: Sequence[Sequence[int]] | None = None,
+    keep_states: KeepStates | None = None,
 ) -> TrainingTask:
     """What the loop needs to train a recommender; the arguments are those of `train_recommender`."""
     model = backbone.model
@@ -152,9 +157,11 @@ def recommender_task(
     best_by = "ndcg@10" if valid else None
     if isinstance(renderer, HistoryRenderer):
         windows = make_windows(sequences, renderer.max_history)
+        costs = window_costs(windows, trie)
+        read = (target_tokens(trie), windows.items, windows.begin, windows.end)
         task = TrainingTask(
             "train-rec",
-            window_costs(windows, trie),
+            costs,
             window_loss(
                 model,
                 trie,
@@ -165,6 +172,7 @@ def recommender_task(
                 leads=renderer.leads,
                 reorder=options.reorder,
                 seed=seed,
+                kept=keep_states(costs - (not renderer.leads), read) if keep_states else None,
             ),
             sizes=windows.end - windows.first,
             figures={name: told for one in (contrast, item_head) if one for name, told in one.figures().items()},

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from idgr.errors import IdgrError
 from idgr.options import Option, Role
 from idgr.progress import log
 from idgr.stages.training import TRIED_USERS, Histories, forecast_training, numbered
@@ -78,6 +79,16 @@ def read_inputs(train: str, ids: str, valid: str | None) -> Inputs:
     rows = list(read_sequences(train, number))
     queries = [] if valid is None else list(read_queries(valid, number, need_target=True))
     return Inputs(known, numbered(train, rows, queries, number))
+
+
+def read_old_ids(path: str, keys: list[str]) -> list[str]:
+    """The old ID of each item. Raises `IdgrError` where they are not those of the same items."""
+    from idgr.formats.records import read_ids
+
+    old = {record.item_id: record.id for record in read_ids(path)}
+    if len(old) != len(keys) or any(key not in old for key in keys):
+        raise IdgrError("is not of the items of --ids", "give the IDs that these items had before", where=path)
+    return [old[key] for key in keys]
 
 
 def earlier_trainings(model: str, known: Sequence[ItemId], facts: RecommenderFacts) -> list[dict[str, Any]]:

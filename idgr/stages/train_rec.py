@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from idgr.errors import IdgrError, UsageError
+from idgr.errors import UsageError
 from idgr.formats.held_out import refuse_held_out
-from idgr.options import MODEL, TRAINING, UNSET, Role, option
+from idgr.options import MODEL, RUN, TRAINING, UNSET, Role, option
 from idgr.recommender.defaults import defaults
 from idgr.recommender.options import PROMPTS, Paper, PromptOptions, RecommenderOptions
 from idgr.stages.auxiliary import AuxiliaryOptions, auxiliary_tasks, check_auxiliary, contrast, item_head
 from idgr.stages.options import local_model, refuse_stream, run_info
-from idgr.stages.recommender_training import Ids, Prepared, earlier_trainings, forecast_recommender, read_inputs
+from idgr.stages.recommender_training import (
+    Ids,
+    Prepared,
+    earlier_trainings,
+    forecast_recommender,
+    read_inputs,
+    read_old_ids,
+)
 from idgr.stages.training import SequenceTraining, run_training, say_if_unvalidated, say_what_is_kept
 
 if TYPE_CHECKING:
@@ -22,6 +30,7 @@ if TYPE_CHECKING:
     from idgr.engine.run import TrainingRun
     from idgr.engine.task import TrainingTask
     from idgr.formats.rec_folder import RecommenderFacts
+    from idgr.recommender.kept_states import KeepStates
 
 _LEARNT = 16  # bytes of a weight that learns: itself, its gradient and AdamW's two means of it, in float32
 PRESETS = {"t5": "nano", "causal": "nano-causal"}
@@ -70,6 +79,12 @@ class Options(SequenceTraining, RecommenderOptions, PromptOptions, AuxiliaryOpti
         None,
         MODEL,
         at_least=0,
+    )
+    keep_states: bool = option(
+        "With --freeze: run the frozen layers once, and keep their states on disk till the training ends.", False, MODEL
+    )
+    activation_checkpointing: bool = option(
+        "causal: run layers again for their gradient; less memory, more time.", False, RUN, role=Role.RUN
     )
     gen: str | None = option("For --user-ids: the ID generator.", None, PROMPTS, role=Role.INPUT)
     objective: Literal["full", "trie"] = UNSET
@@ -154,13 +169,14 @@ def _check(options: Options) -> None:
     """Raise `UsageError` where options do not go together."""
     refuse_stream(options.output, "a model folder")
     if options.arch != "causal":
-        newline = options.separator == "newline"
         for flag, value in (
             ("--reorder", options.reorder),
             ("--lora", options.lora),
-            ("--separator newline", newline),
+            ("--separator newline", options.separator == "newline"),
             ("--layers", options.layers),
             ("--item-slots", options.item_slots is not None),
+            ("--keep-states", options.keep_states),
+            ("--activation-checkpointing", options.activation_checkpointing),
         ):
             if value:
                 raise UsageError(f"{flag} is for --arch causal", "leave it out")
@@ -172,13 +188,13 @@ def _check(options: Options) -> None:
         raise UsageError("--item-slots with --separator newline, behind which there are none", "leave one of them out")
     if options.history == "none" and options.user_ids == "none":
         raise UsageError("--history none without --user-ids leaves prompts empty", "add --user-ids history")
-    if options.lora is not None and options.is_preset:
-        what = f"--lora with --model {options.model}, whose weights are random"
-        raise UsageError(what, "give --model a trained model")
-    if options.layers is not None and options.is_preset:
-        what = f"--layers with --model {options.model}, which has not learnt any"
-        raise UsageError(what, "give --model a trained model")
+    freeze = f"--freeze {options.freeze}"
+    for flag, given in (("--lora", options.lora), ("--layers", options.layers), (freeze, options.freeze)):
+        if given is not None and options.is_preset:
+            what = f"{flag} with --model {options.model}, whose weights are random"
+            raise UsageError(what, "give --model a trained model")
     _check_freeze(options)
+    _check_keep_states(options)
     check_auxiliary(options, options.arch)
 
 
@@ -189,14 +205,31 @@ def _check_freeze(options: Options) -> None:
     given = f"--freeze {options.freeze}"
     if options.lora is not None:
         raise UsageError(f"{given} with --lora, which leaves all layers as they are", "leave one of them out")
-    if options.is_preset:
-        what = f"{given} with --model {options.model}, whose weights are random"
-        raise UsageError(what, "give --model a trained model")
     if options.word_tokens:
         raise UsageError(f"{given} with --word-tokens, whose embeddings have to learn", "leave one of them out")
 
 
+def _check_keep_states(options: Options) -> None:
+    """Raise `UsageError` where the states behind frozen layers are not the same in every epoch, or there is but one."""
+    if not options.keep_states:
+        return
+    if not options.freeze:
+        raise UsageError("--keep-states without layers that stay as they are", "add --freeze 1, or more")
+    if options.dropout:
+        raise UsageError(f"--keep-states with --dropout {options.dropout}, anew in each epoch", "add --dropout 0")
+    for flag, value in (
+        ("--reorder, anew in each epoch", options.reorder),
+        ("--tell-items, which learns below the frozen layers", options.tell_items),
+        ("a contrast, which learns below the frozen layers", options.contrast_semantic or options.contrast_behavior),
+        ("--compile, which takes all layers together", options.compile),
+        ("--epochs 1, in which no states are read again", options.epochs == 1),
+    ):
+        if value:
+            raise UsageError(f"--keep-states with {flag}", "leave one of them out")
+
+
 def _prepare(options: Options, facts: RecommenderFacts, device: torch.device) -> Prepared:
+    from idgr.engine.device import checkpoint_activations
     from idgr.formats.rec_folder import read_seen_tokens
     from idgr.models.backbone import resolve_model
     from idgr.models.freezing import freeze_layers
@@ -235,6 +268,8 @@ def _prepare(options: Options, facts: RecommenderFacts, device: torch.device) ->
         add_lora(model, options.lora, seed=options.seed, tokens=added)
     if options.freeze is not None:
         freeze_layers(model, options.freeze)
+    if options.activation_checkpointing:
+        checkpoint_activations(model)
     model.to(device)
     renderer = (
         causal_renderer_of(facts, tokenizer, tokens)
@@ -250,7 +285,7 @@ def _prepare(options: Options, facts: RecommenderFacts, device: torch.device) ->
         item_head(options, model, inputs.keys, inputs.histories.sequences, tokens, renderer.end, options.seed),
         read_seen_tokens(options.model) or set(),
         [] if options.is_preset else earlier_trainings(options.model, inputs.known, facts),
-        None if options.old_ids is None else id_tokens(tokenizer, _old_ids(options.old_ids, inputs.keys)),
+        None if options.old_ids is None else id_tokens(tokenizer, read_old_ids(options.old_ids, inputs.keys)),
     )
 
 
@@ -261,16 +296,6 @@ def _check_memory(options: Options, device: torch.device) -> None:
     partly = options.freeze is not None or options.lora is not None or options.layers is not None
     if not options.is_preset and not partly and device.type == "cpu":
         check_memory(options.model, _LEARNT)
-
-
-def _old_ids(path: str, keys: list[str]) -> list[str]:
-    """The old ID of each item. Raises `IdgrError` where they are not those of the same items."""
-    from idgr.formats.records import read_ids
-
-    old = {record.item_id: record.id for record in read_ids(path)}
-    if len(old) != len(keys) or any(key not in old for key in keys):
-        raise IdgrError("is not of the items of --ids", "give the IDs that these items had before", where=path)
-    return [old[key] for key in keys]
 
 
 def _check_item_slots(options: Options, slots: int) -> None:
@@ -305,6 +330,8 @@ def _train(prepared: Prepared, options: Options, running: TrainingRun) -> dict[s
 
     histories = prepared.inputs.histories
     say_if_unvalidated("train-rec", histories.valid)
+    if options.keep_states and running.context.processes.size > 1:
+        raise UsageError("--keep-states in several processes", "run one, or leave it out")
     kept = train_recommender(
         prepared.backbone,
         prepared.renderer,
@@ -319,9 +346,22 @@ def _train(prepared: Prepared, options: Options, running: TrainingRun) -> dict[s
         contrast=prepared.contrast,
         item_head=prepared.item_head,
         old_ids=prepared.old_ids,
+        keep_states=_keep_states(prepared.backbone.model, options, running) if options.keep_states else None,
     )
     say_what_is_kept("train-rec", kept, options.epochs)
     return kept
+
+
+def _keep_states(model: Any, options: Options, running: TrainingRun) -> KeepStates:
+    """What keeps the states in the folder of the training's checkpoints, which goes when it has ended."""
+    import torch
+
+    from idgr.engine.checkpoint import checkpoint_folder
+    from idgr.engine.device import uses_bf16
+    from idgr.recommender.kept_states import keep_states
+
+    dtype = torch.bfloat16 if uses_bf16(options.precision, running.device) else torch.float32
+    return partial(keep_states, model, options.freeze or 0, checkpoint_folder(options.output) / "states", dtype)
 
 
 def _save(

@@ -273,7 +273,7 @@ def test_the_first_layers_of_a_model(place: Path, tmp_path: Path, capfd: pytest.
 
     for more, hint in (
         (["--model", str(place / "llama"), "--layers", "3"], "--layers 3, but the model has 2; give at most 2"),
-        (["--arch", "causal", "--layers", "1"], "--layers with --model nano-causal, which has not learnt any"),
+        (["--arch", "causal", "--layers", "1"], "--layers with --model nano-causal, whose weights are random"),
         (["--layers", "1"], "--layers is for --arch causal; leave it out"),
     ):
         assert run([*train, *more, "-o", str(tmp_path / "none")]) == 2
