@@ -86,11 +86,11 @@ class CausalNetwork:
         rotary_N = rotary_embedding(llama, place_N)
         rotary = rotary_N[0][:, None], rotary_N[1][:, None]
         hidden = F.embedding(token_N, llama.embedding_VD)
-        if self._told is not None:
+        if self._told is not None and len(cell_N):
             row_T, place_T, told_TD = self._told.within(prompts)
-            new_T = torch.from_numpy(new_BS).to(self.device)[row_T, place_T]
-            into_T = torch.searchsorted(cell_N, (row_T * S + place_T)[new_T])
-            hidden = hidden.index_add(0, into_T, told_TD[new_T].to(hidden.dtype))
+            new_T1 = torch.from_numpy(new_BS).to(self.device)[row_T, place_T][:, None]
+            into_T = torch.searchsorted(cell_N, row_T * S + place_T).clamp(max=len(cell_N) - 1)
+            hidden = hidden.index_add(0, into_T, (told_TD * new_T1).to(hidden.dtype))
         attention = _Reading(cell_N, first_B, length_B, [states for states in known if states is not None])
         kept = []
         for index, layer in enumerate(llama.layers):
@@ -158,7 +158,7 @@ class _Reading:
         self.shape, self.cell_N, self.known_MIUK = (len(length_B), S), cell_N, torch.cat(known) if known else None
         first = torch.from_numpy(first_B).to(device)
         along = torch.arange(S, device=device)
-        self.cell_M = (along < first[:, None]).flatten().nonzero().squeeze(1)
+        self.cell_M = torch.from_numpy(np.flatnonzero(np.arange(S) < first_B[:, None])).to(device)
         Q = self.n_queries = max(1, int((length_B - first_B).max()))
         row_N = cell_N // S
         self.query_N = row_N * Q + cell_N % S - first[row_N]
