@@ -22,13 +22,12 @@ from torch import Tensor
 
 from idgr.bench.processes import Measurement, measure
 from idgr.decoding.trie import build_trie
-from idgr.engine.device import uses_bf16
 from idgr.engine.options import Precision, TrainingOptions
 from idgr.engine.task import TrainingContext, TrainingTask
 from idgr.engine.trainer import run_epochs
 from idgr.errors import IdgrError, UsageError
 from idgr.models.backbone import PRESETS, Backbone, load_backbone, new_backbone, save_backbone
-from idgr.models.device import pick_device
+from idgr.models.device import pick_device, uses_bf16
 from idgr.models.tokenizer import id_tokens, load_tokenizer, train_tokenizer
 from idgr.prompts.rendering import PromptRenderer
 from idgr.prompts.templates import draw_templates, load_templates, template_words

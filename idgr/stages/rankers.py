@@ -31,9 +31,8 @@ def item_ranker(options: RankerOptions) -> Ranker:
     """
     import torch
 
-    from idgr.engine.device import uses_bf16
     from idgr.item_models.ranking import rank_items
-    from idgr.models.device import pick_device
+    from idgr.models.device import pick_device, uses_bf16
     from idgr.models.item_models import ItemModel, load_item_model
     from idgr.stages.catalogue_texts import load_for_catalogue
 

@@ -192,9 +192,9 @@ def _backbone(options: RankerOptions, rec: str, arch: str, where: torch.device) 
     """The model there in the precision asked for, an adapter merged into it in memory."""
     import torch
 
-    from idgr.engine.device import uses_bf16
     from idgr.formats.adapter_folder import check_base
     from idgr.models.backbone import load_backbone, load_causal_backbone
+    from idgr.models.device import uses_bf16
     from idgr.models.lora import check_lora, load_adapter
 
     backbone = load_backbone(rec) if arch == "t5" else load_causal_backbone(rec)
