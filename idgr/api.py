@@ -64,8 +64,10 @@ class Recommender:
         allow: str | None = None,
         keep_history: bool = False,
         batch_size: int = 32,
-        precision: Literal["fp32", "bf16"] = "fp32",
+        precision: Literal["auto", "fp32", "bf16"] = "fp32",
         item_head_weight: float | None = None,
+        cache: bool = False,
+        cache_memory: int = 1024,
     ) -> Recommender:
         """Load a folder of `idgr train-rec`, `train-sasrec` or `train-two-tower`.
 
@@ -81,8 +83,10 @@ class Recommender:
             allow: a file of the only items to recommend, one key a line.
             keep_history: whether items of a history may be recommended again.
             batch_size: histories at a time.
-            precision: of the weights.
+            precision: of the weights; auto is bf16 where the device multiplies it.
             item_head_weight: of the item head's score, where there is a head; as trained if not given.
+            cache: of a causal model: keep what was read of histories, so that one that grew costs its new items.
+            cache_memory: MiB for that; what was used longest ago goes.
 
         Raises:
             UsageError: an argument has no such value, or arguments do not go together.
@@ -104,6 +108,8 @@ class Recommender:
             batch_size=batch_size,
             precision=precision,
             item_head_weight=item_head_weight,
+            cache=cache,
+            cache_memory=cache_memory,
         )
         return cls(load_ranker(complete(options)))
 

@@ -21,12 +21,11 @@ from torch import Tensor
 from idgr.bench.processes import Measurement, measure
 from idgr.bench.trainers import WARM_STEPS, Steps, now, options_of, train_ours, train_theirs
 from idgr.decoding.trie import Trie, build_trie
-from idgr.engine.device import uses_bf16
 from idgr.engine.options import Precision
 from idgr.engine.schedule import epoch_batches
 from idgr.errors import IdgrError
 from idgr.models.backbone import load_causal_backbone
-from idgr.models.device import pick_device
+from idgr.models.device import pick_device, uses_bf16
 from idgr.models.freezing import freeze_layers
 from idgr.models.llama import fit_item_slots, item_slots, keep_layers, pad_token, position_ids, usual_separator
 from idgr.models.padding import IGNORED, pad_labels, padded

@@ -21,11 +21,10 @@ import torch
 from idgr.bench.processes import Measurement, measure
 from idgr.bench.trainers import WARM_STEPS, options_of, train_ours, train_theirs
 from idgr.decoding.trie import build_trie
-from idgr.engine.device import uses_bf16
 from idgr.engine.options import Precision
 from idgr.errors import IdgrError
 from idgr.models.backbone import PRESETS, Backbone, load_backbone, new_backbone, save_backbone
-from idgr.models.device import pick_device
+from idgr.models.device import pick_device, uses_bf16
 from idgr.models.tokenizer import id_tokens, load_tokenizer, train_tokenizer
 from idgr.prompts.rendering import PromptRenderer
 from idgr.prompts.templates import draw_templates, load_templates, template_words

@@ -13,12 +13,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from idgr.engine.device import uses_bf16
 from idgr.engine.options import Precision, TrainingOptions
 from idgr.engine.task import TrainableModel, TrainingContext, TrainingTask
 from idgr.engine.trainer import run_epochs
 from idgr.errors import UsageError
-from idgr.models.device import pick_device
+from idgr.models.device import pick_device, uses_bf16
 
 Ints = npt.NDArray[np.int64]
 Times = tuple[float, float]

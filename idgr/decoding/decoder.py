@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from idgr.decoding.causal_network import CausalNetwork
 from idgr.decoding.compiled_pass import FEWEST_ROWS, FEWEST_SLOTS, CompiledPass
 from idgr.decoding.kv_cache import MASKED, KVCache, Network, Pass, Told
+from idgr.decoding.prompt_memory import PromptMemory
 from idgr.decoding.t5_network import T5Network
 from idgr.models.compiling import power_bucket, width_bucket
 
@@ -70,6 +71,11 @@ class Decoder:
     @property
     def device(self) -> torch.device:
         return self.network.device
+
+    def remember(self, memory: PromptMemory) -> None:
+        """Of a causal model: read of prompts only what a memory does not know, and keep it there."""
+        assert isinstance(self.network, CausalNetwork)
+        self.network.memory = memory
 
     def alike(self, lengths: Sequence[int]) -> Iterator[list[int]]:
         """The places of the lengths in groups that it is best to compute together."""

@@ -1,4 +1,4 @@
-"""Where tensors live and how the model computes there while it is trained: device, precision, attention, compiling.
+"""Where tensors live and how the model computes there while it is trained: random numbers, attention, compiling.
 
 What the context managers here change of a model or of the program, they put back.
 """
@@ -19,16 +19,6 @@ if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
     from idgr.engine.task import TrainableModel
-
-
-def uses_bf16(precision: str, device: torch.device) -> bool:
-    """Whether products of matrices are made in bf16 (see `TrainingOptions.precision`)."""
-    if precision != "auto":
-        return precision == "bf16"
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    features = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return device.type == "cpu" and any(features.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 @contextmanager

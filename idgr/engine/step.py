@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from idgr.engine.checkpoint import SIGNALS, Snapshot, copy_into
-from idgr.engine.device import uses_bf16
 from idgr.engine.options import TrainingOptions
 from idgr.engine.schedule import first_steps, learning_rate
 from idgr.engine.task import TrainableModel, TrainingContext, TrainingTask
 from idgr.errors import IdgrError
 from idgr.models.compiling import compiled_step
+from idgr.models.device import uses_bf16
 from idgr.progress import log
 
 Ints = npt.NDArray[np.int64]

@@ -1,4 +1,4 @@
-"""Where a model computes."""
+"""Where a model computes, and whether in bf16."""
 
 from __future__ import annotations
 
@@ -26,6 +26,16 @@ def pick_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError):
         raise UsageError(f"--device {name} is not available", "choose auto or cpu") from None
     return device
+
+
+def uses_bf16(precision: str, device: torch.device) -> bool:
+    """Whether products of matrices are made in bf16; `auto`: where the device does that."""
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    features = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return device.type == "cpu" and any(features.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def to_device(values: npt.NDArray[Any] | Tensor, device: torch.device) -> Tensor:

@@ -13,6 +13,7 @@ from idgr.decoding.beam import BeamSearch, Ranking, SearchOptions
 from idgr.decoding.candidates import CandidateSearch, Second
 from idgr.decoding.exact import ExactSearch
 from idgr.decoding.kv_cache import Told
+from idgr.decoding.prompt_memory import PromptMemory
 from idgr.decoding.trie import Trie
 from idgr.errors import UsageError
 from idgr.formats.records import ItemId, Query, Recommendation
@@ -47,6 +48,7 @@ class Recommender:
         calibration: gives all items that the beams find other scores, of which the best are taken.
         second: a score of all items (`idgr.decoding.candidates`), which counts `weight` times beside that of the ID.
         told: what is added to the embeddings of histories.
+        memory: of a causal model: keeps what was read of histories for longer ones; None for nothing.
 
     Raises:
         UsageError: there is no such template, or a second score for a search of the whole of a large catalogue.
@@ -69,6 +71,7 @@ class Recommender:
         second: Second | None = None,
         weight: float = 0.0,
         told: Told | None = None,
+        memory: PromptMemory | None = None,
     ) -> None:
         if not 0 <= template < renderer.n_templates:
             raise UsageError(f"--template {template}: there are {renderer.n_templates} templates", "count them from 0")
@@ -90,6 +93,8 @@ class Recommender:
             raise UsageError(what, "give fewer --beams, or --item-head-weight 0")
         else:
             self.search = ExactSearch(backbone.model, trie, options, allowed=mask, told=told)
+        if memory is not None:
+            self.search.decoder.remember(memory)
 
     def prompt(self, query: Query) -> list[int]:
         """The tokens that the model reads for a history."""

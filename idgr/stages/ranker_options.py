@@ -43,8 +43,8 @@ CalibrationWeight = Annotated[
     ),
 ]
 WeightsPrecision = Annotated[
-    Literal["fp32", "bf16"],
-    Option("Of the model's weights; bf16 pays where the processor multiplies it.", panel=MODEL),
+    Literal["auto", "fp32", "bf16"],
+    Option("Of the model's weights; auto is bf16 where the device multiplies it.", panel=MODEL),
 ]
 ItemHeadWeight = Annotated[
     float | None,
@@ -117,6 +117,18 @@ class RankerOptions(StageOptions):
     train: str | None = option("train.jsonl, for popularity, markov and star.", None, BASELINE, role=Role.INPUT)
     batch_size: BatchSize = 32
     compile: Compile = False
+    cache: Annotated[
+        bool,
+        Textual(
+            "causal: keep what was read of histories, so that one that grew costs its new items alone; read anew where "
+            "its oldest item goes (--max-history).",
+            role=Role.RUN,
+            panel=RUN,
+        ),
+    ] = False
+    cache_memory: Annotated[
+        int, Textual("MiB for --cache; what was used longest ago goes.", role=Role.RUN, panel=RUN, at_least=1)
+    ] = 1024
     device: Device = "auto"
 
 

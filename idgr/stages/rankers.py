@@ -32,7 +32,7 @@ def item_ranker(options: RankerOptions) -> Ranker:
     import torch
 
     from idgr.item_models.ranking import rank_items
-    from idgr.models.device import pick_device
+    from idgr.models.device import pick_device, uses_bf16
     from idgr.models.item_models import ItemModel, load_item_model
     from idgr.stages.catalogue_texts import load_for_catalogue
 
@@ -45,7 +45,7 @@ def item_ranker(options: RankerOptions) -> Ranker:
         model, keys = load_item_model(rec)
         cure = f"train the {called(rec)} with --items that cover every history"
     where = pick_device(options.device)
-    model.to(device=where, dtype=torch.bfloat16 if options.precision == "bf16" else torch.float32)
+    model.to(device=where, dtype=torch.bfloat16 if uses_bf16(options.precision, where) else torch.float32)
     number = {item: i for i, item in enumerate(keys)}
     wanted = allowed_items(options, set(keys))
     allowed = None if wanted is None else torch.tensor([item in wanted for item in keys], device=where)

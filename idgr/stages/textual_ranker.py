@@ -20,6 +20,7 @@ from idgr.stages.ranker import COVER, Ranker, allowed_items, within_memory
 from idgr.stages.ranker_options import DEFAULT_BEAMS, RankerOptions
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedTokenizerBase
 
     from idgr.decoding.trie import Trie
@@ -59,6 +60,7 @@ def _recommender(options: RankerOptions) -> Recommender:
     rec, ids = str(options.rec), str(options.ids)
     catalogue = read_ids(ids)
 
+    from idgr.decoding.prompt_memory import PromptMemory
     from idgr.models.device import pick_device
     from idgr.models.llama import fit_item_slots
     from idgr.prompts.histories import HistoryRenderer
@@ -66,6 +68,8 @@ def _recommender(options: RankerOptions) -> Recommender:
     from idgr.recommender.ranking import Recommender
 
     facts, trained = _facts(options, rec)
+    if options.cache and facts.arch != "causal":
+        raise UsageError(f"--cache given, but {rec} is a T5, which reads a history that grew anew", "leave it out")
     if not options.force:
         changes = check_ids_grown(facts, catalogue, rec, ids)
         if changes is not None:
@@ -77,8 +81,7 @@ def _recommender(options: RankerOptions) -> Recommender:
     keys = [record.item_id for record in catalogue]
     allowed = allowed_items(options, set(keys))
     where = pick_device(options.device)
-    backbone = _backbone(options, rec, facts.arch)
-    backbone.model.to(where)
+    backbone = _backbone(options, rec, facts.arch, where)
     tokenizer = backbone.tokenizer
     facts = _separated(options, facts, backbone, rec, trained=trained)
     trie, rows = _tree(options.trie, catalogue, tokenizer, facts.separator)
@@ -120,6 +123,7 @@ def _recommender(options: RankerOptions) -> Recommender:
         second=second,
         weight=weight,
         told=told,
+        memory=PromptMemory(options.cache_memory << 20) if options.cache else None,
     )
 
 
@@ -185,12 +189,13 @@ def _separated(
     return replace(facts, separator=given or facts.separator)
 
 
-def _backbone(options: RankerOptions, rec: str, arch: str) -> Backbone:
-    """The model in the precision asked for, an adapter merged into it in memory."""
+def _backbone(options: RankerOptions, rec: str, arch: str, where: torch.device) -> Backbone:
+    """The model there in the precision asked for, an adapter merged into it in memory."""
     import torch
 
     from idgr.formats.adapter_folder import check_base
     from idgr.models.backbone import load_backbone, load_causal_backbone
+    from idgr.models.device import uses_bf16
     from idgr.models.lora import check_lora, load_adapter
 
     backbone = load_backbone(rec) if arch == "t5" else load_causal_backbone(rec)
@@ -200,7 +205,8 @@ def _backbone(options: RankerOptions, rec: str, arch: str) -> Backbone:
         check_lora("--adapter")
         check_base(options.adapter, rec)
         load_adapter(backbone.model, options.adapter)
-    backbone.model.to(torch.bfloat16 if options.precision == "bf16" else torch.float32)
+    dtype = torch.bfloat16 if uses_bf16(options.precision, where) else torch.float32
+    backbone.model.to(device=where, dtype=dtype)
     return backbone
 
 

@@ -357,7 +357,7 @@ def _keep_states(model: Any, options: Options, running: TrainingRun) -> KeepStat
     import torch
 
     from idgr.engine.checkpoint import checkpoint_folder
-    from idgr.engine.device import uses_bf16
+    from idgr.models.device import uses_bf16
     from idgr.recommender.kept_states import keep_states
 
     dtype = torch.bfloat16 if uses_bf16(options.precision, running.device) else torch.float32

@@ -67,8 +67,8 @@ def run_training(
     Returns:
         The record of what was kept; None where nothing was to do, or in a process that does not write.
     """
-    from idgr.engine.device import uses_bf16
     from idgr.engine.run import is_finished, training_run
+    from idgr.models.device import uses_bf16
 
     output = options.output
     if is_finished(output, run, overwrite=options.overwrite):

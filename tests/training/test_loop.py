@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from idgr.engine import schedule
-from idgr.engine.device import uses_bf16
 from idgr.engine.options import TrainingOptions
 from idgr.engine.schedule import epoch_batches, first_steps, learning_rate
 from idgr.engine.task import TrainingContext, TrainingTask
@@ -22,7 +21,7 @@ from idgr.engine.trainer import run_epochs
 from idgr.errors import IdgrError, UsageError
 from idgr.generator.training import pair_loss
 from idgr.models.backbone import Backbone
-from idgr.models.device import pick_device
+from idgr.models.device import pick_device, uses_bf16
 
 ROWS = [[5 + n % 7, 20 + n, 9, 1] for n in range(12)]
 
