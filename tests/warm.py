@@ -1,23 +1,28 @@
-"""idgr's commands for shell scripts under test, each a fork of one process that has torch and transformers imported.
+"""idgr's commands for shell scripts under test, each a fork of one process that has imported all that they need.
 
-Importing them takes four seconds of a processor, and a recipe starts dozens of commands. A script finds an `idgr` on
-its PATH that hands its arguments, folder, environment and standard streams to the process here, and ends as the
-command did; a signal that it gets goes to the command, which is killed if it is. Nothing is shared but what was
-imported: the process itself computes nothing.
+That takes five seconds of a processor, and a recipe starts dozens of commands. A script finds an `idgr` on its PATH
+that hands its arguments, folder, environment and standard streams to the process here, and ends as the command did; a
+signal that it gets goes to the command, which is killed if it is. So does a `python` that runs a file or a program of
+`-c`. Nothing is shared but what was imported: the process itself computes nothing.
 """
 
 from __future__ import annotations
 
 import array
+import gc
 import json
 import os
+import pkgutil
+import runpy
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -37,13 +42,17 @@ with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as to:
     code = int(answers.readline())
 os.kill(os.getpid(), -code) if code < 0 else sys.exit(code)
 """
+# What idgr imports late, beside its own modules.
 _HEAVY = (
-    "idgr.cli.main",
     "torch",
     "transformers.generation.utils",
     "transformers.models.t5.modeling_t5",
+    "transformers.models.t5.tokenization_t5",
     "transformers.models.llama.modeling_llama",
     "transformers.models.auto.tokenization_auto",
+    "scipy.stats",
+    "rich.table",
+    "typer._adapters",
 )
 
 
@@ -61,8 +70,9 @@ def warm_commands(folder: Path) -> Iterator[Path]:
         assert server.stdout.readline() == "ready\n"
         client = folder / "client.py"
         client.write_text(_CLIENT.format(place=str(place)))
-        for name, words in (("idgr", f' -SE "{client}"'), ("python", "")):
-            (commands / name).write_text(f'#!/bin/sh\nexec "{sys.executable}"{words} "$@"\n')
+        for name, these in (("idgr", "*"), ("python", "*.py | -c")):
+            ask = f'case $1 in {these}) set -- -SE "{client}" {name} "$@" ;; esac'
+            (commands / name).write_text(f'#!/bin/sh\n{ask}\nexec "{sys.executable}" "$@"\n')
             (commands / name).chmod(0o755)
         yield commands
     finally:
@@ -71,10 +81,14 @@ def warm_commands(folder: Path) -> Iterator[Path]:
 
 
 def _serve(place: str) -> NoReturn:
-    from importlib import import_module
+    import idgr
 
-    for name in _HEAVY:
-        import_module(name)
+    own = [module.name for module in pkgutil.walk_packages(idgr.__path__, "idgr.")]
+    for name in (*_HEAVY, *own):
+        if not name.endswith("__main__"):
+            import_module(name)
+    gc.collect()
+    gc.freeze()  # else a command's collector copies the pages of all that is imported
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
         listening.bind(place)
@@ -98,13 +112,13 @@ def _attend(asking: socket.socket) -> NoReturn:
     told = stream.read(int.from_bytes(stream.read(8), "big"))
     child = os.fork()
     if child == 0:
-        arguments, folder, environment = json.loads(told)
+        words, folder, environment = json.loads(told)
         for number, fd in enumerate(fds):
             os.dup2(fd, number)
         os.chdir(folder)
         os.environ.clear()
         os.environ.update(environment)
-        os._exit(_run(arguments))
+        os._exit(_run(words))
     with suppress(BrokenPipeError):
         asking.sendall(f"{child}\n".encode())
     threading.Thread(target=_kill_with, args=(asking, child), daemon=True).start()
@@ -132,18 +146,33 @@ def _kill_with(asking: socket.socket, child: int) -> None:
             os.kill(child, signal.SIGKILL)
 
 
-def _run(arguments: list[str]) -> int:
+def _run(words: list[str]) -> int:
+    """The exit code of `idgr ARGUMENTS`, `python FILE ARGUMENTS` or `python -c PROGRAM ARGUMENTS`."""
     from idgr.cli.main import main
 
     if os.environ.get("MEASURE_HERE"):
         _measure_here()
     try:
-        main(arguments)
+        if words[0] == "idgr":
+            sys.argv = words
+            main(words[1:])
+        sys.argv = words[1:]
+        if words[1] == "-c":
+            exec(sys.argv.pop(1), {"__name__": "__main__"})  # noqa: S102
+        else:
+            sys.path[0] = str(Path(words[1]).parent)
+            runpy.run_path(words[1], run_name="__main__")
     except SystemExit as end:
-        return int(end.code or 0)
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+        return 1 if isinstance(end.code, str) else int(end.code or 0)
+    except Exception:
+        traceback.print_exc()
+        return 1
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
+    return 0
 
 
 if __name__ == "__main__":
