@@ -9,16 +9,16 @@ signal that it gets goes to the command, which is killed if it is. So does a `py
 from __future__ import annotations
 
 import array
+import ast
 import gc
-import json
 import os
 import pkgutil
 import runpy
+import select
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -28,18 +28,16 @@ from typing import Any, NoReturn
 
 # No site packages: this starts in a hundredth of a second.
 _CLIENT = """
-import array, json, os, signal, socket, sys
-with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as to:
-    to.connect({place!r})
-    fds = array.array("i", [0, 1, 2])
-    to.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
-    told = json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()
-    to.sendall(len(told).to_bytes(8, "big") + told)
-    answers = to.makefile()
-    pid = int(answers.readline())
-    for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, lambda number, frame: os.kill(pid, number))
-    code = int(answers.readline())
+import _signal, _socket, array, os, sys
+to = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+to.connect({place!r})
+to.sendmsg([b"x"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))])
+told = repr((sys.argv[1:], os.getcwd(), dict(os.environ))).encode()
+to.sendall(len(told).to_bytes(8, "big") + told)
+pid = int(to.recv(8))
+for number in (_signal.SIGHUP, _signal.SIGTERM, _signal.SIGUSR1):
+    _signal.signal(number, lambda number, frame: os.kill(pid, number))
+code = int(to.recv(8))
 os.kill(os.getpid(), -code) if code < 0 else sys.exit(code)
 """
 # What idgr imports late, beside its own modules.
@@ -89,43 +87,50 @@ def _serve(place: str) -> NoReturn:
             import_module(name)
     gc.collect()
     gc.freeze()  # else a command's collector copies the pages of all that is imported
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    running: dict[int, socket.socket] = {}
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
         listening.bind(place)
         listening.listen(16)
         print("ready", flush=True)
         while True:
-            asking, _ = listening.accept()
-            if os.fork() == 0:
-                listening.close()
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                _attend(asking)
-            asking.close()
+            ready, _, _ = select.select([listening, *running.values()], [], [], 0.01)
+            if listening in ready:
+                asking, _ = listening.accept()
+                running[_start(asking)] = asking
+            for pid, asking in list(running.items()):
+                ended, status = os.waitpid(pid, os.WNOHANG)
+                if ended:
+                    _tell(asking, os.waitstatus_to_exitcode(status))
+                    running.pop(pid).close()
+                elif asking in ready:  # who asked is gone, and nothing else is to be read
+                    os.kill(pid, signal.SIGKILL)
 
 
-def _attend(asking: socket.socket) -> NoReturn:
-    """Run a command in a process of its own, and tell how it ended, as `subprocess` counts it."""
+def _start(asking: socket.socket) -> int:
+    """The process of the command that is asked for."""
     fds = array.array("i")
     _, extra, _, _ = asking.recvmsg(1, socket.CMSG_LEN(3 * fds.itemsize))
     fds.frombytes(extra[0][2])
     stream: Any = asking.makefile("rb")
-    told = stream.read(int.from_bytes(stream.read(8), "big"))
+    words, folder, environment = ast.literal_eval(stream.read(int.from_bytes(stream.read(8), "big")).decode())
     child = os.fork()
     if child == 0:
-        words, folder, environment = json.loads(told)
         for number, fd in enumerate(fds):
             os.dup2(fd, number)
         os.chdir(folder)
         os.environ.clear()
         os.environ.update(environment)
         os._exit(_run(words))
-    with suppress(BrokenPipeError):
-        asking.sendall(f"{child}\n".encode())
-    threading.Thread(target=_kill_with, args=(asking, child), daemon=True).start()
-    _, status = os.waitpid(child, 0)
+    for fd in fds:
+        os.close(fd)
+    _tell(asking, child)
+    return child
+
+
+def _tell(asking: socket.socket, number: int) -> None:
+    """Of a command its process, and when it ends its code, as `subprocess` counts it."""
     with suppress(BrokenPipeError):  # who asked was killed
-        asking.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
-    os._exit(0)
+        asking.sendall(b"%8d" % number)
 
 
 def _measure_here() -> None:
@@ -137,13 +142,6 @@ def _measure_here() -> None:
 
     for module in (decode, gen_ids, train_generator, train_recommender):
         module.measure = measure  # type: ignore[attr-defined]
-
-
-def _kill_with(asking: socket.socket, child: int) -> None:
-    """Kill the command when who asked for it is gone."""
-    if not asking.recv(1):
-        with suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
 
 
 def _run(words: list[str]) -> int:
