@@ -74,10 +74,10 @@ text=(--max-text-tokens 64)
 nano=("${text[@]}" --gen.lr 3e-4 --gen.batch-size 24 --gen.temperature 3 --ids.no-repeat-ngram 2)
 case $size in # the first generator; how a round goes; how the recommenders of Table 6 are trained
   smoke)
-    first=(--epochs 12 "${text[@]}")
-    round=(--rec nano --rounds 1 --rec.epochs 1 --rec.epoch-instances 48 --gen.epoch-instances 16 --valid-users 10
+    first=(--epochs 8 "${text[@]}")
+    round=(--rec nano --rounds 1 --rec.epochs 1 --rec.epoch-instances 16 --gen.epoch-instances 8 --valid-users 10
       --valid-beams 10 "${nano[@]}")
-    rec=(--model "$gen" --epochs 1 --epoch-instances 48 --valid-users 10 --valid-beams 10)
+    rec=(--model "$gen" --epochs 1 --epoch-instances 16 --valid-users 10 --valid-beams 10)
     users=${users:-30}
     ;;
   small)

@@ -49,7 +49,7 @@ case $size in # the first generator; how both are trained; how the platforms are
     test=${test:-demo-3}
     first=(--epochs 8 --max-text-tokens 64)
     rounds=2
-    round=(--order rec-first --rec.epoch-instances 48 --gen.epoch-instances 16 --gen.lr 3e-4 --gen.temperature 3
+    round=(--order rec-first --rec.epoch-instances 16 --gen.epoch-instances 8 --gen.lr 3e-4 --gen.temperature 3
       --max-text-tokens 64 --valid-users 10 --valid-beams 10)
     text=(--max-text-tokens 64)
     users=${users:-30}

@@ -24,7 +24,7 @@ WORDS = ["amber", "basil", "cedar", "delta", "ember", "fjord"]
 IDS = ["amber basil", "amber basil cedar", "amber delta", "basil", "basil ember fjord", "cedar amber basil"]
 IDS += ["cedar amber delta", "delta ember", "ember", "fjord amber cedar delta"]
 
-TRAIN = "train-rec {shop}/train.jsonl --ids {shop}/ids.jsonl --valid {shop}/valid.jsonl --valid-beams 10 --epochs 2"
+TRAIN = "train-rec {shop}/train.jsonl --ids {shop}/ids.jsonl --valid {shop}/valid.jsonl --valid-beams 10 --epochs 1"
 TRAIN += " --batch-size 4 --lr 1e-3 --dropout 0 "
 CAUSAL = TRAIN + "--model {shop}/causal --arch causal "
 ASK = "recommend {shop}/valid.jsonl --ids {shop}/ids.jsonl -k 5 --beams 6 "
@@ -40,7 +40,7 @@ COMMANDS = {
     "--lr 1e-2 --held-out 0.2 --dropout 0",
     "gen-ids": "gen-ids {shop}/items.jsonl --model {init-gen} --batch-size 4 " + SHORT,
     "gen-ids causal": "gen-ids {shop}/items.jsonl --model {shop}/causal " + SHORT,
-    "train-rec full": TRAIN + "--model {shop}/t5 --objective full --ema 0.5",
+    "train-rec full": TRAIN + "--model {shop}/t5 --objective full --ema 0.5 --epochs 2",
     "train-rec trie": TRAIN + "--model {shop}/t5 --objective trie --accumulate 2 --max-tokens-per-batch 64",
     "train-rec user IDs": TRAIN + "--model {shop}/t5 --user-ids history --gen {init-gen} --items {shop}/items.jsonl",
     "train-sasrec": "train-sasrec " + ITEM_MODEL,
@@ -54,7 +54,7 @@ COMMANDS = {
     "--near-items 4 --items {shop}/items.jsonl",
     "train-rec causal --lora": CAUSAL + "--lora 2 --word-tokens",
     "train-adapter": "train-adapter {shop}/train.jsonl --rec {train-rec causal} --ids {shop}/ids.jsonl --rank 2 "
-    "--valid {shop}/valid.jsonl --valid-beams 10 --epochs 2 --batch-size 4 --dropout 0",
+    "--valid {shop}/valid.jsonl --valid-beams 10 --epochs 1 --batch-size 4 --dropout 0",
     "train-gen": "train-gen {shop}/train.jsonl --items {shop}/items.jsonl --ids {shop}/ids.jsonl --gen {init-gen} "
     "--rec {train-rec full} --anchor 0.1 --lr 1e-3 --epochs 1 --dropout 0",
     "train-gen straight-through": "train-gen {shop}/train.jsonl --items {shop}/items.jsonl --ids {shop}/ids.jsonl "

@@ -131,8 +131,9 @@ def test_a_signal_leaves_the_old_output_and_nothing_else(words: list[str], numbe
     before = contents(shop)
     os.mkfifo("pipe")
 
-    def heed() -> None:  # whatever whoever runs the tests does, such as `nohup`
+    def heed() -> None:  # whatever whoever runs the tests does, such as `nohup` or a shell's `&`
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     with started(words, before=heed) as process, open("pipe", "wb") as pipe:
         pipe.write(b'{"item_id": "a", "user_id": "u", "title": "tea"')

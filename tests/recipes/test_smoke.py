@@ -96,7 +96,7 @@ def test_standard(path: str, tmp_path: Path) -> None:
 def test_accuracy(path: str, tmp_path: Path) -> None:
     """The table over seeds: each row's figures are those of its users."""
     data, out = tmp_path / "data", tmp_path / "out"
-    assert run(["prep", "demo", "--items", "120", "--users", "240", "-o", str(data)]) == 0
+    assert run(["prep", "demo", "--items", "60", "--users", "90", "-o", str(data)]) == 0
     short = ("--seeds", "3", "--epochs", "1", "--sasrec-epochs", "1", "--out", str(out))
     done = recipe(path, "standard", "--data", str(data), *short, script="accuracy.sh")
     head, _, *rows = [line for line in done.stdout.splitlines() if line.startswith("|")]
