@@ -2,8 +2,10 @@
 
 A round: the recommender scores the candidates and the IDs of some items change (`idgr.alternation.scoring`); it goes on
 for an epoch in which both names are in use, then with the new ones; the generator, if there is one, is taught them. If
-the loss of held-out targets of training has fallen, the round is accepted; else everything stays as it was before, and
-the next round asks for twice the gain. As in `idgr.alternation.rounds`, a round is a list of phases.
+held-out targets of training cost less than they cost the same recommender after as many epochs with the old IDs, the
+round is accepted; else everything stays as it was before, and the next round asks for twice the gain. The cost before
+the round is no measure, since more epochs change it with any IDs. As in `idgr.alternation.rounds`, a round is a list of
+phases.
 """
 
 from __future__ import annotations
@@ -149,8 +151,11 @@ class _Plan:
             train=self.train, ids=self.ids, rec=self.rec, candidates=self.offers, how=how, seed=seed,
             device=self.device, **earlier,
         )  # fmt: skip
+        rest = how.round_epochs - 1
         mixed = self._train_rec(number, folder / "mixed", self.rec, chosen, seed, old_ids=self.ids, epochs=1)
-        tried = self._train_rec(number, folder / "tried", mixed, chosen, seed + _SETTLING, epochs=how.round_epochs - 1)
+        tried = self._train_rec(number, folder / "tried", mixed, chosen, seed + _SETTLING, epochs=rest)
+        same = self._train_rec(number, folder / "same", self.rec, self.ids, seed, epochs=1)
+        control = self._train_rec(number, folder / "control", same, self.ids, seed + _SETTLING, epochs=rest)
         new = {"gen": None, "rec": tried, "ids.jsonl": chosen}
         if self.gen is not None:
             new["gen"] = self.add(
@@ -159,8 +164,8 @@ class _Plan:
             )  # fmt: skip
         decision = self.add(
             number, "judge", folder / "decision.json",
-            held=self.held, ids=self.ids, rec=self.rec, chosen=chosen, tried=tried, seed=self.what.seed, round=number,
-            device=self.device,
+            held=self.held, ids=self.ids, rec=self.rec, control=control, chosen=chosen, tried=tried,
+            seed=self.what.seed, round=number, device=self.device,
         )  # fmt: skip
         self.decisions.append(decision)
         settled = {
@@ -299,17 +304,17 @@ def _choose(
 
 def _judge(phase: Phase) -> None:
     told = phase.arguments
-    inputs = {name: told[name] for name in ("held", "ids", "rec", "chosen", "tried")}
+    inputs = {name: told[name] for name in ("held", "ids", "rec", "control", "chosen", "tried")}
     info = RunInfo("judge", {}, inputs, told["seed"])
     with info.replace_file(phase.output) as written:
-        before, after = (
-            _held_loss(rec, ids, told["held"], told["seed"], told["device"])
-            for rec, ids in ((told["rec"], told["ids"]), (told["tried"], told["chosen"]))
+        judged = ((told["rec"], told["ids"]), (told["control"], told["ids"]), (told["tried"], told["chosen"]))
+        before, control, after = (
+            _held_loss(rec, ids, told["held"], told["seed"], told["device"]) for rec, ids in judged
         )
         chosen = read_run(told["chosen"])["selection"]
         decision = {
-            "round": told["round"], **chosen, "loss_before": round(before, 6), "loss_after": round(after, 6),
-            "gain_found": round(before - after, 6), "accepted": after < before,
+            "round": told["round"], **chosen, "loss_before": round(before, 6), "loss_control": round(control, 6),
+            "loss_after": round(after, 6), "gain_found": round(control - after, 6), "accepted": after < control,
         }  # fmt: skip
         written.write(orjson.dumps(decision, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
     log(f"alternate: {in_words(decision)}")

@@ -56,14 +56,20 @@ def test_the_phases_of_a_round() -> None:
     assert rounds_in_words(phases) == {
         0: "hold-out, hold-out, gen-ids, gen-ids",
         1: "train-rec",
-        2: "select, train-rec, train-rec, init-gen, judge",
+        2: "select, train-rec, train-rec, train-rec, train-rec, init-gen, judge",
     }
     of_round = [phase for phase in phases if phase.round == 2]
-    select, mixed, tried, taught, judge, *settled = of_round
+    select, mixed, tried, same, control, taught, judge, *settled = of_round
     assert mixed.arguments["old_ids"] == "run/round-1/ids.jsonl"
     assert mixed.arguments["ids"] == tried.arguments["ids"] == taught.arguments["pairs"] == str(select.output)
     assert (mixed.arguments["model"], tried.arguments["model"]) == ("run/round-1/rec", "run/round-2/mixed")
-    assert judge.arguments["rec"] == "run/round-1/rec"
+    # The control sees as many epochs, in the same order, with the IDs that were.
+    assert (same.arguments["model"], control.arguments["model"]) == ("run/round-1/rec", "run/round-2/same")
+    for one, other in ((mixed, same), (tried, control)):
+        differ = {name for name in one.arguments if one.arguments[name] != other.arguments.get(name)}
+        assert differ == {"ids", "model", "old_ids"} - ({"model"} if one is mixed else {"old_ids"})
+        assert other.arguments["ids"] == "run/round-1/ids.jsonl"
+    assert (judge.arguments["rec"], judge.arguments["control"]) == ("run/round-1/rec", "run/round-2/control")
     assert {str(one.output): one.arguments for one in settled[:-1]} == {
         f"run/round-2/{name}": {"decision": "run/round-2/decision.json", "accepted": new, "undone": old}
         for name, new, old in (
@@ -75,7 +81,10 @@ def test_the_phases_of_a_round() -> None:
     # Without a generator nobody is taught; a trained recommender chooses at once.
     what = Alternation(Path("d"), None, "rec", rounds=1)
     phases = plan_selection(Path("run"), what, Selection(ids="ids.jsonl"), "cpu")
-    assert rounds_in_words(phases) == {0: "hold-out, hold-out, offer", 1: "select, train-rec, train-rec, judge"}
+    assert rounds_in_words(phases) == {
+        0: "hold-out, hold-out, offer",
+        1: "select, train-rec, train-rec, train-rec, train-rec, judge",
+    }
 
 
 def test_held_out_are_last_items_whatever_the_order() -> None:
@@ -111,8 +120,8 @@ def test_a_round_is_taken_or_undone_whole(finished: Path, data: Path) -> None:
         offered = {row["item_id"]: row["candidates"] for row in lines_of(finished / "round-0" / "candidates.jsonl")}
         assert all(after[item] in offered[item] for item in changed)
         assert told["gain_predicted"] > 0
-        assert told["gain_found"] == pytest.approx(told["loss_before"] - told["loss_after"], abs=2e-6)
-        assert told["accepted"] is (told["loss_after"] < told["loss_before"])
+        assert told["gain_found"] == pytest.approx(told["loss_control"] - told["loss_after"], abs=2e-6)
+        assert told["accepted"] is (told["loss_after"] < told["loss_control"])
         source = {"gen": "taught", "rec": "tried"} if told["accepted"] else {"gen": "gen", "rec": "rec"}
         folder = made if told["accepted"] else finished / f"round-{number - 1}"
         for name, came in source.items():
@@ -136,7 +145,8 @@ def test_a_round_that_is_undone_doubles_the_cost_of_switching(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    losses = iter([1.0, 1.5, 1.0, 0.5, 1.0, 2.0])
+    # Before, after as many epochs with the old IDs, and with the new: the last two decide.
+    losses = iter([9.0, 1.0, 1.5, 0.4, 1.0, 0.5, 9.0, 1.0, 2.0])
     monkeypatch.setattr(selection, "_held_loss", lambda *given: next(losses))
     output = tmp_path / "run"
     command = arguments(data, output, "--rounds", "4", "--switching-cost", "0.001")
@@ -198,8 +208,8 @@ def test_the_single_commands_are_shown(data: Path, tmp_path: Path, capsys: pytes
     assert words == [
         "# round 0: hold-out, hold-out, gen-ids, gen-ids",
         f"# hold-out: {base}/round-0/train.jsonl", f"# hold-out: {base}/round-0/held.jsonl", "gen-ids", "gen-ids",
-        "# round 1: train-rec", "train-rec", "# round 2: select, train-rec, train-rec, init-gen, judge",
-        f"# select: {base}/round-2/chosen.jsonl", "train-rec", "train-rec", "init-gen",
+        "# round 1: train-rec", "train-rec", "# round 2: select, " + "train-rec, " * 4 + "init-gen, judge",
+        f"# select: {base}/round-2/chosen.jsonl", *["train-rec"] * 4, "init-gen",
         f"# judge: {base}/round-2/decision.json",
     ]  # fmt: skip
     assert not base.exists()
