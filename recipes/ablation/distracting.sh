@@ -4,10 +4,12 @@
 # have to be learnt anew, so at the end both recommenders are trained some epochs more on their last IDs.
 #
 # With --select 1 also what choosing IDs is worth (alternate --method select, and the control at random), against the
-# recommender alone for as many epochs, rounds that were undone counted.
+# recommender alone for as many epochs, rounds that were undone counted. With --rec nano-causal these rows alone, of a
+# causal recommender.
 #
 # Reads: nothing; stage 1 makes the data up from the seed. Writes: the folder --out.
-# Usage: recipes/ablation/distracting.sh [--seed N] [--out DIR] [--stage N] [--stop-stage N]
+# Usage: recipes/ablation/distracting.sh [--seed N] [--select 1] [--rec nano|nano-causal] [--out DIR] [--stage N]
+#     [--stop-stage N]
 #   stages: 1 prep, 2 init-gen, 3 rec-only, 4 alternate, 5 select, 6 train-rec, 7 recommend and eval, 8 show
 set -euo pipefail
 
@@ -23,10 +25,16 @@ gen_epochs=8      # of the first generator
 settle_epochs=5   # of the recommender at the end
 select=0
 select_rounds=3   # that choose, after the recommender's first training; two epochs each
+rec=nano
 
-options=(seed out items users rounds rec_epochs gen_epochs settle_epochs select select_rounds)
+options=(seed out items users rounds rec_epochs gen_epochs settle_epochs select select_rounds rec)
 parse_options "$@"
 [[ $seed =~ ^[0-9]+$ ]] || die "--seed takes a number"
+case $rec in
+  nano) arch=(--arch t5 --model nano) soft=1 ;;
+  nano-causal) arch=(--arch causal --model nano-causal) soft=0 select=1 ;; # train-gen in turns is for a T5
+  *) die "--rec $rec: name nano or nano-causal" ;;
+esac
 install
 SECONDS=0
 here=$root/recipes/ablation
@@ -48,17 +56,17 @@ if begin 2 "train an ID generator that copies the first words"; then
     --max-text-tokens 64 --precision auto --seed "$seed" -o "$out/gen"
 fi
 
-if begin 3 "train the recommender alone"; then
+if ((soft)) && begin 3 "train the recommender alone"; then
   alternate rec-only
 fi
 
-if begin 4 "train both in turns"; then
+if ((soft)) && begin 4 "train both in turns"; then
   alternate alternate
 fi
 
 # Ten epochs, then rounds of two: the recommender alone has as many, with the same data and no choice.
 choose() {
-  idgr alternate "$data" --gen "$out/gen" --rec nano --method "$1" --rounds "$((select_rounds + 1))" \
+  idgr alternate "$data" --gen "$out/gen" --rec "$rec" --method "$1" --rounds "$((select_rounds + 1))" \
     --rec.epochs "$((rounds * rec_epochs))" --objective trie --ids.no-repeat-ngram 2 --ids.beams 10 --ids.groups 10 \
     --ids.penalty-start 1 --max-text-tokens 64 --valid-users 0 --precision auto --seed "$seed" -o "$out/$1"
 }
@@ -66,12 +74,13 @@ choose() {
 if ((select)) && begin 5 "choose among the generator's candidates, and at random"; then
   choose select
   choose random
-  idgr train-rec "$data/train.jsonl" --ids "$out/select/round-0/ids.jsonl" --valid "$data/valid.jsonl" --model nano \
+  idgr train-rec "$data/train.jsonl" --ids "$out/select/round-0/ids.jsonl" --valid "$data/valid.jsonl" "${arch[@]}" \
     --tokenizer "$out/gen" --objective trie --epochs "$((rounds * rec_epochs + 2 * select_rounds))" --valid-users 0 \
     --precision auto --seed "$seed" -o "$out/rec-only-long/rec"
 fi
 
-modes=(rec-only alternate)
+modes=()
+((soft)) && modes=(rec-only alternate)
 ((select)) && modes+=(select random rec-only-long)
 
 # Where a mode's last IDs and recommender lie; an ID file that no round wrote is that of the first.
@@ -92,7 +101,7 @@ last_ids() {
 
 if begin 6 "train all recommenders on their last IDs"; then
   for mode in "${modes[@]}"; do
-    idgr train-rec "$data/train.jsonl" --ids "$(last_ids "$mode")" --valid "$data/valid.jsonl" \
+    idgr train-rec "$data/train.jsonl" --ids "$(last_ids "$mode")" --valid "$data/valid.jsonl" "${arch[@]:0:2}" \
       --model "$(last_of "$mode")/rec" --objective trie --epochs "$settle_epochs" --valid-users 400 --precision auto \
       --seed "$((seed + 9))" -o "$out/$mode-settled"
   done
