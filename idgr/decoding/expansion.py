@@ -23,7 +23,7 @@ from idgr.decoding.tree import Tree
 from idgr.errors import IdgrError
 
 NEVER = float("-inf")
-# So many rows of the head are gathered at a time, which bounds the memory at wide nodes and stays in a processor's cache.
+# So many rows of the head are gathered at a time: they stay in a processor's cache, and memory is bound at wide nodes.
 _GATHER_CHUNK = 1 << 10
 
 
