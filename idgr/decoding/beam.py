@@ -268,14 +268,15 @@ def best_alive(
     best first; minus infinity where there are fewer."""
     E = 0
     if tree.n_allowed is not None:
-        score_BP = score_BP.masked_fill(~tree.alive(node_BP, barred_BE), NEVER)
+        alive = tree.alive(node_BP, barred_BE)
+        score_BP = score_BP if alive is None else score_BP.masked_fill(~alive, NEVER)
     elif barred_BE is not None:
         # A node that has only barred items has one at least, and nodes at one depth share none: so many more will do.
         E = barred_BE.shape[1]
     best = best_places(score_BP, node_BP, n + E)
     score = score_BP.gather(1, best)
-    if E:
-        alive = tree.alive(node_BP.gather(1, best), barred_BE)
+    alive = tree.alive(node_BP.gather(1, best), barred_BE) if E else None
+    if alive is not None:
         order = alive.sort(dim=1, descending=True, stable=True).indices[:, :n]
         best, score = best.gather(1, order), score.masked_fill(~alive, NEVER).gather(1, order)
     return best, score
