@@ -139,12 +139,19 @@ class DecodeOptions(ModelBenchOptions):
     histories: str | None = option("test.jsonl or sequences; made up if not given.", None, role=Role.INPUT)
     users: int = option("Users who are answered, drawn from the histories.", 32, at_least=1)
     arch: Literal["t5", "causal"] = option("T5, or a causal Llama.", "t5", MODEL)
-    rec: str | None = option("A recommender's folder; random weights if not given.", None, MODEL, role=Role.INPUT)
+    model: str | None = option(
+        "Folder of a recommender, or of any such model; random weights if not given.", None, MODEL, role=Role.INPUT
+    )
+    separator: Literal["eos", "newline"] | None = option(
+        "causal: what stands between items; as trained, or a newline if not by idgr; eos for random weights.",
+        None,
+        MODEL,
+    )
     shape: str | None = option("Preset of random weights: nano (nano-causal) or small, T5-small's.", None, MODEL)
     k: int = option("Items that are asked for.", 20, flags=("-k",), at_least=1)
     beams: int = option("Prefixes that are followed.", 20, at_least=1)
     normalize: Literal["full", "trie"] = option("For --items and --against.", "full")
-    batch_size: int = option("Users that idgr answers at once.", 16, at_least=1)
+    batch_size: int = option("Users that idgr answers at once.", 32, at_least=1)
     items: list[int] | None = option(
         "Instead, idgr on catalogues of so many made-up IDs; may be repeated.", None, at_least=2
     )
@@ -157,8 +164,10 @@ class DecodeOptions(ModelBenchOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.rec is not None and self.tokenizer is not None:
-            raise UsageError("--tokenizer given with --rec, which has its own", "leave one of them out")
+        if self.model is not None and self.tokenizer is not None:
+            raise UsageError("--tokenizer given with --model, which has its own", "leave one of them out")
+        if self.separator is not None and self.arch != "causal":
+            raise UsageError("--separator given with --arch t5, whose histories stand in templates", "leave it out")
         if sum([bool(self.items), self.latency, self.against is not None]) > 1:
             raise UsageError("--items, --latency and --against are different measurements", "give one of them")
         if self.histories is not None and self.ids is None:
@@ -297,13 +306,14 @@ def _decode_bench(options: DecodeOptions) -> DecodeBench:
     from idgr.formats.records import read_ids
 
     known = read_ids(options.ids) if options.ids is not None else demo_ids(options.seed)
-    texts, shown, targets = readable_ids(known, _histories(options, known), options.tokenizer, options.rec)
+    texts, shown, targets = readable_ids(known, _histories(options, known), options.tokenizer, options.model)
     return DecodeBench(
         ids=texts,
         histories=shown,
         targets=targets,
         arch=options.arch,
-        rec=options.rec,
+        model=options.model,
+        separator=options.separator,
         options=SearchOptions(options.k, options.beams, 0.0, options.normalize, options.compile),
         batch_size=options.batch_size,
         dtype=options.dtype,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from idgr.decoding.beam import Ranking, SearchOptions
 from idgr.decoding.trie import build_trie, save_trie
 from idgr.errors import IdgrError
 from idgr.evaluation.metrics import hit_rate, ndcg, target_ranks
+from idgr.formats.rec_folder import RecommenderFacts, read_item_head_weight
 from idgr.models.backbone import (
     CAUSAL_PRESETS,
     PRESETS,
@@ -33,11 +34,14 @@ from idgr.models.backbone import (
     save_backbone,
 )
 from idgr.models.device import pick_device
-from idgr.models.llama import item_slots
+from idgr.models.llama import fit_item_slots
+from idgr.models.separator import separator_token
 from idgr.models.tokenizer import encode, load_tokenizer, train_tokenizer
+from idgr.progress import log
 from idgr.prompts.histories import HistoryRenderer
 from idgr.prompts.rendering import PromptRenderer
 from idgr.prompts.templates import load_templates, template_words
+from idgr.recommender.prompts import causal_renderer_of, facts_of, separated
 
 PEER = "transformers"
 PEER_BATCHES = (1, 4, 16)
@@ -46,8 +50,6 @@ PEER_BATCHES_ON_GPU = (*PEER_BATCHES, 64)
 # A score may differ by so much between two ways of adding up the same numbers.
 TOLERANCE = 1e-4
 _CUTOFF = 10
-# What a prompt shows at most, as train-rec has it.
-_MAX_HISTORY, _MAX_PROMPT_TOKENS = 20, 512
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ class DecodeBench:
         histories: of the users who are answered, as places in `ids`.
         targets: what each of them took next: None if not known, -1 if it has no ID.
         arch: "t5", or "causal" for a Llama.
-        rec: a recommender's folder; None makes one of random weights.
+        model: a folder, a recommender's or not; None makes one of random weights.
+        separator: of a causal model; None for that of its training, or the usual one.
         tokenizer: of such weights; None learns one from the IDs.
         shape: the preset of such weights.
         options: of the search; beside a peer, `compile` adds contenders to those without it.
@@ -74,7 +77,8 @@ class DecodeBench:
     histories: list[list[int]]
     targets: list[int | None]
     arch: str
-    rec: str | None
+    model: str | None
+    separator: Literal["eos", "newline"] | None
     tokenizer: str | None
     shape: str
     options: SearchOptions
@@ -91,17 +95,14 @@ Contender = tuple[Callable[[], Callable[[Task], Done]], Task]
 def bench_against_peer(bench: DecodeBench, *, one_by_one: bool = False) -> Iterator[dict[str, Any]]:
     """idgr beside `transformers`, constrained and not, in users per second.
 
-    `constraint_overhead` of "idgr, full" is by how much it takes longer than its own passes through the model: the same
-    tokens in the same shapes with the same normalisers, without tree, beams and scores.
+    `share_in_passes` is which part of its time a search is in passes through the model, its normalisers among them,
+    and `constraint_overhead` what all else takes beside them: tree, beams and scores.
 
     Args:
         one_by_one: one user at a time, for the time that each of them waits.
-
-    Raises:
-        IdgrError: `rec` is a causal model with places for items, of which `generate` does not know.
     """
     with tempfile.TemporaryDirectory(prefix="idgr-bench-") as folder:
-        task = replace(_task(bench, folder, None, beside_peer=True), one_by_one=one_by_one)
+        task = replace(_task(bench, folder, None), one_by_one=one_by_one)
         plain = replace(task, options=replace(bench.options, compile=False))
         ours = replace(plain, batch_size=1) if one_by_one else plain
         peer = replace(plain, batch_size=1 if one_by_one else _best_batch(plain))
@@ -121,7 +122,6 @@ def bench_against_peer(bench: DecodeBench, *, one_by_one: bool = False) -> Itera
                 "transformers, unconstrained": (contenders.transformers_free, peer),
                 "idgr, full": (contenders.idgr_constrained, ours),
                 "idgr, trie": (contenders.idgr_constrained, trie),
-                "idgr, passes of full": (contenders.idgr_passes, ours),
                 "idgr, unconstrained": (contenders.idgr_free, ours),
             },
             bench.repeats,
@@ -189,37 +189,33 @@ def bench_against_cpu(bench: DecodeBench) -> Iterator[dict[str, Any]]:
             yield record | _agreement(done.result.rankings, there.result.rankings, "cpu")
 
 
-def _task(bench: DecodeBench, folder: str, n_items: int | None, *, beside_peer: bool = False) -> Task:
+def _task(bench: DecodeBench, folder: str, n_items: int | None) -> Task:
     """Write the model and the tree into `folder`, and render the users' prompts.
 
     Args:
         n_items: so many made-up IDs with histories of them; None for those given.
-        beside_peer: whether `transformers` has to answer as well.
     """
     backbone = _backbone(bench)
-    if beside_peer and bench.arch == "causal" and item_slots(backbone.model):
-        raise IdgrError(
-            f"begins items {item_slots(backbone.model)} places apart, which {PEER} does not know",
-            "leave --rec out for random weights without such places, or measure idgr alone by --items or --against",
-            where=bench.rec,
-        )
+    tokenizer, facts = backbone.tokenizer, _facts(bench, backbone)
     save_backbone(backbone, folder)
-    rows = encode(backbone.tokenizer, bench.ids)
+    rows = encode(tokenizer, bench.ids)
     histories = bench.histories
     if n_items is not None:
         rows = synthetic_ids([row for row in rows if row], n_items, bench.seed)
         rng = np.random.default_rng(bench.seed)
         histories = [rng.integers(n_items, size=len(history)).tolist() for history in histories]
     started = time.perf_counter()
-    trie = build_trie(rows, backbone.tokenizer.eos_token_id)
+    trie = build_trie(rows, separator_token(tokenizer, facts.separator))
     build_seconds = time.perf_counter() - started
     trie_file = str(Path(folder, "ids.trie"))
     save_trie(trie, trie_file, "")
     renderer: PromptRenderer | HistoryRenderer
     if bench.arch == "causal":
-        renderer = HistoryRenderer(backbone.tokenizer.eos_token_id, rows, _MAX_HISTORY, _MAX_PROMPT_TOKENS)
+        model: Any = backbone.model
+        fit_item_slots(model, rows, new=False, separator=facts.separator)
+        renderer = causal_renderer_of(facts, tokenizer, rows)
     else:
-        renderer = PromptRenderer(backbone.tokenizer, load_templates()[:1], rows, _MAX_HISTORY, _MAX_PROMPT_TOKENS)
+        renderer = PromptRenderer(tokenizer, facts.templates[:1], rows, facts.max_history, facts.max_prompt_tokens)
     return Task(
         folder=folder,
         causal=bench.arch == "causal",
@@ -234,10 +230,21 @@ def _task(bench: DecodeBench, folder: str, n_items: int | None, *, beside_peer: 
     )
 
 
+def _facts(bench: DecodeBench, backbone: Backbone) -> RecommenderFacts:
+    """How the model is asked: a causal one as `recommend --force` asks it, others as train-rec has it."""
+    plain = RecommenderFacts("full", load_templates(), 20, 512, "", arch=bench.arch, separator=bench.separator or "eos")
+    if bench.model is None or bench.arch != "causal":
+        return plain
+    if read_item_head_weight(bench.model) is not None:
+        log(f"bench decode: the item head of {bench.model} is left out; all contenders search the language model alone")
+    facts, trained = facts_of(bench.model, force=True)
+    return separated(facts, bench.separator, backbone, bench.model, trained=trained)
+
+
 def _backbone(bench: DecodeBench) -> Backbone:
-    """The recommender that is given, or one of random weights; a causal one counts its places through."""
-    if bench.rec is not None:
-        return load_causal_backbone(bench.rec) if bench.arch == "causal" else load_backbone(bench.rec)
+    """The model that is given, or one of random weights; such a causal one counts its places through."""
+    if bench.model is not None:
+        return load_causal_backbone(bench.model) if bench.arch == "causal" else load_backbone(bench.model)
     causal = CAUSAL_PRESETS[bench.shape] if bench.arch == "causal" else None
     preset = causal or PRESETS[bench.shape]
     texts = bench.ids if causal else [*bench.ids, *template_words(load_templates())]
@@ -280,9 +287,7 @@ def _records(
         if name in ("idgr, full", "idgr, full, compiled"):
             record |= _agreement(done[0].result.rankings, peer[0].result.rankings)
         if name == "idgr, full":
-            # Against the same passes without tree and beams, which is more than the tree alone costs; and, from end to
-            # end, against a search that has no forced tokens to evaluate at once.
-            record["constraint_overhead"] = round(_time_ratio(done, runs["idgr, passes of full"]) - 1, 4)
+            # From end to end, against a search that has no forced tokens to evaluate at once.
             record["time_ratio_to_unconstrained"] = round(_time_ratio(done, runs["idgr, unconstrained"]), 3)
         yield record
 
@@ -313,13 +318,16 @@ def _record(bench: DecodeBench, name: str, done: list[Measurement]) -> dict[str,
         "seconds": [round(sum(run.seconds), 3) for run in results],
         "cpu_seconds": [round(run.cpu_seconds, 3) for run in results],
     }
+    if results[0].share_in_passes:
+        share = median(run.share_in_passes for run in results)
+        record |= {"share_in_passes": round(share, 4), "constraint_overhead": round(1 / share - 1, 4)}
     if results[0].evaluated:
         record["tokens_per_user"] = round(results[0].evaluated / users, 1)
     if len(results[0].seconds) > 1:
         waits = 1000 * np.median([run.seconds for run in results], axis=0)
         record |= {f"p{q}_ms": round(float(np.percentile(waits, q)), 1) for q in (50, 95, 99)}
     return record | {
-        "model": bench.rec or f"random weights, {bench.shape}",
+        "model": bench.model or f"random weights, {bench.shape}",
         "beams": bench.options.beams,
         "k": bench.options.k,
         "device": _device_name(bench.device),

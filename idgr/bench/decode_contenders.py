@@ -12,16 +12,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from idgr.decoding.beam import BeamSearch, Ranking, SearchOptions, evaluating
 from idgr.decoding.decoder import Decoder
 from idgr.decoding.exact import ExactSearch
-from idgr.decoding.kv_cache import KVCache
 from idgr.decoding.trie import Trie, load_trie
 from idgr.errors import IdgrError
 from idgr.models.backbone import load_backbone, load_causal_backbone
 from idgr.models.device import pick_device
+from idgr.models.llama import item_slots, position_ids
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
@@ -67,6 +68,7 @@ class Done:
         seconds: of all users; with `Task.one_by_one`, of each.
         cpu_seconds: of all users, of all threads.
         evaluated: the tokens that went through the decoder; 0 where not counted.
+        share_in_passes: which part of the time the decoder was asked; 0 where not taken.
         device_mib: the peak of a GPU's memory.
     """
 
@@ -74,6 +76,7 @@ class Done:
     seconds: list[float]
     cpu_seconds: float
     evaluated: int
+    share_in_passes: float
     device_mib: float
 
 
@@ -96,21 +99,6 @@ def idgr_constrained() -> Callable[[Task], Done]:
     return lambda task: _run(task, lambda model, trie: answers(task, model, trie))
 
 
-def idgr_passes() -> Callable[[Task], Done]:
-    """The passes of a constrained search through the model, played again without the search."""
-
-    def answers(task: Task, model: T5ForConditionalGeneration, trie: Trie) -> tuple[Answer, Passes]:
-        search = BeamSearch(model, trie, task.options)
-        passes = Passes(_of_search(task, search), search)
-        everyone = tuple(range(len(task.prompts)))
-        for users in [(user,) for user in everyone] if task.one_by_one else [everyone]:
-            passes.record(users)
-        passes.record(everyone[: task.batch_size])  # what gets the contender warm
-        return passes.play, passes
-
-    return lambda task: _run(task, lambda model, trie: answers(task, model, trie))
-
-
 def idgr_exact() -> Callable[[Task], Done]:
     return lambda task: _run(task, lambda model, trie: (_of_search(task, ExactSearch(model, trie, task.options)), None))
 
@@ -129,67 +117,28 @@ def idgr_free() -> Callable[[Task], Done]:
     return lambda task: _run(task, lambda model, trie: answers(task, model, trie))
 
 
-class Passes:
-    """What a search asks its decoder, noted once and asked again without the search.
+class PassClock:
+    """The time that a search spends in its decoder: in the passes through the model and their normalisers."""
 
-    It is what remains of a search when the tree, the beams and the scores are taken away: the same tokens in passes of
-    the same shapes, and the same normalisers. A search without a tree would have to choose its beams on top of it.
-    """
+    def __init__(self, decoder: Decoder) -> None:
+        self.device, self.seconds = decoder.device, 0.0
+        for name in ("read", "only", "extend", "log_normaliser"):
+            setattr(decoder, name, self._timed(getattr(decoder, name)))
 
-    def __init__(self, answer: Answer, search: BeamSearch) -> None:
-        self.answer, self.search, self.decoder = answer, search, search.decoder
-        self.evaluated = 0
-        # By users: the names of what was asked, what was given with it, and the tokens that were evaluated.
-        self.asked: dict[tuple[int, ...], tuple[list[tuple[str, list[Any]]], int]] = {}
+    def now(self) -> float:
+        """Seconds in which this thread worked, which others on the machine disturb least; with a GPU, those of the
+        wall, once it has done what it was asked."""
+        _wait(self.device)
+        return time.perf_counter() if self.device.type == "cuda" else time.thread_time()
 
-    def record(self, users: tuple[int, ...]) -> None:
-        """Let the search answer some users, and note what it asks."""
-        calls: list[tuple[str, list[Any]]] = []
-        memories: list[tuple[KVCache, int]] = []  # each with the number of the call that it came from
+    def _timed(self, ask: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any) -> Any:
+            started = self.now()
+            answer = ask(*given)
+            self.seconds += self.now() - started
+            return answer
 
-        def noted(name: str) -> Callable[..., Any]:
-            ask = getattr(self.decoder, name)
-
-            def call(*given: Any) -> Any:
-                made_by = {id(memory): number for memory, number in memories}
-                calls.append((name, [_From(made_by[id(one)]) if id(one) in made_by else one for one in given]))
-                answer = ask(*given)
-                if isinstance(answer, KVCache):
-                    memories.append((answer, len(calls) - 1))
-                return answer
-
-            return call
-
-        before = self.search.evaluated
-        names = ("read", "only", "extend", "log_normaliser")
-        try:
-            for name in names:
-                setattr(self.decoder, name, noted(name))
-            self.answer(users)
-        finally:
-            for name in names:
-                self.decoder.__dict__.pop(name, None)
-        self.asked[users] = calls, self.search.evaluated - before
-
-    def play(self, users: Sequence[int]) -> list[Ranking]:
-        """Ask the decoder again what was noted for these users, in the same order."""
-        calls, evaluated = self.asked[tuple(users)]
-        with evaluating(self.search.model):
-            memories: dict[int, KVCache] = {}
-            for number, (name, given) in enumerate(calls):
-                given = [memories[one.call] if isinstance(one, _From) else one for one in given]
-                answer = getattr(self.decoder, name)(*given)
-                if isinstance(answer, KVCache):
-                    memories[number] = answer
-        self.evaluated += evaluated
-        return []
-
-
-@dataclass(frozen=True)
-class _From:
-    """Stands for the memory that a call gave."""
-
-    call: int
+        return call
 
 
 class FreeSearch:
@@ -275,8 +224,13 @@ def _transformers(
         new_tokens = {"max_new_tokens": steps, "min_new_tokens": steps}
 
     def batch(users: Sequence[int]) -> list[Ranking]:
-        prompts, mask = _padded([asked[user] for user in users], pad, left=task.causal)
-        begin = prompts.shape[1] if task.causal else 1
+        rows = [asked[user] for user in users]
+        prompts, mask = _padded(rows, pad, left=task.causal)
+        begin, places = 1, {}
+        if task.causal:  # items may begin at places of their own; `generate` counts on from the last one
+            slots = item_slots(generator)
+            along = [position_ids(np.array([row]), trie.eos, slots)[0].tolist() for row in rows]
+            begin, places = prompts.shape[1], {"position_ids": _padded(along, 0, left=True)[0].to(model.device)}
         found = generator.generate(
             input_ids=prompts.to(model.device),
             attention_mask=mask.to(model.device),
@@ -291,13 +245,14 @@ def _transformers(
             return_dict_in_generate=True,
             output_scores=True,
             **new_tokens,
+            **places,
         )
         if not constrained:
             return []
-        rows, scores = found.sequences[:, begin:].tolist(), found.sequences_scores.tolist()
+        answers, scores = found.sequences[:, begin:].tolist(), found.sequences_scores.tolist()
         return [
-            _ranking(rows[first : first + options.k], scores[first : first + options.k], item_of, trie.eos)
-            for first in range(0, len(rows), options.k)
+            _ranking(answers[first : first + options.k], scores[first : first + options.k], item_of, trie.eos)
+            for first in range(0, len(answers), options.k)
         ]
 
     def answer(users: Sequence[int]) -> list[Ranking]:
@@ -364,7 +319,7 @@ def _without(root: dict[int, Any], rows: Sequence[Sequence[int]], eos: int) -> d
 
 def _run(
     task: Task,
-    prepare: Callable[[T5ForConditionalGeneration, Trie], tuple[Answer, BeamSearch | FreeSearch | Passes | None]],
+    prepare: Callable[[T5ForConditionalGeneration, Trie], tuple[Answer, BeamSearch | FreeSearch | None]],
 ) -> Done:
     device = pick_device(task.device)
     model = (load_causal_backbone if task.causal else load_backbone)(task.folder).model
@@ -377,6 +332,8 @@ def _run(
     # What is compiled is got warm on all sizes that are asked.
     answer(everyone if task.options.compile else everyone[: task.batch_size])
     before = counting.evaluated if counting is not None else 0
+    clock = PassClock(counting.decoder) if isinstance(counting, BeamSearch) else None
+    began = clock.now() if clock is not None else 0.0
     rankings, seconds, worked = [], [], time.process_time()
     for users in [[user] for user in everyone] if task.one_by_one else [everyone]:
         _wait(device)
@@ -385,9 +342,10 @@ def _run(
         _wait(device)
         seconds.append(time.perf_counter() - started)
     cpu_seconds = time.process_time() - worked
+    share = clock.seconds / (clock.now() - began) if clock is not None else 0.0
     evaluated = counting.evaluated - before if counting is not None else 0
     peak = torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else 0.0
-    return Done(rankings, seconds, cpu_seconds, evaluated, peak)
+    return Done(rankings, seconds, cpu_seconds, evaluated, share, peak)
 
 
 def _wait(device: torch.device) -> None:

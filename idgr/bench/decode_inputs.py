@@ -14,15 +14,15 @@ from idgr.models.tokenizer import encode, load_tokenizer
 
 
 def readable_ids(
-    ids: Sequence[ItemId], histories: Iterable[tuple[list[str], str | None]], tokenizer: str | None, rec: str | None
+    ids: Sequence[ItemId], histories: Iterable[tuple[list[str], str | None]], tokenizer: str | None, model: str | None
 ) -> tuple[list[str], list[list[int]], list[int | None]]:
     """The IDs that differ under the tokenizer, and histories and targets as places among them.
 
     Published IDs can have the same tokens twice; what has no ID is left out of the histories.
     """
     rows: list[Hashable] = [record.id for record in ids]
-    if tokenizer or rec:
-        rows = [tuple(row) for row in encode(load_tokenizer(str(rec or tokenizer)), [record.id for record in ids])]
+    if tokenizer or model:
+        rows = [tuple(row) for row in encode(load_tokenizer(str(model or tokenizer)), [record.id for record in ids])]
     place_of: dict[str, int] = {}
     kept: dict[Hashable, str] = {}
     for record, row in zip(ids, rows, strict=True):

@@ -181,11 +181,8 @@ class BeamSearch:
             if children.n == 0:
                 break
             total_BP = score_BK.gather(1, children.parent) + children.log_prob
-            alive = tree.alive(children.node, barred_BE)
-            if alive is not None:
-                total_BP = total_BP.masked_fill(~alive, NEVER)
-            best = best_places(total_BP, children.node, 2 * K)
-            score, node = total_BP.gather(1, best), children.node.gather(1, best)
+            best, score = best_alive(tree, total_BP, children.node, barred_BE, 2 * K)
+            node = children.node.gather(1, best)
             live = score > NEVER
             ends = live & tree.is_leaf(node)
             finishing = ends.clone()
@@ -262,6 +259,27 @@ def evaluating(model: T5ForConditionalGeneration) -> Iterator[None]:
             yield
     finally:
         model.train(was_training)
+
+
+def best_alive(
+    tree: Tree, score_BP: torch.Tensor, node_BP: torch.Tensor, barred_BE: torch.Tensor | None, n: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The places of the n best of some nodes at one depth that lead to items that may be returned, and their scores,
+    best first; minus infinity where there are fewer."""
+    E = 0
+    if tree.n_allowed is not None:
+        alive = tree.alive(node_BP, barred_BE)
+        score_BP = score_BP if alive is None else score_BP.masked_fill(~alive, NEVER)
+    elif barred_BE is not None:
+        # A node that has only barred items has one at least, and nodes at one depth share none: so many more will do.
+        E = barred_BE.shape[1]
+    best = best_places(score_BP, node_BP, n + E)
+    score = score_BP.gather(1, best)
+    alive = tree.alive(node_BP.gather(1, best), barred_BE) if E else None
+    if alive is not None:
+        order = alive.sort(dim=1, descending=True, stable=True).indices[:, :n]
+        best, score = best.gather(1, order), score.masked_fill(~alive, NEVER).gather(1, order)
+    return best, score
 
 
 def best_places(score_BN: torch.Tensor, order_BN: torch.Tensor, n: int) -> torch.Tensor:

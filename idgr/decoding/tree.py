@@ -30,13 +30,17 @@ class Tree:
         self.eos = trie.eos
         self.token = torch.tensor(trie.token, device=device)
         self.token[0] = start
+        self.crown = len(trie.item_lo)
+        crown = np.arange(self.crown)
+        # Of the nodes of the crown, how many children each has, and the first; anything at a leaf.
+        self.count = torch.from_numpy(trie.n_children(crown).astype(np.int32)).to(device)
+        first = np.minimum(trie.first(crown), len(trie) - 1)
+        self.child = torch.from_numpy(first.astype(np.int32)).to(device)
         # On the CPU these are the tree's own arrays, which may be mapped from a file that other processes share.
-        self.first_child = torch.from_numpy(trie.first_child).to(device)
         self.item_lo = torch.from_numpy(trie.item_lo).to(device)
         self.item_hi = torch.from_numpy(trie.item_hi).to(device)
         self.tail = torch.from_numpy(trie.tail).to(device)
         self.chain = torch.from_numpy(_chains(trie)).to(device)
-        self.crown = len(trie.item_lo)
         self.item = trie.item
         self.depth = trie.depth
         self.rank = np.empty(len(trie.item), dtype=np.int64)
@@ -78,16 +82,13 @@ class Tree:
         return (self.token[node] == self.eos) & (node > 0)  # at the root stands the start token, which may be EOS
 
     def n_children(self, node: torch.Tensor) -> torch.Tensor:
-        crown = node.clamp(max=self.crown - 1)
-        several = self.first_child[crown + 1] - self.first_child[crown]
-        return torch.where((node < self.crown) & (several > 0), several, ~self.is_leaf(node)).long()
+        of_crown = self.count[node.clamp(max=self.crown - 1)]
+        return torch.where(node < self.crown, of_crown, self.token[node] != self.eos).long()
 
     def first(self, node: torch.Tensor) -> torch.Tensor:
         """The first child; anything at a leaf."""
-        crown = node.clamp(max=self.crown - 1)
-        first, after = self.first_child[crown], self.first_child[crown + 1]
-        of_crown = torch.where(after > first, first, self.tail[self.item_lo[crown].long()])
-        return torch.where(node < self.crown, of_crown, node + 1).clamp(max=len(self.token) - 1).long()
+        of_crown = self.child[node.clamp(max=self.crown - 1)]
+        return torch.where(node < self.crown, of_crown, node + 1).clamp(max=len(self.token) - 1)
 
     def n_items(self, node: torch.Tensor) -> torch.Tensor:
         crown = node.clamp(max=self.crown - 1)

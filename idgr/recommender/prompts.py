@@ -3,22 +3,71 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from idgr.errors import IdgrError, UsageError
-from idgr.formats.rec_folder import RecommenderFacts
+from idgr.formats.rec_folder import RecommenderFacts, read_recommender_facts
 from idgr.formats.records import read_items
 from idgr.formats.run_info import hash_input
 from idgr.ids.options import GenerationOptions
 from idgr.ids.user_ids import UserIds
-from idgr.models.backbone import Backbone, load_backbone
+from idgr.models.backbone import Backbone, arch_of, load_backbone
+from idgr.models.llama import usual_separator
 from idgr.models.separator import NEWLINE, separator_token
 from idgr.prompts.histories import HistoryRenderer
 from idgr.prompts.rendering import PromptRenderer
+from idgr.prompts.templates import load_templates
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
+
+
+def facts_of(rec: str, *, force: bool, max_history: int | None = None) -> tuple[RecommenderFacts, bool]:
+    """How a recommender was trained, and whether it was; with `force` one that was not is taken as it is.
+
+    Args:
+        max_history: shows so many items instead.
+
+    Raises:
+        IdgrError: the folder is not a recommender's.
+    """
+    untrained = RecommenderFacts("full", load_templates(), 20, 512, "") if force else None
+    facts = read_recommender_facts(rec, untrained)
+    trained = facts is not untrained
+    if not trained:
+        facts = replace(facts, arch=arch_of(rec))
+    if max_history is not None:
+        facts = replace(facts, max_history=max_history)
+    return facts, trained
+
+
+def separated(
+    facts: RecommenderFacts,
+    given: Literal["eos", "newline"] | None,
+    backbone: Backbone,
+    rec: str,
+    *,
+    trained: bool,
+) -> RecommenderFacts:
+    """The facts with the separator that is asked for, or that does for a model which idgr has not trained.
+
+    Raises:
+        UsageError: another was asked for than that of the training, or one for a T5.
+    """
+    if facts.arch != "causal":
+        if given is not None:
+            what = f"--separator given, but {rec} is a T5, whose histories stand in templates"
+            raise UsageError(what, "leave it out")
+        return facts
+    if trained and given not in (None, facts.separator):
+        what = f"--separator {given}, but {rec} was trained with {facts.separator}"
+        raise UsageError(what, "leave it out, or train it so with `idgr train-rec --separator`")
+    if given is None and not trained:
+        model: Any = backbone.model
+        given = usual_separator(model, backbone.tokenizer)
+    return replace(facts, separator=given or facts.separator)
 
 
 def user_ids_of(

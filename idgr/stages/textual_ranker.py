@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from idgr.decoding.options import SearchOptions
@@ -12,7 +11,6 @@ from idgr.formats.rec_folder import (
     RecommenderFacts,
     check_ids_grown,
     read_item_head_weight,
-    read_recommender_facts,
 )
 from idgr.formats.records import ItemId, Query, Recommendation, read_ids
 from idgr.progress import log
@@ -64,10 +62,10 @@ def _recommender(options: RankerOptions) -> Recommender:
     from idgr.models.device import pick_device
     from idgr.models.llama import fit_item_slots
     from idgr.prompts.histories import HistoryRenderer
-    from idgr.recommender.prompts import causal_renderer_of, renderer_of, user_ids_of
+    from idgr.recommender.prompts import causal_renderer_of, facts_of, renderer_of, separated, user_ids_of
     from idgr.recommender.ranking import Recommender
 
-    facts, trained = _facts(options, rec)
+    facts, trained = facts_of(rec, force=options.force, max_history=options.max_history)
     if options.cache and facts.arch != "causal":
         raise UsageError(f"--cache given, but {rec} is a T5, which reads a history that grew anew", "leave it out")
     if not options.force:
@@ -83,7 +81,7 @@ def _recommender(options: RankerOptions) -> Recommender:
     where = pick_device(options.device)
     backbone = _backbone(options, rec, facts.arch, where)
     tokenizer = backbone.tokenizer
-    facts = _separated(options, facts, backbone, rec, trained=trained)
+    facts = separated(facts, options.separator, backbone, rec, trained=trained)
     trie, rows = _tree(options.trie, catalogue, tokenizer, facts.separator)
     named = user_ids_of(facts, options.gen, options.items, keys, tokenizer, where, strange=options.force)
     renderer: PromptRenderer | HistoryRenderer
@@ -151,42 +149,6 @@ def _item_head_weight(options: RankerOptions, rec: str) -> float:
     if weight and (options.search == "exact" or options.calibration_weight):
         raise UsageError(f"{clash} with an item head", f"add --item-head-weight 0, or leave {clash} out")
     return weight
-
-
-def _facts(options: RankerOptions, rec: str) -> tuple[RecommenderFacts, bool]:
-    """How the recommender was trained, and whether it was; with `force` one that was not is taken as it is."""
-    from idgr.models.backbone import arch_of
-    from idgr.prompts.templates import load_templates
-
-    untrained = RecommenderFacts("full", load_templates(), 20, 512, "") if options.force else None
-    facts = read_recommender_facts(rec, untrained)
-    trained = facts is not untrained
-    if not trained:
-        facts = replace(facts, arch=arch_of(rec))
-    if options.max_history is not None:
-        facts = replace(facts, max_history=options.max_history)
-    return facts, trained
-
-
-def _separated(
-    options: RankerOptions, facts: RecommenderFacts, backbone: Backbone, rec: str, *, trained: bool
-) -> RecommenderFacts:
-    """The facts with the separator that is asked for, or that does for a model which idgr has not trained."""
-    from idgr.models.llama import usual_separator
-
-    given = options.separator
-    if facts.arch != "causal":
-        if given is not None:
-            what = f"--separator given, but {rec} is a T5, whose histories stand in templates"
-            raise UsageError(what, "leave it out")
-        return facts
-    if trained and given not in (None, facts.separator):
-        what = f"--separator {given}, but {rec} was trained with {facts.separator}"
-        raise UsageError(what, "leave it out, or train it so with `idgr train-rec --separator`")
-    if given is None and not trained:
-        model: Any = backbone.model
-        given = usual_separator(model, backbone.tokenizer)
-    return replace(facts, separator=given or facts.separator)
 
 
 def _backbone(options: RankerOptions, rec: str, arch: str, where: torch.device) -> Backbone:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -21,9 +21,7 @@ from idgr.bench.processes import Measurement
 from idgr.bench.synthetic_ids import synthetic_ids
 from idgr.cli.main import run
 from idgr.decoding.beam import BeamSearch, SearchOptions
-from idgr.decoding.decoder import Decoder
 from idgr.decoding.trie import build_trie
-from idgr.errors import IdgrError
 from idgr.formats.records import ItemId
 from idgr.models.backbone import (
     CAUSAL_PRESETS,
@@ -35,7 +33,10 @@ from idgr.models.backbone import (
     new_causal_backbone,
     save_backbone,
 )
+from idgr.models.separator import separator_token
 from idgr.models.tokenizer import train_tokenizer
+
+from ..cli.test_pretrained_causal import byte_level_tokenizer
 
 IDS = [
     f"{colour} {thing}" for colour in ("red", "blue", "green") for thing in ("brush", "brush kit", "soap", "comb set")
@@ -58,7 +59,8 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> DecodeBench:
         histories=[[0, 3], [5], [7, 8, 9, 1]],
         targets=[2, 4, 6],
         arch="t5",
-        rec=None,
+        model=None,
+        separator=None,
         tokenizer=None,
         shape="tiny",
         options=SearchOptions(5, 5),
@@ -82,7 +84,6 @@ def test_idgr_and_transformers_agree(bench: DecodeBench, arch: str) -> None:
         "transformers, unconstrained",
         "idgr, full",
         "idgr, trie",
-        "idgr, passes of full",
         "idgr, unconstrained",
     }
     ours = records["idgr, full"]
@@ -90,20 +91,31 @@ def test_idgr_and_transformers_agree(bench: DecodeBench, arch: str) -> None:
     assert ours["largest_score_gap"] < 1e-4
     assert records["transformers"]["ratio"] == records["transformers"]["cpu_ratio"] == 1.0
     assert records["idgr, trie"]["tokens_per_user"] < ours["tokens_per_user"]
-    assert records["idgr, passes of full"]["tokens_per_user"] == ours["tokens_per_user"]
+    for name in ("idgr, full", "idgr, trie"):
+        assert 0 < records[name]["share_in_passes"] < 1
+        assert records[name]["constraint_overhead"] == pytest.approx(1 / records[name]["share_in_passes"] - 1, rel=1e-2)
     assert ours["time_ratio_to_unconstrained"] > 0
     assert all(len(record["seconds"]) == len(record["cpu_seconds"]) == bench.repeats for record in records.values())
 
 
-def test_a_peer_that_does_not_know_the_places_of_items_is_not_asked(bench: DecodeBench, tmp_path: Path) -> None:
-    backbone = new_causal_backbone(CAUSAL_PRESETS["tiny"], train_tokenizer(IDS, 400), seed=0)
-    backbone.model.config.item_slots = 9
+@pytest.mark.parametrize("separator", ["eos", "newline"])
+def test_a_saved_causal_model_is_asked_by_both_as_it_was_trained(
+    bench: DecodeBench, separator: Literal["eos", "newline"], tmp_path: Path
+) -> None:
+    """With places for items, which the peer is told, and with newlines between items."""
+    tokenizer = byte_level_tokenizer()
+    backbone = new_causal_backbone(CAUSAL_PRESETS["tiny"], tokenizer, seed=0)
+    if separator == "eos":
+        backbone.model.config.item_slots = 20
     save_backbone(backbone, tmp_path)
-    saved = replace(bench, arch="causal", rec=str(tmp_path))
-    with pytest.raises(IdgrError, match="items 9 places apart, which transformers does not know"):
-        next(bench_against_peer(saved))
-    (record,) = bench_catalogues(saved, [20])
-    assert record["items"] == 20
+    task = decode._task(replace(bench, arch="causal", model=str(tmp_path)), str(tmp_path), None)
+    # A newline where idgr has not trained the model and there is one, as `recommend --force` settles it.
+    end = separator_token(tokenizer, separator)
+    assert [prompt.count(end) for prompt in task.prompts] == ([2, 1, 4] if separator == "eos" else [1, 0, 3])
+    ours, theirs = (one()(task).rankings for one in (contenders.idgr_constrained, contenders.transformers_constrained))
+    assert [ranking.items for ranking in ours] == [ranking.items for ranking in theirs]
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(one.scores, other.scores, atol=1e-4)
 
 
 @both
@@ -179,31 +191,29 @@ def test_free_search_is_beam_search_without_a_tree() -> None:
         np.testing.assert_allclose(theirs.sequences_scores.numpy(), score, atol=1e-4)
 
 
-def test_passes_ask_the_decoder_what_the_search_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_clock_runs_in_passes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = new_backbone(Preset(16, 32, 1, 2, 8, 400), train_tokenizer(IDS, 400), seed=0)
-    rows = [[5, 6, 7], [5, 6, 8], [5, 9], [10, 11, 12, 13], [10, 14]]
-    search = BeamSearch(backbone.model, build_trie(rows, 1), SearchOptions(2, 2))
-    prompts = [[5, 6, 7, 1], [9, 8, 1], [4, 1]]
-    passes = contenders.Passes(lambda users: search.search([prompts[user] for user in users], batch_size=2), search)
-    answers: list[tuple[str, Any]] = []
-    for name in ("extend", "log_normaliser"):
-        ask = getattr(Decoder, name)
+    search = BeamSearch(backbone.model, build_trie([[5, 6, 7], [5, 6, 8], [5, 9], [10, 11]], 1), SearchOptions(2, 2))
+    now = [0.0]
+    monkeypatch.setattr(time, "thread_time", lambda: now[0])
 
-        def told(*given: Any, name: str = name, ask: Any = ask) -> Any:
-            answer = ask(*given)
-            answers.append((name, answer))
-            return answer
+    def slow(holder: Any, name: str, seconds: float) -> None:
+        ask = getattr(holder, name)
 
-        monkeypatch.setattr(Decoder, name, told)
-    passes.record((0, 1, 2))
-    first, tokens = list(answers), search.evaluated
-    answers.clear()
-    passes.play([0, 1, 2])
-    assert [name for name, _ in answers] == [name for name, _ in first]
-    assert {name for name, _ in first} == {"extend", "log_normaliser"}
-    for (_, one), (_, other) in zip(answers, first, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=0)
-    assert passes.evaluated == tokens > 0
+        def asked(*given: Any, **named: Any) -> Any:
+            now[0] += seconds
+            return ask(*given, **named)
+
+        monkeypatch.setattr(holder, name, asked)
+
+    slow(search.decoder, "read", 2.0)
+    slow(search.decoder, "log_normaliser", 0.25)
+    slow(search.tree, "barred", 100.0)
+    clock = contenders.PassClock(search.decoder)
+    search.search([[5, 6, 7, 1], [9, 8, 1], [4, 1]], batch_size=2)
+    passes = now[0] - 200.0
+    assert passes > 2 * 2.0  # two batches, each with a normaliser
+    assert clock.seconds == passes
 
 
 def test_made_up_ids_have_the_shape_of_the_given() -> None:
