@@ -52,7 +52,7 @@ def test_equals_scoring_every_item(
     trie = build_trie(ids, EOS)
     options = SearchOptions(beams, beams, length_penalty, normalize)
     search = BeamSearch(model, trie, options, allowed=allowed)
-    both = CandidateSearch(search, trie, lambda state_BD: (state_BD @ vectors_ID.T).log_softmax(1))
+    both = CandidateSearch(search, trie, lambda state_BD, prompts: (state_BD @ vectors_ID.T).log_softmax(1))
     found = both.candidates(prompts, excluded, batch_size=2)
     alone = search.search(prompts, excluded, batch_size=2)
     assert search.options is options
@@ -85,7 +85,7 @@ def test_the_same_whatever_the_batch_and_for_nobody() -> None:
     trie = build_trie(ids, EOS)
     vectors_ID = torch.from_numpy(generator.normal(size=(60, 16)).astype(np.float32))
     search = BeamSearch(MODELS[0], trie, SearchOptions(4, 6))
-    both = CandidateSearch(search, trie, lambda state_BD: (state_BD @ vectors_ID.T).log_softmax(1))
+    both = CandidateSearch(search, trie, lambda state_BD, prompts: (state_BD @ vectors_ID.T).log_softmax(1))
     told: list[int] = []
     together, alone = (both.candidates(prompts, batch_size=size, advance=told.append) for size in (7, 1))
     assert told == [7] + 7 * [1]
@@ -99,6 +99,6 @@ def test_a_second_score_that_is_no_number_is_told() -> None:
     ids = random_ids(np.random.default_rng(5), 20)
     trie = build_trie(ids, EOS)
     search = BeamSearch(MODELS[0], trie, SearchOptions(2, 3))
-    both = CandidateSearch(search, trie, lambda state_BD: torch.full((len(state_BD), 20), torch.nan))
+    both = CandidateSearch(search, trie, lambda state_BD, prompts: torch.full((len(state_BD), 20), torch.nan))
     with pytest.raises(IdgrError, match="scores are not numbers"):
         both.candidates([[EOS, 4]])
