@@ -1,6 +1,7 @@
 """What another ID of an item would be worth to a frozen recommender, by contexts drawn from training.
 
-An item stands in contexts in two ways: it is the target, and a candidate's cost is that of reaching it; or it is shown
+The recommender is a T5 or, of `train-rec --arch causal`, a Llama; what it is asked differs by its states alone
+(`idgr.alternation.states`). An item stands in contexts in two ways: it is the target, and a candidate's cost is that of reaching it; or it is shown
 in the history, and what counts is the cost of the item that followed. Either is the cost in the whole tree with the
 candidate in the item's place, that of all other items as they are (`idgr.alternation.renamed_tree`).
 
@@ -8,7 +9,7 @@ Which contexts are drawn is decided by the user's key and the place in the seque
 nor that of the items matters. Batches are made of the contexts alone, and mean gains are rounded: the last bits of a
 product of matrices depend on its shape.
 
-Legend: N instances, P pairs of an item and an instance, R rows of the decoder, E rows of the encoder, K candidates.
+Legend: N instances, P pairs of an item and an instance, R rows, T tokens of an answer, D width, K candidates.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import copy
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,22 +27,24 @@ import torch
 import torch.nn.functional as F
 
 from idgr.alternation.renamed_tree import RenamedTree, choice_costs
+from idgr.alternation.states import Row, causal_states, t5_states
 from idgr.decoding.trie import build_trie
 from idgr.models.device import to_device
-from idgr.models.padding import decoder_inputs, pad_labels, pad_rows, prompt_mask
+from idgr.models.padding import pad_labels
 from idgr.prompts.draws import draws
+from idgr.prompts.histories import HistoryRenderer
 from idgr.prompts.rendering import PromptRenderer
 from idgr.recommender.objectives import ranges, wanted_logits
 from idgr.recommender.training import Instances
 
 if TYPE_CHECKING:
-    from transformers import T5ForConditionalGeneration
+    from transformers import LlamaForCausalLM, T5ForConditionalGeneration
 
 Ints = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
 Floats = npt.NDArray[np.float64]
 
-ROWS = 128  # of the decoder, in a batch
+ROWS = 128  # answers in a batch
 DIGITS = 4  # of the mean gain of a context, in nats
 
 
@@ -89,23 +93,6 @@ def _lowest(item_P: Ints, instance_P: Ints, marks_N: Words, n_items: int, most: 
 
 
 @dataclass(frozen=True)
-class _Row:
-    """What the decoder is asked for: the cost of `target` where `item` has the tokens `name`.
-
-    Attributes:
-        prompt: which of a batch's prompts it is asked behind.
-        context, place: where the cost goes.
-    """
-
-    prompt: int
-    target: int
-    item: int
-    name: Sequence[int]
-    context: int
-    place: int
-
-
-@dataclass(frozen=True)
 class _Context:
     """An instance in which an item has each of some names, the first of which is its own.
 
@@ -128,13 +115,13 @@ class Scorer:
         instances: of its training.
         marks_N: see `instance_marks`; they choose the templates too.
         objective: the recommender's own, "full" or "trie".
-        rows: of the decoder, in a batch.
+        rows: answers in a batch.
     """
 
     def __init__(
         self,
-        model: T5ForConditionalGeneration,
-        renderer: PromptRenderer,
+        model: T5ForConditionalGeneration | LlamaForCausalLM,
+        renderer: PromptRenderer | HistoryRenderer,
         instances: Instances,
         marks_N: Words,
         objective: str,
@@ -143,7 +130,9 @@ class Scorer:
         self.model, self.instances, self.rows = model, instances, rows
         self.trie = build_trie(renderer.id_tokens, renderer.end)
         self.tree = RenamedTree(self.trie)
-        self.is_trie = objective == "trie"
+        self.is_trie, self.is_causal = objective == "trie", isinstance(renderer, HistoryRenderer)
+        network: Any = model
+        self._states = partial(causal_states, network, renderer.end) if self.is_causal else partial(t5_states, network)
         self.n_items = len(renderer.id_tokens)
         self.templates_N = (marks_N % np.uint64(renderer.n_templates)).astype(np.int64)
         # The names that are tried stand behind those of the items, under numbers of their own.
@@ -184,8 +173,7 @@ class Scorer:
 
     def costs(self, asked: Sequence[_Context], advance: Callable[[int], object] = lambda _: None) -> list[Floats]:
         """For each context the cost of its target with each of the item's names."""
-        lengths = self.instances.end - self.instances.begin
-        order = sorted(range(len(asked)), key=lambda place: (int(lengths[asked[place].instance]), place))
+        order = sorted(range(len(asked)), key=lambda place: (self._size(asked[place]), place))
         found: list[Floats] = [np.zeros(len(one.names)) for one in asked]
         begin = 0
         while begin < len(order):
@@ -198,11 +186,17 @@ class Scorer:
             begin = end
         return found
 
+    def _size(self, one: _Context) -> tuple[int, int]:
+        """By how many items a context's rows differ, where they share the rest, and how many are shown."""
+        begin, end = int(self.instances.begin[one.instance]), int(self.instances.end[one.instance])
+        places = np.flatnonzero(self.instances.items[begin:end] == one.item) if self.is_causal else ()
+        return end - begin - int(places[0]) if len(places) else 0, end - begin
+
     def _fill(self, found: list[Floats], asked: Sequence[_Context], places: Sequence[int]) -> None:
         """The costs of a batch of contexts."""
         histories: list[list[int]] = []
         templates: list[int] = []
-        rows: list[_Row] = []
+        rows: list[Row] = []
         instances, tried = self.instances, self.renderer.id_tokens
         for place in places:
             one = asked[place]
@@ -216,39 +210,25 @@ class Scorer:
                         tried.append(list(name))
                     histories.append(renamed)
                     templates.append(int(self.templates_N[one.instance]))
-                rows.append(_Row(len(histories) - 1, target, one.item, name, place, number))
+                rows.append(Row(len(histories) - 1, target, one.item, name, place, number))
         prompts = [prompt.tokens for prompt in self.renderer.render_all(histories, templates)]
         del tried[self.n_items :]
         for row, cost in zip(rows, self._row_costs(prompts, rows), strict=True):
             found[row.context][row.place] = cost
 
     @torch.inference_mode()
-    def _row_costs(self, prompts: Sequence[Sequence[int]], rows: Sequence[_Row]) -> list[float]:
-        """[R] the cost of each row; the prompts are encoded once each."""
-        model, end = self.model, self.renderer.end
-        prompt_ES, mask_ES = pad_rows(prompts, model.config.pad_token_id, model.device)
-        encoded_ESD = model.encoder(input_ids=prompt_ES, attention_mask=prompt_mask(model, mask_ES))[0]
+    def _row_costs(self, prompts: Sequence[Sequence[int]], rows: Sequence[Row]) -> list[float]:
+        """[R] the cost of each row."""
+        end = self.renderer.end
         paths = [[*row.name, end] if row.target == row.item else self.tree.names[row.target] for row in rows]
-        choices = [self.tree.choices(row.target, row.item, row.name) for row in rows] if self.is_trie else []
+        head_VD = self.model.lm_head.weight
         if self.is_trie:  # behind the last choice nothing costs
+            choices = [self.tree.choices(row.target, row.item, row.name) for row in rows]
             longest = [max((choice.position for choice in some), default=0) + 1 for some in choices]
             paths = [path[:length] for path, length in zip(paths, longest, strict=True)]
-        labels_RT = pad_labels(paths)
-        of_row = np.array([row.prompt for row in rows], dtype=np.int64)
-        prompt_R = to_device(of_row, model.device)
-        hidden_RTD = model.decoder(
-            input_ids=decoder_inputs(model, labels_RT),
-            encoder_hidden_states=encoded_ESD[prompt_R],
-            encoder_attention_mask=prompt_mask(model, mask_ES[prompt_R]),
-            use_cache=False,
-        )[0]
-        if model.config.scale_decoder_outputs:
-            hidden_RTD = hidden_RTD * model.config.d_model**-0.5
-        head_VD = model.lm_head.weight
-        if self.is_trie:
-            return choice_costs(hidden_RTD, head_VD, self.trie, choices).tolist()
-        logits_PV, labels_P, row_P = wanted_logits(hidden_RTD, head_VD, labels_RT)
+            return choice_costs(self._states(prompts, rows, paths), head_VD, self.trie, choices).tolist()
+        logits_PV, labels_P, row_P = wanted_logits(self._states(prompts, rows, paths), head_VD, pad_labels(paths))
         cost_P = F.cross_entropy(logits_PV, labels_P, reduction="none").double()
-        cost_R = torch.zeros(len(rows), dtype=torch.float64, device=model.device)
-        costs: list[float] = cost_R.index_add(0, to_device(row_P, model.device), cost_P).tolist()
+        cost_R = torch.zeros(len(rows), dtype=torch.float64, device=head_VD.device)
+        costs: list[float] = cost_R.index_add(0, to_device(row_P, head_VD.device), cost_P).tolist()
         return costs

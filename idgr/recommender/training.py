@@ -42,7 +42,7 @@ from idgr.recommender.objectives import (
     trie_loss,
 )
 from idgr.recommender.options import VALID_K, RecommenderOptions
-from idgr.recommender.sequences import make_windows, window_costs, window_loss
+from idgr.recommender.sequences import Windows, make_windows, window_costs, window_loss
 from idgr.recommender.two_names import two_names_loss
 
 if TYPE_CHECKING:
@@ -76,6 +76,12 @@ def make_instances(sequences: Sequence[Sequence[int]], max_history: int) -> Inst
     places = np.arange(len(items))
     end = places[places > starts]
     return Instances(items, np.maximum(starts[end], end - max_history), end)
+
+
+def windows_of(instances: Instances) -> Windows:
+    """Each instance as a window of its own, whose only target is its last item; of no sequence."""
+    end = instances.end
+    return Windows(instances.items, instances.begin, end, end + 1, np.full_like(end, -1))
 
 
 def train_recommender(
