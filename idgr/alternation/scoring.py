@@ -1,9 +1,9 @@
 """What another ID of an item would be worth to a frozen recommender, by contexts drawn from training.
 
-The recommender is a T5 or, of `train-rec --arch causal`, a Llama; what it is asked differs by its states alone
-(`idgr.alternation.states`). An item stands in contexts in two ways: it is the target, and a candidate's cost is that of reaching it; or it is shown
+An item stands in contexts in two ways: it is the target, and a candidate's cost is that of reaching it; or it is shown
 in the history, and what counts is the cost of the item that followed. Either is the cost in the whole tree with the
-candidate in the item's place, that of all other items as they are (`idgr.alternation.renamed_tree`).
+candidate in the item's place, that of all other items as they are (`idgr.alternation.renamed_tree`). The recommender is
+a T5 or a Llama (`idgr.alternation.states`).
 
 Which contexts are drawn is decided by the user's key and the place in the sequence, so neither the order of the lines
 nor that of the items matters. Batches are made of the contexts alone, and mean gains are rounded: the last bits of a

@@ -112,7 +112,7 @@ def train_recommender(
         context: where it runs; None for this process alone, without checkpoints.
         tasks, contrast: of a causal model, what it is taught beside recommending, and what it is drawn towards.
         item_head: of a causal model, the head over items beside it, which validation ranks with too.
-        old_ids: of a T5, the tokens of other IDs, by which items are named too (`idgr.recommender.two_names`).
+        old_ids: the tokens of other IDs, by which items are named too (`idgr.recommender.two_names`).
         keep_states: of a causal model with frozen layers, what keeps the states behind them, if anything shall.
 
     Returns:
@@ -179,6 +179,7 @@ def recommender_task(
                 reorder=options.reorder,
                 seed=seed,
                 kept=keep_states(costs - (not renderer.leads), read) if keep_states else None,
+                old_trie=None if old_ids is None else build_trie(old_ids, renderer.end),
             ),
             sizes=windows.end - windows.first,
             figures={name: told for one in (contrast, item_head) if one for name, told in one.figures().items()},
