@@ -93,7 +93,7 @@ def _lowest(item_P: Ints, instance_P: Ints, marks_N: Words, n_items: int, most: 
 
 
 @dataclass(frozen=True)
-class _Context:
+class Context:
     """An instance in which an item has each of some names, the first of which is its own.
 
     Attributes:
@@ -153,12 +153,7 @@ class Scorer:
             candidates: token rows for each item, none of them an item's name.
             advance: is told of contexts that are done.
         """
-        asked: list[_Context] = []
-        for item, (names, mine) in enumerate(zip(candidates, contexts, strict=True)):
-            if names:
-                tried = [self.renderer.id_tokens[item], *names]
-                asked += [_Context(item, instance, tried, shown=False) for instance in mine.target]
-                asked += [_Context(item, instance, tried, shown=True) for instance in mine.history]
+        asked = self.asked(candidates, contexts)
         found = self.costs(asked, advance)
         gains = [np.zeros(len(names)) for names in candidates]
         sums: dict[tuple[int, bool], Floats] = {}
@@ -171,7 +166,17 @@ class Scorer:
             gains[item] = np.round(gains[item] + np.round(total / len(drawn), DIGITS) * all_of_them, DIGITS)
         return [gain + 0.0 for gain in gains]  # no zero is negative
 
-    def costs(self, asked: Sequence[_Context], advance: Callable[[int], object] = lambda _: None) -> list[Floats]:
+    def asked(self, candidates: Sequence[Sequence[Sequence[int]]], contexts: Sequence[Contexts]) -> list[Context]:
+        """The contexts of the items that have candidates, with the items' own names before these."""
+        asked: list[Context] = []
+        for item, (names, mine) in enumerate(zip(candidates, contexts, strict=True)):
+            if names:
+                tried = [self.renderer.id_tokens[item], *names]
+                asked += [Context(item, instance, tried, shown=False) for instance in mine.target]
+                asked += [Context(item, instance, tried, shown=True) for instance in mine.history]
+        return asked
+
+    def costs(self, asked: Sequence[Context], advance: Callable[[int], object] = lambda _: None) -> list[Floats]:
         """For each context the cost of its target with each of the item's names."""
         order = sorted(range(len(asked)), key=lambda place: (self._size(asked[place]), place))
         found: list[Floats] = [np.zeros(len(one.names)) for one in asked]
@@ -186,13 +191,13 @@ class Scorer:
             begin = end
         return found
 
-    def _size(self, one: _Context) -> tuple[int, int]:
+    def _size(self, one: Context) -> tuple[int, int]:
         """By how many items a context's rows differ, where they share the rest, and how many are shown."""
         begin, end = int(self.instances.begin[one.instance]), int(self.instances.end[one.instance])
         places = np.flatnonzero(self.instances.items[begin:end] == one.item) if self.is_causal else ()
         return end - begin - int(places[0]) if len(places) else 0, end - begin
 
-    def _fill(self, found: list[Floats], asked: Sequence[_Context], places: Sequence[int]) -> None:
+    def _fill(self, found: list[Floats], asked: Sequence[Context], places: Sequence[int]) -> None:
         """The costs of a batch of contexts."""
         histories: list[list[int]] = []
         templates: list[int] = []

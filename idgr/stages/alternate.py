@@ -37,7 +37,7 @@ from idgr.progress import log
 from idgr.recommender.defaults import defaults
 from idgr.recommender.options import Paper, PromptOptions, ValidationOptions
 from idgr.stages import gen_ids, init_gen, train_gen, train_rec
-from idgr.stages.choosing import RANDOM, SOFT, ChoosingOptions
+from idgr.stages.choosing import RANDOM, SOFT, ChoosingOptions, check_recommender, separator_of
 from idgr.stages.options import refuse_stream, run_info
 
 if TYPE_CHECKING:
@@ -257,18 +257,12 @@ def _alternation(options: Options) -> Alternation:
         options.order,
         gen_options={**teaching, **options.gen_options, **texts, **both},
         ids_options={**options.ids_options, **texts, "device": options.device},
-        rec_options={**_separator(options.rec), **options.rec_options, **validation, **both},
+        rec_options={**separator_of(options.rec), **options.rec_options, **validation, **both},
         prompt_options={name: getattr(options, name) for name in prompts},
         user_ids=options.user_ids,
         history=options.history,
         seed=options.seed,
     )
-
-
-def _separator(rec: str) -> dict[str, str]:
-    """What stands between items for a recommender that was trained behind something else than EOS."""
-    told = read_run(rec).get("separator") if Path(rec).is_dir() else None
-    return {"separator": told} if told == "newline" else {}
 
 
 def _untrained(options: Options) -> Any:
@@ -295,30 +289,12 @@ def _check_inputs(options: Options) -> RunInfo:
     refuse_held_out(info.inputs)
     if options.gen is not None:
         check_t5(options.gen, "alternate")
-    _check_recommender(options)
+    check_recommender(options.rec, options.method, options.rec_options, paper=options.paper)
     if rec is not None and options.gen is not None and options.method == SOFT:
         check_one_vocabulary(load_tokenizer(options.gen), load_tokenizer(rec), options.gen, rec)
     if rec is not None and options.method != SOFT:
         _tell_held_out_known(rec, info)
     return info
-
-
-def _check_recommender(options: Options) -> None:
-    """Raise where the recommender to begin from is none that the method or the options are for."""
-    from idgr.formats.rec_folder import read_item_head_weight
-    from idgr.models.backbone import arch_of, check_t5, is_preset
-
-    rec, arch = options.rec, arch_of(options.rec)
-    if not is_preset(rec) and (options.method == SOFT or arch != "causal"):
-        check_t5(rec, f"alternate --method {options.method}")
-    if arch != "causal":
-        for name in ("separator", "item_slots"):
-            if name in options.rec_options:
-                raise UsageError(f"--rec.{name.replace('_', '-')} is for a causal --rec", "leave it out")
-    defaults(arch, paper=options.paper)
-    if read_item_head_weight(rec) is not None:
-        what = f"has an item head, which --method {options.method} does not score with"
-        raise IdgrError(what, "give a recommender of `idgr train-rec` without --item-head", where=rec)
 
 
 def _tell_held_out_known(rec: str, info: RunInfo) -> None:

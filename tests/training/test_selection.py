@@ -14,7 +14,7 @@ import torch
 from idgr.alternation.assignment import reassign, reassign_at_random
 from idgr.alternation.candidates import other_names
 from idgr.alternation.renamed_tree import RenamedTree, choice_costs
-from idgr.alternation.scoring import Contexts, Scorer, _Context, draw_contexts, instance_marks
+from idgr.alternation.scoring import Context, Contexts, Scorer, draw_contexts, instance_marks
 from idgr.decoding.trie import build_trie
 from idgr.formats.records import ItemId
 from idgr.models.backbone import Backbone, CausalPreset, new_causal_backbone
@@ -120,7 +120,7 @@ def test_a_context_costs_what_it_costs_with_everything_built_anew(both: Recommen
     asked = []
     for instance in range(len(instances.end)):
         for item in {*instances.items[instances.begin[instance] : instances.end[instance] + 1].tolist()}:
-            asked.append(_Context(item, instance, [names[item], *tried], shown=False))
+            asked.append(Context(item, instance, [names[item], *tried], shown=False))
     assert any(SEQUENCES[2][:5].count(one.item) == 2 for one in asked)  # also an item that is bought twice
     costs = scorer.costs(asked)
     for one, found in zip(asked, costs, strict=True):
@@ -140,9 +140,7 @@ def test_gains_are_the_means_of_the_contexts_times_their_number(
     candidates: list[list[list[int]]] = [[] for _ in range(10)]
     candidates[1], candidates[5] = tried, tried
     gains = scorer.gains(candidates, contexts)
-    costs = scorer.costs(
-        [_Context(1, place, [small_renderer.id_tokens[1], *tried], shown=False) for place in (0, 8, 1)]
-    )
+    costs = scorer.costs([Context(1, place, [small_renderer.id_tokens[1], *tried], shown=False) for place in (0, 8, 1)])
     saved = [cost[0] - cost[1:] for cost in costs]
     assert gains[1] == pytest.approx((saved[0] + saved[1]) / 2 * 3 + saved[2] * 4, abs=1e-3)
     assert gains[5].tolist() == [0, 0]
