@@ -194,8 +194,8 @@ class Scorer:
     def _size(self, one: Context) -> tuple[int, int]:
         """By how many items a context's rows differ, where they share the rest, and how many are shown."""
         begin, end = int(self.instances.begin[one.instance]), int(self.instances.end[one.instance])
-        places = np.flatnonzero(self.instances.items[begin:end] == one.item) if self.is_causal else ()
-        return end - begin - int(places[0]) if len(places) else 0, end - begin
+        places = np.flatnonzero(self.instances.items[begin:end] == one.item)
+        return end - begin - int(places[0]) if self.is_causal and len(places) else 0, end - begin
 
     def _fill(self, found: list[Floats], asked: Sequence[Context], places: Sequence[int]) -> None:
         """The costs of a batch of contexts."""

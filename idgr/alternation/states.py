@@ -69,10 +69,10 @@ def causal_states(
     of_context: dict[int, set[int]] = {}
     for row in rows:
         of_context.setdefault(row.context, set()).add(row.prompt)
-    shared: list[Sequence[int]] = []
+    shared: list[list[int]] = []
     for mine in of_context.values():
-        first, last = min(prompts[one] for one in mine), max(prompts[one] for one in mine)
-        shared.append(first[: common_length(first, last)])
+        ordered = sorted(list(prompts[one]) for one in mine)  # so that all share what the first and the last do
+        shared.append(ordered[0][: common_length(ordered[0], ordered[-1])])
     number = {context: place for place, context in enumerate(of_context)}
     context_R = np.array([number[row.context] for row in rows], dtype=np.int64)
     shared_R = np.array([len(part) for part in shared], dtype=np.int64)[context_R]

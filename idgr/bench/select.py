@@ -253,9 +253,9 @@ def plain_costs(made: _Material, item: int, name: Sequence[int]) -> Callable[[in
         loss_of = instance_loss(model, anew, trie, instances, "trie", 0)
 
     def cost(instance: int) -> float:
-        if isinstance(anew, PromptRenderer):
+        if isinstance(anew, PromptRenderer) and isinstance(renderer, PromptRenderer):
             template = int(made.scorer.templates_N[instance])
-            anew.before, anew.after = [made.renderer.before[template]], [made.renderer.after[template]]
+            anew.before, anew.after = [renderer.before[template]], [renderer.after[template]]
         with torch.no_grad():
             return loss_of(np.array([instance]), 0)[0].item()
 
