@@ -178,24 +178,41 @@ class Scorer:
 
     def costs(self, asked: Sequence[Context], advance: Callable[[int], object] = lambda _: None) -> list[Floats]:
         """For each context the cost of its target with each of the item's names."""
-        order = sorted(range(len(asked)), key=lambda place: (self._size(asked[place]), place))
         found: list[Floats] = [np.zeros(len(one.names)) for one in asked]
-        begin = 0
-        while begin < len(order):
-            end, n_rows = begin, 0
-            while end < len(order) and (end == begin or n_rows + len(asked[order[end]].names) <= self.rows):
-                n_rows += len(asked[order[end]].names)
-                end += 1
-            self._fill(found, asked, order[begin:end])
-            advance(end - begin)
-            begin = end
+        batch: list[int] = []
+        n_rows = 0
+        for unit in self._units(asked):
+            n_more = max(len(asked[place].names) for place in unit)
+            if batch and n_rows + n_more > self.rows:
+                self._fill(found, asked, batch)
+                advance(len(batch))
+                batch, n_rows = [], 0
+            batch += unit
+            n_rows += n_more
+        if batch:
+            self._fill(found, asked, batch)
+            advance(len(batch))
         return found
 
-    def _size(self, one: Context) -> tuple[int, int]:
-        """By how many items a context's rows differ, where they share the rest, and how many are shown."""
-        begin, end = int(self.instances.begin[one.instance]), int(self.instances.end[one.instance])
-        places = np.flatnonzero(self.instances.items[begin:end] == one.item)
-        return end - begin - int(places[0]) if self.is_causal and len(places) else 0, end - begin
+    def _units(self, asked: Sequence[Context]) -> list[list[int]]:
+        """The places of contexts that are read together, such as have like sizes one after the other.
+
+        A T5 reads each context by itself. A Llama that reads a sequence with a name in an item's place has on the way
+        what it says of all that follows there.
+        """
+        instances = self.instances
+        units: dict[tuple[int, ...], list[int]] = {}
+        sizes: dict[tuple[int, ...], tuple[int, int]] = {}
+        for place, one in enumerate(asked):
+            begin, end = int(instances.begin[one.instance]), int(instances.end[one.instance])
+            key, size = (place,), (0, end - begin)
+            if self.is_causal:
+                shown = np.flatnonzero(instances.items[begin:end] == one.item)
+                first = begin + int(shown[0]) if len(shown) else end
+                key, size = (one.item, begin, first), (end - first, first - begin)
+            units.setdefault(key, []).append(place)
+            sizes[key] = max(size, sizes.get(key, size))
+        return [units[key] for key in sorted(units, key=lambda key: (sizes[key], units[key][0]))]
 
     def _fill(self, found: list[Floats], asked: Sequence[Context], places: Sequence[int]) -> None:
         """The costs of a batch of contexts."""

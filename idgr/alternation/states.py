@@ -1,10 +1,10 @@
 """The states of a frozen recommender that decide the tokens of answers behind prompts: of a T5, or of a Llama.
 
-A Llama reads once what all prompts of a context begin with, and then each row's own tokens: what is left of its prompt
-and the answer.
+A Llama reads no row that another one begins with: prompts of a sequence that are shorter, with the answers behind them.
+Of the rows that it reads, it reads once what those of a context share, and then each one's own tokens.
 
-Legend: E prompts, R rows, C contexts, S tokens of a row, P that a context's prompts share, U of its own, T of an
-answer, D width.
+Legend: E prompts, R rows, W of them that are read, C contexts, S tokens of a row, P that a context's rows share, U of a
+row's own, T of an answer, D width.
 """
 
 from __future__ import annotations
@@ -65,42 +65,61 @@ def causal_states(
     model: LlamaForCausalLM, separator: int, prompts: Tokens, rows: Sequence[Row], paths: Tokens
 ) -> Tensor:
     """As `t5_states`, of a Llama whose items stand behind a separator."""
-    pad, device = pad_token(model), model.device
-    of_context: dict[int, set[int]] = {}
-    for row in rows:
-        of_context.setdefault(row.context, set()).add(row.prompt)
-    shared: list[list[int]] = []
-    for mine in of_context.values():
-        ordered = sorted(list(prompts[one]) for one in mine)  # so that all share what the first and the last do
-        shared.append(ordered[0][: common_length(ordered[0], ordered[-1])])
-    number = {context: place for place, context in enumerate(of_context)}
-    context_R = np.array([number[row.context] for row in rows], dtype=np.int64)
-    shared_R = np.array([len(part) for part in shared], dtype=np.int64)[context_R]
-
+    pad, device, slots = pad_token(model), model.device, item_slots(model)
     whole = [[*prompts[row.prompt], separator, *path[:-1]] for row, path in zip(rows, paths, strict=True)]
-    tokens_RS, _ = padded(whole, pad)
-    own = int((np.fromiter(map(len, whole), dtype=np.int64) - shared_R).max())
-    along_RU = np.minimum(shared_R[:, None] + np.arange(own), tokens_RS.shape[1] - 1)
-    place_RS = position_ids(tokens_RS, separator, item_slots(model))
-    tokens_RU, place_RU = (
-        to_device(np.take_along_axis(values_RS, along_RU, axis=1), device) for values_RS in (tokens_RS, place_RS)
+    host_R = _hosts(whole)
+    read = sorted(set(host_R))
+    begin_R = [len(prompts[row.prompt]) for row in rows]
+    of_context: dict[int, list[int]] = {}
+    for one in read:
+        of_context.setdefault(rows[one].context, []).append(one)
+    asked_from: dict[int, int] = {}  # no answer begins in what is shared
+    for begin, host in zip(begin_R, host_R, strict=True):
+        asked_from[rows[host].context] = min(begin, asked_from.get(rows[host].context, begin))
+    shared: list[list[int]] = []
+    for context, mine in of_context.items():
+        ordered = sorted(whole[one] for one in mine)  # so that all share what the first and the last do
+        n_alike = common_length(ordered[0], ordered[-1])
+        shared.append(ordered[0][: min(n_alike, asked_from[context])])
+    number = {context: place for place, context in enumerate(of_context)}
+    context_W = np.array([number[rows[one].context] for one in read], dtype=np.int64)
+    shared_W = np.array([len(part) for part in shared], dtype=np.int64)[context_W]
+
+    tokens_WS, _ = padded([whole[one] for one in read], pad)
+    own = int((np.array([len(whole[one]) for one in read]) - shared_W).max())
+    along_WU = np.minimum(shared_W[:, None] + np.arange(own), tokens_WS.shape[1] - 1)
+    place_WS = position_ids(tokens_WS, separator, slots)
+    tokens_WU, place_WU = (
+        to_device(np.take_along_axis(values_WS, along_WU, axis=1), device) for values_WS in (tokens_WS, place_WS)
     )
-    mask, known = causal_mask(model, tokens_RU), None
-    if shared_R.any():
+    mask, known = causal_mask(model, tokens_WU), None
+    if shared_W.any():
         shared_CP, is_token_CP = padded(shared, pad)
-        read_CP = to_device(shared_CP, device)
+        read_CP, of_W = to_device(shared_CP, device), to_device(context_W, device)
         known = model.model(
             input_ids=read_CP,
-            position_ids=to_device(position_ids(shared_CP, separator, item_slots(model)), device),
+            position_ids=to_device(position_ids(shared_CP, separator, slots), device),
             attention_mask=causal_mask(model, read_CP),
             use_cache=True,
         ).past_key_values
-        known.batch_select_indices(to_device(context_R, device))
-        mask = torch.cat([to_device(is_token_CP, device)[to_device(context_R, device)], torch.ones_like(tokens_RU)], 1)
-    hidden_RUD = model.model(
-        input_ids=tokens_RU, position_ids=place_RU, attention_mask=mask, past_key_values=known, use_cache=False
+        known.batch_select_indices(of_W)
+        mask = torch.cat([to_device(is_token_CP, device)[of_W], torch.ones_like(tokens_WU)], dim=1)
+    hidden_WUD = model.model(
+        input_ids=tokens_WU, position_ids=place_WU, attention_mask=mask, past_key_values=known, use_cache=False
     )[0]
-    begin_R = np.array([len(prompts[row.prompt]) for row in rows], dtype=np.int64) - shared_R
-    answer_RT = np.minimum(begin_R[:, None] + np.arange(max(map(len, paths))), own - 1)
-    found_RTD: Tensor = hidden_RUD[torch.arange(len(rows), device=device)[:, None], to_device(answer_RT, device)]
+    rank_R = np.searchsorted(read, host_R)
+    answer_RT = (np.array(begin_R) - shared_W[rank_R])[:, None] + np.arange(max(map(len, paths)))
+    found_RTD: Tensor = hidden_WUD[
+        to_device(rank_R, device)[:, None], to_device(np.minimum(answer_RT, own - 1), device)
+    ]
     return found_RTD
+
+
+def _hosts(whole: Tokens) -> list[int]:
+    """For each row the number of one that begins with all of it, itself or a longer one; none begins with that."""
+    order = sorted(range(len(whole)), key=lambda row: list(whole[row]))
+    host = list(range(len(whole)))
+    for row, following in zip(order[-2::-1], order[:0:-1], strict=True):
+        if whole[following][: len(whole[row])] == whole[row]:
+            host[row] = host[following]
+    return host
