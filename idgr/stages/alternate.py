@@ -73,7 +73,9 @@ class Options(ValidationOptions, PromptOptions, ChoosingOptions):
     data: str = argument("A folder that `idgr prep` wrote.", "DATA")
     gen: str | None = option("The ID generator to begin from; select needs none with --ids.", None, role=Role.INPUT)
     output: str = output_option("Folder for the run, taken up where it stopped.")
-    rec: str = option("The recommender to begin from: a preset, a folder or a hub model; causal for select.", "nano")
+    rec: str = option(
+        "The recommender to begin from: a preset, a folder or a hub model; a T5, with select also causal.", "nano"
+    )
     rounds: int = option(
         "Rounds of generator, new IDs, recommender; with rec-first, round 1 trains the recommender alone.",
         3,
