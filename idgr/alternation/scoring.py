@@ -205,7 +205,8 @@ class Scorer:
         sizes: dict[tuple[int, ...], tuple[int, int]] = {}
         for place, one in enumerate(asked):
             begin, end = int(instances.begin[one.instance]), int(instances.end[one.instance])
-            key, size = (place,), (0, end - begin)
+            key: tuple[int, ...] = (place,)
+            size = (0, end - begin)
             if self.is_causal:
                 shown = np.flatnonzero(instances.items[begin:end] == one.item)
                 first = begin + int(shown[0]) if len(shown) else end

@@ -15,6 +15,7 @@ from idgr.alternation.assignment import reassign, reassign_at_random
 from idgr.alternation.candidates import other_names
 from idgr.alternation.renamed_tree import RenamedTree, choice_costs
 from idgr.alternation.scoring import Context, Contexts, Scorer, draw_contexts, instance_marks
+from idgr.alternation.states import _hosts
 from idgr.decoding.trie import build_trie
 from idgr.formats.records import ItemId
 from idgr.models.backbone import Backbone, CausalPreset, new_causal_backbone
@@ -128,6 +129,15 @@ def test_a_context_costs_what_it_costs_with_everything_built_anew(both: Recommen
             ids = [list(name) if item == one.item else row for item, row in enumerate(names)]
             expected = plain_cost(both, ids, objective, scorer, one.instance)
             assert cost == pytest.approx(expected, abs=3e-5, rel=1e-5)
+
+
+def test_no_row_is_read_that_another_begins_with() -> None:
+    rows = [[1, 2], [1, 2, 3], [1], [2], [1, 2], [1, 3], [1, 2, 3]]
+    hosts = _hosts(rows)
+    assert hosts[0] == hosts[1] == hosts[4] == hosts[6]
+    assert hosts[0] in (1, 6)
+    assert (hosts[2] in (1, 5, 6), hosts[3], hosts[5]) == (True, 3, 5)
+    assert _hosts([[4]]) == [0]
 
 
 def test_gains_are_the_means_of_the_contexts_times_their_number(
