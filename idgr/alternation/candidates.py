@@ -7,12 +7,17 @@ one that is made here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from idgr.formats.jsonl import read_jsonl
 from idgr.formats.records import Item, ItemId, key
 from idgr.ids.keyphrase import keyphrase_candidates
-from idgr.ids.spelling import fold
+from idgr.ids.spelling import can_spell, fold
+from idgr.models.llama import item_slots
+from idgr.models.tokenizer import encode
+
+if TYPE_CHECKING:
+    from idgr.models.backbone import Backbone
 
 
 def word_candidates(items: Sequence[Item]) -> Iterator[dict[str, Any]]:
@@ -34,13 +39,21 @@ def read_offers(path: str) -> dict[str, list[str]]:
     return dict(read_jsonl(path, parse, allow_empty=True))
 
 
+def can_name(backbone: Backbone, texts: Sequence[str]) -> list[bool]:
+    """Whether a recommender can call an item by each text: it is spelled, and fits the places of an item, if it has."""
+    right, slots = can_spell(backbone.tokenizer, texts), item_slots(backbone.model)
+    if not slots or not texts:
+        return right
+    return [good and len(row) < slots for good, row in zip(right, encode(backbone.tokenizer, texts), strict=True)]
+
+
 def other_names(
     known: Sequence[ItemId],
     offers: Mapping[str, Sequence[str]],
     most: int,
-    can_spell: Callable[[Sequence[str]], list[bool]],
+    can_name: Callable[[Sequence[str]], list[bool]],
 ) -> list[list[str]]:
-    """For each item at most `most` of its candidates: those that can be spelled and are no item's ID."""
+    """For each item at most `most` of its candidates: those that it can be called by and are no item's ID."""
     used = {fold(record.id) for record in known}
     offered: list[list[str]] = []
     for record in known:
@@ -48,5 +61,5 @@ def other_names(
         for text in offers.get(record.item_id, ()):
             unlike.setdefault(fold(text), text)
         offered.append([text for folded, text in unlike.items() if folded not in used])
-    right = iter(can_spell([text for row in offered for text in row]))
+    right = iter(can_name([text for row in offered for text in row]))
     return [[text for text in row if next(right)][:most] for row in offered]

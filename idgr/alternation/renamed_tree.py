@@ -81,7 +81,7 @@ class RenamedTree:
 
     def _own(self, item: int, new: Sequence[int]) -> list[Choice]:
         old, head, node = self.names[item], self._head_I[item], 0
-        shared = _common(old, new)
+        shared = common_length(old, new)
         found = []
         for position, token in enumerate(new):
             first, count = self._children(node)
@@ -97,8 +97,8 @@ class RenamedTree:
 
     def _others(self, target: int, item: int, new: Sequence[int]) -> list[Choice]:
         path, old, head = self.names[target], self.names[item], self._head_I[item]
-        gone = head if _common(old, path) >= head else _NONE
-        joins = _common(new, path)
+        gone = head if common_length(old, path) >= head else _NONE
+        joins = common_length(new, path)
         lacking = self._child(*self._before(target, joins), new[joins]) is None
         removed, added = {}, {}
         if gone != _NONE and not (gone == joins and new[joins] == old[head]):
@@ -134,7 +134,7 @@ class RenamedTree:
         return first + place if place < count and self.trie.token[first + place] == token else None
 
 
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
+def common_length(one: Sequence[int], other: Sequence[int]) -> int:
     """How many tokens two rows begin with alike."""
     for place, (left, right) in enumerate(zip(one, other, strict=False)):
         if left != right:

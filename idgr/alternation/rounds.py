@@ -27,12 +27,12 @@ from idgr.formats.records import read_ids, read_queries
 from idgr.formats.replacing import discard, is_leftover, remove
 from idgr.formats.run_info import RUN_FILE, RunInfo, hash_input, hash_output, read_run
 from idgr.ids.diff import changed_share
-from idgr.models.backbone import PRESETS, load_backbone, save_backbone
+from idgr.models.backbone import is_preset, load_either, save_backbone
 from idgr.models.device import pick_device
 from idgr.models.tokenizer import id_tokens
 from idgr.progress import log
 from idgr.recommender.options import RecommenderOptions, ValidationOptions
-from idgr.recommender.prompts import renderer_of, user_ids_of
+from idgr.recommender.prompts import either_renderer_of, user_ids_of
 from idgr.recommender.training import draw_users, validation
 
 MODES = ("alternate", "rec-only", "id-only")
@@ -91,7 +91,7 @@ class Alternation:
                 "--history none shows no item's ID, so only the recommender can learn, and from user IDs",
                 "give --mode rec-only --user-ids history",
             )
-        if self.order == "gen-first" and self.rec in PRESETS:
+        if self.order == "gen-first" and is_preset(self.rec):
             raise UsageError(
                 f"--order gen-first with --rec {self.rec}, through whose random weights nothing is learnt",
                 "take --order rec-first, or give a trained recommender to --rec",
@@ -99,7 +99,7 @@ class Alternation:
 
     @property
     def gen_first(self) -> bool:
-        return self.rec not in PRESETS if self.order is None else self.order == "gen-first"
+        return not is_preset(self.rec) if self.order is None else self.order == "gen-first"
 
     def turns(self, number: int) -> tuple[str, ...]:
         """Which of "gen" and "rec" a round trains, in their order."""
@@ -166,7 +166,7 @@ def plan(run: Path, what: Alternation) -> list[Phase]:
 
     def train_rec(number: int, folder: Path, seed: int) -> str:
         own = {**what.rec_options, **what.prompt_options, "user_ids": what.user_ids, "history": what.history}
-        own |= {"tokenizer": gen} if rec in PRESETS else {}
+        own |= {"tokenizer": gen} if is_preset(rec) else {}
         own |= {"gen": gen, "items": items} if what.user_ids != "none" else {}
         return add(
             number, "train-rec", folder / "rec",
@@ -264,7 +264,7 @@ def keep(source: str, output: Path) -> None:
         if Path(source).is_dir():
             shutil.copytree(source, folder, dirs_exist_ok=True)
         else:
-            save_backbone(load_backbone(source), folder)
+            save_backbone(load_either(source), folder)
         if not (folder / RUN_FILE).is_file():
             RunInfo("keep", {}, {"source": source}).write(output, folder)
 
@@ -285,7 +285,7 @@ def score_phase(
     number = {record.item_id: i for i, record in enumerate(known)}
     queries = list(read_queries(valid, number, need_target=True))
     users = [queries[place] for place in draw_users(len(queries), options.valid_users)]
-    backbone = load_backbone(rec)
+    backbone = load_either(rec)
     backbone.model.to(pick_device(device)).eval()
     rows = id_tokens(backbone.tokenizer, [record.id for record in known])
     gen, items, where = phase.arguments["gen"], phase.arguments["items"], backbone.model.device
@@ -294,8 +294,8 @@ def score_phase(
         if facts.user_ids != "none"
         else None
     )
-    renderer = renderer_of(facts, backbone.tokenizer, rows, named)
-    trie = build_trie(rows, backbone.tokenizer.eos_token_id)
+    renderer = either_renderer_of(facts, backbone.tokenizer, rows, named)
+    trie = build_trie(rows, renderer.end)
     pairs = [([number[item] for item in query.history], number[str(query.target)]) for query in users]
     how = RecommenderOptions(
         objective=facts.objective, valid_users=options.valid_users, valid_beams=options.valid_beams

@@ -2,13 +2,14 @@
 
 An item stands in contexts in two ways: it is the target, and a candidate's cost is that of reaching it; or it is shown
 in the history, and what counts is the cost of the item that followed. Either is the cost in the whole tree with the
-candidate in the item's place, that of all other items as they are (`idgr.alternation.renamed_tree`).
+candidate in the item's place, that of all other items as they are (`idgr.alternation.renamed_tree`). The recommender is
+a T5 or a Llama (`idgr.alternation.states`).
 
 Which contexts are drawn is decided by the user's key and the place in the sequence, so neither the order of the lines
 nor that of the items matters. Batches are made of the contexts alone, and mean gains are rounded: the last bits of a
 product of matrices depend on its shape.
 
-Legend: N instances, P pairs of an item and an instance, R rows of the decoder, E rows of the encoder, K candidates.
+Legend: N instances, P pairs of an item and an instance, R rows, T tokens of an answer, D width, K candidates.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import copy
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,22 +27,24 @@ import torch
 import torch.nn.functional as F
 
 from idgr.alternation.renamed_tree import RenamedTree, choice_costs
+from idgr.alternation.states import Row, causal_states, t5_states
 from idgr.decoding.trie import build_trie
 from idgr.models.device import to_device
-from idgr.models.padding import decoder_inputs, pad_labels, pad_rows, prompt_mask
+from idgr.models.padding import pad_labels
 from idgr.prompts.draws import draws
+from idgr.prompts.histories import HistoryRenderer
 from idgr.prompts.rendering import PromptRenderer
 from idgr.recommender.objectives import ranges, wanted_logits
 from idgr.recommender.training import Instances
 
 if TYPE_CHECKING:
-    from transformers import T5ForConditionalGeneration
+    from transformers import LlamaForCausalLM, T5ForConditionalGeneration
 
 Ints = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint64]
 Floats = npt.NDArray[np.float64]
 
-ROWS = 128  # of the decoder, in a batch
+ROWS = 128  # answers in a batch
 DIGITS = 4  # of the mean gain of a context, in nats
 
 
@@ -89,24 +93,7 @@ def _lowest(item_P: Ints, instance_P: Ints, marks_N: Words, n_items: int, most: 
 
 
 @dataclass(frozen=True)
-class _Row:
-    """What the decoder is asked for: the cost of `target` where `item` has the tokens `name`.
-
-    Attributes:
-        prompt: which of a batch's prompts it is asked behind.
-        context, place: where the cost goes.
-    """
-
-    prompt: int
-    target: int
-    item: int
-    name: Sequence[int]
-    context: int
-    place: int
-
-
-@dataclass(frozen=True)
-class _Context:
+class Context:
     """An instance in which an item has each of some names, the first of which is its own.
 
     Attributes:
@@ -128,13 +115,13 @@ class Scorer:
         instances: of its training.
         marks_N: see `instance_marks`; they choose the templates too.
         objective: the recommender's own, "full" or "trie".
-        rows: of the decoder, in a batch.
+        rows: answers in a batch.
     """
 
     def __init__(
         self,
-        model: T5ForConditionalGeneration,
-        renderer: PromptRenderer,
+        model: T5ForConditionalGeneration | LlamaForCausalLM,
+        renderer: PromptRenderer | HistoryRenderer,
         instances: Instances,
         marks_N: Words,
         objective: str,
@@ -143,7 +130,9 @@ class Scorer:
         self.model, self.instances, self.rows = model, instances, rows
         self.trie = build_trie(renderer.id_tokens, renderer.end)
         self.tree = RenamedTree(self.trie)
-        self.is_trie = objective == "trie"
+        self.is_trie, self.is_causal = objective == "trie", isinstance(renderer, HistoryRenderer)
+        network: Any = model
+        self._states = partial(causal_states, network, renderer.end) if self.is_causal else partial(t5_states, network)
         self.n_items = len(renderer.id_tokens)
         self.templates_N = (marks_N % np.uint64(renderer.n_templates)).astype(np.int64)
         # The names that are tried stand behind those of the items, under numbers of their own.
@@ -164,12 +153,7 @@ class Scorer:
             candidates: token rows for each item, none of them an item's name.
             advance: is told of contexts that are done.
         """
-        asked: list[_Context] = []
-        for item, (names, mine) in enumerate(zip(candidates, contexts, strict=True)):
-            if names:
-                tried = [self.renderer.id_tokens[item], *names]
-                asked += [_Context(item, instance, tried, shown=False) for instance in mine.target]
-                asked += [_Context(item, instance, tried, shown=True) for instance in mine.history]
+        asked = self.asked(candidates, contexts)
         found = self.costs(asked, advance)
         gains = [np.zeros(len(names)) for names in candidates]
         sums: dict[tuple[int, bool], Floats] = {}
@@ -182,27 +166,60 @@ class Scorer:
             gains[item] = np.round(gains[item] + np.round(total / len(drawn), DIGITS) * all_of_them, DIGITS)
         return [gain + 0.0 for gain in gains]  # no zero is negative
 
-    def costs(self, asked: Sequence[_Context], advance: Callable[[int], object] = lambda _: None) -> list[Floats]:
+    def asked(self, candidates: Sequence[Sequence[Sequence[int]]], contexts: Sequence[Contexts]) -> list[Context]:
+        """The contexts of the items that have candidates, with the items' own names before these."""
+        asked: list[Context] = []
+        for item, (names, mine) in enumerate(zip(candidates, contexts, strict=True)):
+            if names:
+                tried = [self.renderer.id_tokens[item], *names]
+                asked += [Context(item, instance, tried, shown=False) for instance in mine.target]
+                asked += [Context(item, instance, tried, shown=True) for instance in mine.history]
+        return asked
+
+    def costs(self, asked: Sequence[Context], advance: Callable[[int], object] = lambda _: None) -> list[Floats]:
         """For each context the cost of its target with each of the item's names."""
-        lengths = self.instances.end - self.instances.begin
-        order = sorted(range(len(asked)), key=lambda place: (int(lengths[asked[place].instance]), place))
         found: list[Floats] = [np.zeros(len(one.names)) for one in asked]
-        begin = 0
-        while begin < len(order):
-            end, n_rows = begin, 0
-            while end < len(order) and (end == begin or n_rows + len(asked[order[end]].names) <= self.rows):
-                n_rows += len(asked[order[end]].names)
-                end += 1
-            self._fill(found, asked, order[begin:end])
-            advance(end - begin)
-            begin = end
+        batch: list[int] = []
+        n_rows = 0
+        for unit in self._units(asked):
+            n_more = max(len(asked[place].names) for place in unit)
+            if batch and n_rows + n_more > self.rows:
+                self._fill(found, asked, batch)
+                advance(len(batch))
+                batch, n_rows = [], 0
+            batch += unit
+            n_rows += n_more
+        if batch:
+            self._fill(found, asked, batch)
+            advance(len(batch))
         return found
 
-    def _fill(self, found: list[Floats], asked: Sequence[_Context], places: Sequence[int]) -> None:
+    def _units(self, asked: Sequence[Context]) -> list[list[int]]:
+        """The places of contexts that are read together, such as have like sizes one after the other.
+
+        A T5 reads each context by itself. A Llama that reads a sequence with a name in an item's place has on the way
+        what it says of all that follows there.
+        """
+        instances = self.instances
+        units: dict[tuple[int, ...], list[int]] = {}
+        sizes: dict[tuple[int, ...], tuple[int, int]] = {}
+        for place, one in enumerate(asked):
+            begin, end = int(instances.begin[one.instance]), int(instances.end[one.instance])
+            key: tuple[int, ...] = (place,)
+            size = (0, end - begin)
+            if self.is_causal:
+                shown = np.flatnonzero(instances.items[begin:end] == one.item)
+                first = begin + int(shown[0]) if len(shown) else end
+                key, size = (one.item, begin, first), (end - first, first - begin)
+            units.setdefault(key, []).append(place)
+            sizes[key] = max(size, sizes.get(key, size))
+        return [units[key] for key in sorted(units, key=lambda key: (sizes[key], units[key][0]))]
+
+    def _fill(self, found: list[Floats], asked: Sequence[Context], places: Sequence[int]) -> None:
         """The costs of a batch of contexts."""
         histories: list[list[int]] = []
         templates: list[int] = []
-        rows: list[_Row] = []
+        rows: list[Row] = []
         instances, tried = self.instances, self.renderer.id_tokens
         for place in places:
             one = asked[place]
@@ -216,39 +233,25 @@ class Scorer:
                         tried.append(list(name))
                     histories.append(renamed)
                     templates.append(int(self.templates_N[one.instance]))
-                rows.append(_Row(len(histories) - 1, target, one.item, name, place, number))
+                rows.append(Row(len(histories) - 1, target, one.item, name, place, number))
         prompts = [prompt.tokens for prompt in self.renderer.render_all(histories, templates)]
         del tried[self.n_items :]
         for row, cost in zip(rows, self._row_costs(prompts, rows), strict=True):
             found[row.context][row.place] = cost
 
     @torch.inference_mode()
-    def _row_costs(self, prompts: Sequence[Sequence[int]], rows: Sequence[_Row]) -> list[float]:
-        """[R] the cost of each row; the prompts are encoded once each."""
-        model, end = self.model, self.renderer.end
-        prompt_ES, mask_ES = pad_rows(prompts, model.config.pad_token_id, model.device)
-        encoded_ESD = model.encoder(input_ids=prompt_ES, attention_mask=prompt_mask(model, mask_ES))[0]
+    def _row_costs(self, prompts: Sequence[Sequence[int]], rows: Sequence[Row]) -> list[float]:
+        """[R] the cost of each row."""
+        end = self.renderer.end
         paths = [[*row.name, end] if row.target == row.item else self.tree.names[row.target] for row in rows]
-        choices = [self.tree.choices(row.target, row.item, row.name) for row in rows] if self.is_trie else []
+        head_VD = self.model.lm_head.weight
         if self.is_trie:  # behind the last choice nothing costs
+            choices = [self.tree.choices(row.target, row.item, row.name) for row in rows]
             longest = [max((choice.position for choice in some), default=0) + 1 for some in choices]
             paths = [path[:length] for path, length in zip(paths, longest, strict=True)]
-        labels_RT = pad_labels(paths)
-        of_row = np.array([row.prompt for row in rows], dtype=np.int64)
-        prompt_R = to_device(of_row, model.device)
-        hidden_RTD = model.decoder(
-            input_ids=decoder_inputs(model, labels_RT),
-            encoder_hidden_states=encoded_ESD[prompt_R],
-            encoder_attention_mask=prompt_mask(model, mask_ES[prompt_R]),
-            use_cache=False,
-        )[0]
-        if model.config.scale_decoder_outputs:
-            hidden_RTD = hidden_RTD * model.config.d_model**-0.5
-        head_VD = model.lm_head.weight
-        if self.is_trie:
-            return choice_costs(hidden_RTD, head_VD, self.trie, choices).tolist()
-        logits_PV, labels_P, row_P = wanted_logits(hidden_RTD, head_VD, labels_RT)
+            return choice_costs(self._states(prompts, rows, paths), head_VD, self.trie, choices).tolist()
+        logits_PV, labels_P, row_P = wanted_logits(self._states(prompts, rows, paths), head_VD, pad_labels(paths))
         cost_P = F.cross_entropy(logits_PV, labels_P, reduction="none").double()
-        cost_R = torch.zeros(len(rows), dtype=torch.float64, device=model.device)
-        costs: list[float] = cost_R.index_add(0, to_device(row_P, model.device), cost_P).tolist()
+        cost_R = torch.zeros(len(rows), dtype=torch.float64, device=head_VD.device)
+        costs: list[float] = cost_R.index_add(0, to_device(row_P, head_VD.device), cost_P).tolist()
         return costs

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ import numpy as np
 import orjson
 
 from idgr.alternation.assignment import Reassigned, reassign, reassign_at_random
-from idgr.alternation.candidates import other_names, read_offers, word_candidates
+from idgr.alternation.candidates import can_name, other_names, read_offers, word_candidates
 from idgr.alternation.rounds import METRICS, Alternation, Phase
 from idgr.alternation.scoring import Scorer, draw_contexts, instance_marks
 from idgr.corpus.catalogue import read_catalogue
@@ -30,17 +31,18 @@ from idgr.formats.jsonl import dump_line
 from idgr.formats.rec_folder import check_ids_known, read_recommender_facts
 from idgr.formats.records import ItemId, Query, Sequence, read_ids, read_queries, read_sequences
 from idgr.formats.run_info import RunInfo, read_run
-from idgr.ids.spelling import can_spell
-from idgr.models.backbone import PRESETS, load_backbone
+from idgr.models.backbone import is_preset, load_either
 from idgr.models.device import pick_device
 from idgr.models.tokenizer import id_tokens
 from idgr.progress import Progress, log
-from idgr.recommender.prompts import renderer_of
-from idgr.recommender.training import instance_loss, make_instances
+from idgr.prompts.rendering import PromptRenderer
+from idgr.recommender.prompts import either_renderer_of
+from idgr.recommender.sequences import window_loss
+from idgr.recommender.training import instance_loss, make_instances, windows_of
 
 if TYPE_CHECKING:
     from idgr.models.backbone import Backbone
-    from idgr.prompts.rendering import PromptRenderer
+    from idgr.prompts.histories import HistoryRenderer
 
 COMMANDS = ("hold-out", "offer", "select", "judge")
 
@@ -129,7 +131,7 @@ class _Plan:
         output = self.first / "ids.jsonl"
         if self.how.ids is not None:
             return self.add(0, "keep", output, source=self.how.ids)
-        spells = {} if self.rec in PRESETS else {"rec_tokenizer": self.rec}
+        spells = {} if is_preset(self.rec) else {"rec_tokenizer": self.rec}
         return self.add(
             0, "gen-ids", output, items=self.items, model=self.gen, assign=[self.offers], **spells,
             **self.what.ids_options,
@@ -137,7 +139,7 @@ class _Plan:
 
     def _train_rec(self, number: int, output: Path, model: str, ids: str, seed: int, **more: Any) -> str:
         own = {**self.what.rec_options, **self.what.prompt_options, **more}
-        own |= {"tokenizer": self.gen} if model in PRESETS and self.gen is not None else {}
+        own |= {"tokenizer": self.gen} if is_preset(model) and self.gen is not None else {}
         return self.add(
             number, "train-rec", output, train=self.train, ids=ids, valid=self.valid, model=model, seed=seed, **own
         )
@@ -238,16 +240,16 @@ def _offer(phase: Phase) -> None:
         written.writelines(map(dump_line, word_candidates(read_catalogue(phase.arguments["items"]))))
 
 
-def _loaded(rec: str, ids: str, device: str) -> tuple[Backbone, PromptRenderer, str, list[ItemId]]:
+def _loaded(rec: str, ids: str, device: str) -> tuple[Backbone, PromptRenderer | HistoryRenderer, str, list[ItemId]]:
     """A recommender on its device, what renders its prompts, its objective, and the IDs that it was trained on."""
     facts, known = read_recommender_facts(rec), read_ids(ids)
     check_ids_known(facts, known, rec, ids, or_force=False)
     if facts.user_ids != "none":
         raise IdgrError("was trained with user IDs, which no candidates are scored with", "give another", where=rec)
-    backbone = load_backbone(rec)
+    backbone = load_either(rec)
     backbone.model.to(pick_device(device)).eval()
     rows = id_tokens(backbone.tokenizer, [record.id for record in known])
-    return backbone, renderer_of(facts, backbone.tokenizer, rows, None), facts.objective, known
+    return backbone, either_renderer_of(facts, backbone.tokenizer, rows, None), facts.objective, known
 
 
 def _select(phase: Phase) -> None:
@@ -261,9 +263,7 @@ def _select(phase: Phase) -> None:
         number = {record.item_id: place for place, record in enumerate(known)}
         rows = list(read_sequences(told["train"], number))
         sequences = [[number[item] for item in row.items] for row in rows]
-        names = other_names(
-            known, read_offers(told["candidates"]), how.candidates, lambda texts: can_spell(backbone.tokenizer, texts)
-        )
+        names = other_names(known, read_offers(told["candidates"]), how.candidates, partial(can_name, backbone))
         instances = make_instances(sequences, renderer.max_history)
         marks_N = instance_marks(instances, [row.user_id for row in rows], sequences, told["seed"])
         contexts = draw_contexts(instances, marks_N, len(known), how.contexts)
@@ -333,7 +333,11 @@ def _held_loss(rec: str, ids: str, held: str, seed: int, device: str) -> float:
     instances = make_instances(whole, renderer.max_history)
     last = np.cumsum([len(row) - 1 for row in whole]) - 1
     trie = build_trie(renderer.id_tokens, renderer.end)
-    loss_of = instance_loss(backbone.model, renderer, trie, instances, objective, seed)
+    loss_of = (
+        instance_loss(backbone.model, renderer, trie, instances, objective, seed)
+        if isinstance(renderer, PromptRenderer)
+        else window_loss(backbone.model, trie, windows_of(instances), objective, leads=renderer.leads)
+    )
     total = 0.0
     with torch.no_grad():
         for begin in range(0, len(last), _AT_A_TIME):

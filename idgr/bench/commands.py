@@ -94,13 +94,16 @@ class GenIdsOptions(ModelBenchOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions(ModelBenchOptions):
-    """Time train-rec beside transformers' trainers, or the generator's share of train-gen beside a plain one.
+    """Time train-rec beside transformers' trainers, or a part of train-gen or of alternate beside a plain one.
 
     Example: idgr bench train data/beauty/ --ids ids.jsonl --batches 100
     """
 
     data: str = argument("A folder of `idgr prep`: its texts and histories.", "DATA")
-    part: Literal["recommender", "generator"] = option("Which training is measured.", "recommender")
+    part: Literal["recommender", "generator", "select"] = option(
+        "What is measured: a training, or the scoring of alternate --method select.", "recommender"
+    )
+    items: int = option("select: items whose candidates are scored.", 50, at_least=1)
     ids: str | None = option("For the recommender: ids.jsonl, else keyphrases.", None, role=Role.INPUT)
     arch: Literal["t5", "causal"] = option("For the recommender: a T5 of --shape, or the causal --model.", "t5", MODEL)
     model: str | None = option("causal: the folder that is trained further.", None, MODEL, role=Role.INPUT)
@@ -229,6 +232,7 @@ def run_train(options: TrainOptions) -> Records:
     Raises:
         IdgrError: the data are broken, or an item has no ID.
     """
+    from idgr.bench.select import bench_select
     from idgr.bench.train_causal import CausalTask, bench_causal
     from idgr.bench.train_generator import bench_generator
     from idgr.bench.train_recommender import bench_recommender
@@ -239,13 +243,31 @@ def run_train(options: TrainOptions) -> Records:
     check_file(options.output)
     catalogue = read_items(Path(options.data) / "items.jsonl")
     number = {item.item_id: place for place, item in enumerate(catalogue)}
-    rows = read_sequences(Path(options.data) / "train.jsonl", number)
+    rows = list(read_sequences(Path(options.data) / "train.jsonl", number))
     sequences = [[number[item] for item in row.items] for row in rows]
     if options.part == "generator":
         size = options.batch_size or 12
         found = bench_generator(catalogue, sequences, n_batches=options.batches, batch_size=size, **options.common)
         return _written(options, found)
-    ids = _ids([item.item_id for item in catalogue], [item.text for item in catalogue], options.ids)
+    texts = [item.text for item in catalogue]
+    ids = _ids([item.item_id for item in catalogue], texts, options.ids)
+    if options.part == "select":
+        found = bench_select(
+            catalogue,
+            ids,
+            sequences,
+            [row.user_id for row in rows],
+            n_items=options.items,
+            model=options.model,
+            max_history=options.max_history,
+            separator=options.separator,
+            steps=options.batches,
+            batch_size=options.batch_size or 64,
+            lr=options.lr,
+            precision=options.precision,
+            **options.common,
+        )
+        return _written(options, found)
     if options.model is not None:
         task = CausalTask(
             options.model,

@@ -80,6 +80,11 @@ CAUSAL_PRESETS = {
 }
 
 
+def is_preset(name: str) -> bool:
+    """Whether a model is named that begins with random weights."""
+    return name in PRESETS or name in CAUSAL_PRESETS
+
+
 def resolve_model(
     name: str,
     *,
@@ -104,7 +109,7 @@ def resolve_model(
     """
     ours: dict[str, Preset] | dict[str, CausalPreset] = PRESETS if arch == "t5" else CAUSAL_PRESETS
     preset = ours.get(name)
-    if preset is None and name in {*PRESETS, *CAUSAL_PRESETS}:
+    if preset is None and is_preset(name):
         raise UsageError(f"--model {name} given with --arch {arch}", f"take --model {' or '.join(ours)}")
     if preset is None:
         for option, value in (("--tokenizer", tokenizer), ("--vocab-size", vocab_size)):

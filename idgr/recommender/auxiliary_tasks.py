@@ -41,8 +41,8 @@ from idgr.models.device import to_device
 from idgr.models.llama import item_slots, pad_token, position_ids
 from idgr.models.padding import IGNORED, causal_mask, pad_labels, padded
 from idgr.models.tokenizer import encode
-from idgr.recommender.objectives import find_branches, full_loss, target_tokens, trie_loss, wanted_logits
-from idgr.recommender.sequences import Windows, item_targets
+from idgr.recommender.objectives import find_branches, full_loss, target_tokens, trees_loss, wanted_logits
+from idgr.recommender.sequences import Windows
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
@@ -258,10 +258,8 @@ def pair_loss(
             return full_loss(hidden_BSD, head_VD, labels_BS)
         loss, terms = mean_text_loss(hidden_BSD, head_VD, labels_BS)
         if targets:
-            items_M, row_M, offset_M = np.array(targets, dtype=np.int64).T
-            points = item_targets(branches, items_M, row_M, offset_M, device)
-            of_ids_loss, n_ids = trie_loss(hidden_BSD, head_VD, points, len(targets))
-            loss, terms = loss + of_ids_loss, terms + n_ids
+            loss = loss + trees_loss(hidden_BSD, head_VD, [branches], *np.array(targets, dtype=np.int64).T)
+            terms += len(targets)
         return loss, terms
 
     return loss_of

@@ -7,7 +7,8 @@ root, M children of the other branch points, W those of them at wide nodes, C ch
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -235,3 +236,33 @@ def trie_loss(hidden_BTD: Tensor, head_VD: Tensor, targets: BranchTargets, n_ins
     shifted_M = logits_M - highest_Q.index_select(0, targets.point)
     total_Q = logits_M.new_zeros(n_points).index_add(0, targets.point, shifted_M.exp())
     return cost + (total_Q.log() - shifted_M.index_select(0, targets.chosen)).sum(), n_instances
+
+
+def item_targets(branches: Branches, items_M: Ints, row_M: Ints, offset_M: Ints, device: torch.device) -> BranchTargets:
+    """The branch points of targets that stand in sequences, each behind an EOS at a row and a place in it."""
+    targets = branch_targets(branches, items_M, device)
+    row, offset = (to_device(values, device)[targets.instance] for values in (row_M, offset_M))
+    return replace(targets, instance=row, position=offset + targets.position)
+
+
+def trees_tokens(tries: Sequence[Trie]) -> Ints:
+    """As `target_tokens`, of the same items in several trees: an item has its number there plus I for each before."""
+    tokens = [target_tokens(trie) for trie in tries]
+    width = max(rows.shape[1] for rows in tokens)
+    return np.concatenate(
+        [np.pad(rows, ((0, 0), (0, width - rows.shape[1])), constant_values=IGNORED) for rows in tokens]
+    )
+
+
+def trees_loss(
+    hidden_BTD: Tensor, head_VD: Tensor, trees: Sequence[Branches], items_M: Ints, row_M: Ints, offset_M: Ints
+) -> Tensor:
+    """As `trie_loss`, of targets that stand where `item_targets` has them, each in its tree; see `trees_tokens`."""
+    tree_M, items_M = np.divmod(items_M, len(trees[0].start) - 1)
+    total = hidden_BTD.new_zeros(())
+    for number, branches in enumerate(trees):
+        ours = np.flatnonzero(tree_M == number)
+        if len(ours):
+            targets = item_targets(branches, items_M[ours], row_M[ours], offset_M[ours], hidden_BTD.device)
+            total = total + trie_loss(hidden_BTD, head_VD, targets, len(ours))[0]
+    return total

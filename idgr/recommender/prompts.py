@@ -137,6 +137,18 @@ def renderer_of(
     )
 
 
+def either_renderer_of(
+    facts: RecommenderFacts,
+    tokenizer: PreTrainedTokenizerBase,
+    id_tokens: Sequence[Sequence[int]],
+    user_ids: UserIds | None,
+) -> PromptRenderer | HistoryRenderer:
+    """What renders histories as in a recommender's training, whichever its architecture is."""
+    if facts.arch == "causal":
+        return causal_renderer_of(facts, tokenizer, id_tokens)
+    return renderer_of(facts, tokenizer, id_tokens, user_ids)
+
+
 def causal_renderer_of(
     facts: RecommenderFacts, tokenizer: PreTrainedTokenizerBase, id_tokens: Sequence[Sequence[int]]
 ) -> HistoryRenderer:

@@ -10,12 +10,11 @@ of the longest ID with EOS.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from idgr.decoding.trie import Trie
@@ -30,14 +29,14 @@ from idgr.recommender.item_head import ItemTargets
 from idgr.recommender.near_items import AGES
 from idgr.recommender.objectives import (
     Branches,
-    BranchTargets,
-    branch_targets,
     find_branches,
     full_loss,
     ranges,
     target_tokens,
-    trie_loss,
+    trees_loss,
+    trees_tokens,
 )
+from idgr.recommender.two_names import drawn_names
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
@@ -126,6 +125,7 @@ def window_loss(
     seed: int = 0,
     embed: Callable[[Sequence[Prompt], Tensor], Tensor] | None = None,
     kept: KeptStates | None = None,
+    old_trie: Trie | None = None,
 ) -> Callable[[Ints, int], tuple[Tensor, int]]:
     """The summed loss of windows in an epoch, as the loop wants it: the terms are those of `instance_loss`.
 
@@ -136,13 +136,16 @@ def window_loss(
         embed: given a batch's windows as prompts, in which the IDs of all items stand, and their tokens [W, S], what
             the model reads, [W, S, D]; None for its own embeddings of the tokens. Not with `contrast`.
         kept: the states behind layers that stay as they are; None to run these anew. With nothing else that is read.
+        old_trie: of the items' old IDs, by which they are named too (`idgr.recommender.two_names`), if they are.
     """
-    labels_IL = target_tokens(trie)
+    tries = [trie] if old_trie is None else [trie, old_trie]
+    labels_IL = trees_tokens(tries)
+    n_items = len(labels_IL) // len(tries)
     lengths_I = (labels_IL != IGNORED).sum(axis=1)
     # An item is read as an EOS and its ID: its labels, one place later.
     blocks_IL = np.roll(labels_IL, 1, axis=1)
     blocks_IL[:, 0] = trie.eos
-    branches = find_branches(trie) if objective == "trie" else None
+    branches = [find_branches(tree) for tree in tries] if objective == "trie" else []
     slots, device = item_slots(model), model.device
 
     def loss_of(batch: Ints, epoch: int) -> tuple[Tensor, int]:
@@ -150,21 +153,21 @@ def window_loss(
         place_N, window_N = ranges(begin, end - begin)
         moved_N = reordered(place_N, window_N, reorder, seed, epoch) if reorder else place_N
         items_N = windows.items[moved_N]
-        length_N = lengths_I[items_N]
+        named_N = items_N if old_trie is None else drawn_names(items_N, n_items, batch[window_N], seed, epoch)
+        length_N = lengths_I[named_N]
         # Where each item begins among the tokens of its window.
         offset_N = np.cumsum(length_N) - length_N
         offset_N -= offset_N[np.searchsorted(window_N, window_N)]
         width = int((offset_N + length_N).max())
-        item, column = np.nonzero(labels_IL[items_N] != IGNORED)
-        row, along = window_N[item], offset_N[item] + column
+        item, column = np.nonzero(labels_IL[named_N] != IGNORED)
         width = filled_width(width + (contrast is not None))
         tokens_WS = np.full((len(batch), width), pad_token(model), dtype=np.int64)
-        tokens_WS[row, along] = blocks_IL[items_N[item], column]
+        tokens_WS[window_N[item], offset_N[item] + column] = blocks_IL[named_N[item], column]
         end_W = (offset_N + length_N)[last_W := np.cumsum(end - begin) - 1]
         if contrast is not None:
             tokens_WS[np.arange(len(batch)), end_W] = trie.eos
         if not leads:  # its first item is no target, so nothing is asked of the token before it
-            tokens_WS, along, offset_N, end_W = tokens_WS[:, 1:], along - 1, offset_N - 1, end_W - 1
+            tokens_WS, offset_N, end_W = tokens_WS[:, 1:], offset_N - 1, end_W - 1
         read_WS, behind_W = to_device(tokens_WS, device), to_device(end_W, device)
         read_WSD = None if contrast is None else contrast.embed(model, read_WS, behind_W)
         if embed is not None:
@@ -175,22 +178,14 @@ def window_loss(
         place_WS = to_device(position_ids(tokens_WS, trie.eos, slots), device)
         hidden_WSD = kept.hidden(batch, read_WS, place_WS) if kept else _states(model, read_WS, place_WS, read_WSD)
         wanted_N = place_N >= windows.first[batch][window_N]
-        if branches is None:
-            labels_WS = np.full_like(tokens_WS, IGNORED)
-            ours = wanted_N[item]
-            labels_WS[row[ours], along[ours]] = labels_IL[items_N[item], column][ours]
-            loss, terms = full_loss(hidden_WSD, model.lm_head.weight, labels_WS)
-        else:
-            targets = item_targets(branches, items_N[wanted_N], window_N[wanted_N], offset_N[wanted_N], device)
-            loss, terms = trie_loss(hidden_WSD, model.lm_head.weight, targets, n_instances=int(wanted_N.sum()))
+        at_M = window_N[wanted_N], offset_N[wanted_N]
+        loss, terms = _cost(hidden_WSD, model.lm_head.weight, labels_IL, branches, named_N[wanted_N], *at_M)
         total = loss
         if item_head is not None:
-            state_MD = states_at(hidden_WSD, window_N[wanted_N], offset_N[wanted_N])
-            before_MA, of_M = (
-                _items_before(items_N, window_N, AGES)[wanted_N],
-                windows.sequence[batch][window_N[wanted_N]],
-            )
-            total = total + item_head.cost(model, state_MD, ItemTargets(items_N[wanted_N], before_MA, of_M), terms)
+            state_MD = states_at(hidden_WSD, *at_M)
+            before_MA = _items_before(items_N, window_N, AGES)[wanted_N]
+            told = ItemTargets(items_N[wanted_N], before_MA, windows.sequence[batch][at_M[0]])
+            total = total + item_head.cost(model, state_MD, told, terms)
         if contrast is not None:
             contrast.found["generation"] = figure(loss, terms)
             total = total + contrast.cost(states_at(hidden_WSD, np.arange(len(end_W)), end_W), items_N[last_W], terms)
@@ -209,6 +204,28 @@ def _states(model: LlamaForCausalLM, tokens_WS: Tensor, place_WS: Tensor, read_W
         use_cache=False,
     )[0]
     return states_WSD
+
+
+def _cost(
+    hidden_WSD: Tensor,
+    head_VD: Tensor,
+    labels_IL: Ints,
+    branches: Sequence[Branches],
+    items_M: Ints,
+    row_M: Ints,
+    offset_M: Ints,
+) -> tuple[Tensor, int]:
+    """The summed cost of targets, each behind an EOS at a row and a place in it, and its number of terms.
+
+    Args:
+        branches: of the trees in which they are asked for; none for all the vocabulary.
+    """
+    if branches:
+        return trees_loss(hidden_WSD, head_VD, branches, items_M, row_M, offset_M), len(items_M)
+    item, column = np.nonzero(labels_IL[items_M] != IGNORED)
+    labels_WS = np.full(hidden_WSD.shape[:2], IGNORED)
+    labels_WS[row_M[item], offset_M[item] + column] = labels_IL[items_M[item], column]
+    return full_loss(hidden_WSD, head_VD, labels_WS)
 
 
 def _items_before(items_N: Ints, window_N: Ints, n: int) -> Ints:
@@ -233,10 +250,3 @@ def _as_prompts(tokens_WS: Ints, items_N: Ints, window_N: Ints, begin_N: Ints, e
     for window, item, begin, end in rows:
         prompts[window].spans.append((item, begin, end))
     return prompts
-
-
-def item_targets(branches: Branches, items_M: Ints, row_M: Ints, offset_M: Ints, device: torch.device) -> BranchTargets:
-    """The branch points of targets that stand in sequences, each behind an EOS at a row and a place in it."""
-    targets = branch_targets(branches, items_M, device)
-    row, offset = (to_device(values, device)[targets.instance] for values in (row_M, offset_M))
-    return replace(targets, instance=row, position=offset + targets.position)

@@ -42,7 +42,7 @@ from idgr.recommender.objectives import (
     trie_loss,
 )
 from idgr.recommender.options import VALID_K, RecommenderOptions
-from idgr.recommender.sequences import make_windows, window_costs, window_loss
+from idgr.recommender.sequences import Windows, make_windows, window_costs, window_loss
 from idgr.recommender.two_names import two_names_loss
 
 if TYPE_CHECKING:
@@ -78,6 +78,12 @@ def make_instances(sequences: Sequence[Sequence[int]], max_history: int) -> Inst
     return Instances(items, np.maximum(starts[end], end - max_history), end)
 
 
+def windows_of(instances: Instances) -> Windows:
+    """Each instance as a window of its own, whose only target is its last item; of no sequence."""
+    end = instances.end
+    return Windows(instances.items, instances.begin, end, end + 1, np.full_like(end, -1))
+
+
 def train_recommender(
     backbone: Backbone,
     renderer: PromptRenderer | HistoryRenderer,
@@ -106,7 +112,7 @@ def train_recommender(
         context: where it runs; None for this process alone, without checkpoints.
         tasks, contrast: of a causal model, what it is taught beside recommending, and what it is drawn towards.
         item_head: of a causal model, the head over items beside it, which validation ranks with too.
-        old_ids: of a T5, the tokens of other IDs, by which items are named too (`idgr.recommender.two_names`).
+        old_ids: the tokens of other IDs, by which items are named too (`idgr.recommender.two_names`).
         keep_states: of a causal model with frozen layers, what keeps the states behind them, if anything shall.
 
     Returns:
@@ -173,6 +179,7 @@ def recommender_task(
                 reorder=options.reorder,
                 seed=seed,
                 kept=keep_states(costs - (not renderer.leads), read) if keep_states else None,
+                old_trie=None if old_ids is None else build_trie(old_ids, renderer.end),
             ),
             sizes=windows.end - windows.first,
             figures={name: told for one in (contrast, item_head) if one for name, told in one.figures().items()},

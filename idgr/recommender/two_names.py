@@ -1,16 +1,16 @@
-"""A T5 recommender's training where some items have had another ID: each is named by the one or the other at random.
+"""A recommender's training where some items have had another ID: each is named by the one or the other at random.
 
-So a recommender learns what the new ID stands for where it still reads and writes the old one. A history's items are
-drawn one by one. A target is asked for by its old ID in the tree of all old ones, or by its new ID in that of the new.
+So a recommender learns what the new ID stands for where it still reads and writes the old one. What a T5 reads is drawn
+place by place; a Llama's windows (`idgr.recommender.sequences`) name an item alike wherever it stands in them. A target
+is asked for by its old ID in the tree of all old ones, or by its new ID in that of the new.
 
-Legend: B instances, S prompt tokens, T target tokens, I items, L tokens of the longest ID with EOS.
+Legend: B instances, N items of windows, S prompt tokens, T target tokens, I items, L tokens of the longest ID with EOS.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -23,13 +23,12 @@ from idgr.prompts.draws import draws
 from idgr.prompts.rendering import PromptRenderer
 from idgr.prompts.templates import draw_templates
 from idgr.recommender.objectives import (
-    branch_targets,
     decoder_states,
     find_branches,
     full_loss,
     ranges,
-    target_tokens,
-    trie_loss,
+    trees_loss,
+    trees_tokens,
 )
 
 if TYPE_CHECKING:
@@ -53,6 +52,15 @@ class Instances(Protocol):
     def end(self) -> Ints: ...
 
 
+def drawn_names(items_N: Ints, n_items: int, window_N: Ints, seed: int, epoch: int) -> Ints:
+    """[N] the numbers of items in windows, plus `n_items` where the item is called by its old ID there.
+
+    Drawn by the item and its window's number, so that other windows of a batch make no difference.
+    """
+    is_old = draws(seed, epoch, window_N * n_items + items_N) >> np.uint64(63)
+    return items_N + n_items * is_old.astype(np.int64)
+
+
 def two_names_loss(
     model: T5ForConditionalGeneration,
     renderer: PromptRenderer,
@@ -61,7 +69,7 @@ def two_names_loss(
     objective: str,
     seed: int,
 ) -> Callable[[Ints, int], tuple[Tensor, int]]:
-    """The summed loss of instances in an epoch, as the loop wants it: as `instance_loss`, but for the names.
+    """The summed loss of a T5's instances in an epoch, as the loop wants it: as `instance_loss`, but for the names.
 
     Args:
         renderer: with the items' new IDs.
@@ -72,11 +80,7 @@ def two_names_loss(
     both.id_tokens = [*renderer.id_tokens, *map(list, old_ids)]  # an item's old ID has its number and n_items
     tries = [build_trie(rows, renderer.end) for rows in (renderer.id_tokens, old_ids)]
     branches = [find_branches(trie) for trie in tries]
-    tokens = [target_tokens(trie) for trie in tries]
-    width = max(rows.shape[1] for rows in tokens)
-    tokens_IL = np.concatenate(
-        [np.pad(rows, ((0, 0), (0, width - rows.shape[1])), constant_values=IGNORED) for rows in tokens]
-    )
+    tokens_IL = trees_tokens(tries)
     by_branches = np.concatenate([one.decoder_lengths() for one in branches])
     lengths_I = by_branches if objective == "trie" else (tokens_IL != IGNORED).sum(axis=1)
 
@@ -97,13 +101,7 @@ def two_names_loss(
         head_VD = model.lm_head.weight
         if objective != "trie":
             return full_loss(hidden_BTD, head_VD, labels_BT)
-        total = hidden_BTD.new_zeros(())
-        for number, ours in enumerate(branches):
-            rows_of = np.flatnonzero(targets_B // n_items == number)
-            if len(rows_of):
-                found = branch_targets(ours, targets_B[rows_of] % n_items, model.device)
-                at = replace(found, instance=found.instance.new_tensor(rows_of)[found.instance])
-                total = total + trie_loss(hidden_BTD, head_VD, at, len(rows_of))[0]
-        return total, len(batch)
+        rows_B = np.arange(len(batch))
+        return trees_loss(hidden_BTD, head_VD, branches, targets_B, rows_B, np.zeros_like(rows_B)), len(batch)
 
     return loss_of

@@ -37,7 +37,7 @@ from idgr.progress import log
 from idgr.recommender.defaults import defaults
 from idgr.recommender.options import Paper, PromptOptions, ValidationOptions
 from idgr.stages import gen_ids, init_gen, train_gen, train_rec
-from idgr.stages.choosing import RANDOM, SOFT, ChoosingOptions
+from idgr.stages.choosing import RANDOM, SOFT, ChoosingOptions, check_recommender, separator_of
 from idgr.stages.options import refuse_stream, run_info
 
 if TYPE_CHECKING:
@@ -73,7 +73,9 @@ class Options(ValidationOptions, PromptOptions, ChoosingOptions):
     data: str = argument("A folder that `idgr prep` wrote.", "DATA")
     gen: str | None = option("The ID generator to begin from; select needs none with --ids.", None, role=Role.INPUT)
     output: str = output_option("Folder for the run, taken up where it stopped.")
-    rec: str = option("The recommender to begin from: a preset, a folder or a hub model.", "nano")
+    rec: str = option(
+        "The recommender to begin from: a preset, a folder or a hub model; a T5, with select also causal.", "nano"
+    )
     rounds: int = option(
         "Rounds of generator, new IDs, recommender; with rec-first, round 1 trains the recommender alone.",
         3,
@@ -125,7 +127,7 @@ class Options(ValidationOptions, PromptOptions, ChoosingOptions):
             prefix="rec",
             panel="The recommender's training",
             left_out=_SETTLED
-            | {"arch", "model", "tokenizer", "lora", "reorder", "layers", "freeze", "separator", "item_slots"}
+            | {"arch", "model", "tokenizer", "lora", "reorder", "layers", "freeze"}
             | _names(PromptOptions)
             | _names(train_rec.AuxiliaryOptions)
             | _names(ValidationOptions),
@@ -235,9 +237,9 @@ def _check_surroundings(options: Options) -> None:
     if not options.dry_run and n_processes() > 1:
         todo = "start one with --processes N, which starts so many for each training"
         raise UsageError("alternate runs in one process", todo)
-    if options.rec in CAUSAL_PRESETS:
-        todo = f"give --rec {' or '.join(PRESETS)}: alternate takes a T5"
-        raise UsageError(f"--rec {options.rec}, which is causal", todo)
+    if options.rec in CAUSAL_PRESETS and options.method == SOFT:
+        todo = f"give --rec {' or '.join(PRESETS)}, or --method select"
+        raise UsageError(f"--rec {options.rec}, which is causal, with --method {SOFT}", todo)
 
 
 def _alternation(options: Options) -> Alternation:
@@ -257,7 +259,7 @@ def _alternation(options: Options) -> Alternation:
         options.order,
         gen_options={**teaching, **options.gen_options, **texts, **both},
         ids_options={**options.ids_options, **texts, "device": options.device},
-        rec_options={**options.rec_options, **validation, **both},
+        rec_options={**separator_of(options.rec), **options.rec_options, **validation, **both},
         prompt_options={name: getattr(options, name) for name in prompts},
         user_ids=options.user_ids,
         history=options.history,
@@ -277,20 +279,19 @@ def _untrained(options: Options) -> Any:
 def _check_inputs(options: Options) -> RunInfo:
     """The record of the run, once what it reads is known to be there and to fit together."""
     from idgr.generator.id_learning import check_one_vocabulary
-    from idgr.models.backbone import PRESETS, check_t5
+    from idgr.models.backbone import check_t5, is_preset
     from idgr.models.tokenizer import load_tokenizer
 
     files = {name: str(Path(options.data) / f"{name}.jsonl") for name in PARTS}
     for name, path in files.items():
         if not Path(path).is_file():
             raise IdgrError(f"has no {name}.jsonl", "give a folder that `idgr prep` wrote", where=options.data)
-    rec = None if options.rec in PRESETS else options.rec
+    rec = None if is_preset(options.rec) else options.rec
     info = run_info("alternate", options, **files, data=None, rec=rec)
     refuse_held_out(info.inputs)
     if options.gen is not None:
         check_t5(options.gen, "alternate")
-    if rec is not None:
-        check_t5(rec, "alternate")
+    check_recommender(options.rec, options.method, options.rec_options, paper=options.paper)
     if rec is not None and options.gen is not None and options.method == SOFT:
         check_one_vocabulary(load_tokenizer(options.gen), load_tokenizer(rec), options.gen, rec)
     if rec is not None and options.method != SOFT:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
-from idgr.errors import UsageError
+from idgr.errors import IdgrError, UsageError
+from idgr.formats.run_info import read_run
 from idgr.options import Role, StageOptions, option, option_fields
+from idgr.recommender.defaults import defaults
 from idgr.stages import init_gen
 
 SOFT, RANDOM = "soft", "random"
@@ -77,3 +80,35 @@ class ChoosingOptions(StageOptions):
         for prefix, given in (("gen", gen_options), ("ids", ids_options)):
             for name in given if gen is None else ():
                 raise UsageError(f"--{prefix}.{name.replace('_', '-')} without --gen", "give a generator")
+
+
+def separator_of(rec: str) -> dict[str, str]:
+    """The option of `train-rec` by which a recommender's items stay on lines, where they are."""
+    told = read_run(rec).get("separator") if Path(rec).is_dir() else None
+    return {"separator": told} if told == "newline" else {}
+
+
+def check_recommender(rec: str, method: str, rec_options: Iterable[str], *, paper: bool) -> None:
+    """Raise where the recommender to begin from is none that the method or the options are for.
+
+    Args:
+        rec_options: the names of those that are given for its training.
+
+    Raises:
+        IdgrError: it is a Llama, and IDs are soft; or it has an item head.
+        UsageError: an option is for a causal recommender, or for a T5.
+    """
+    from idgr.formats.rec_folder import read_item_head_weight
+    from idgr.models.backbone import arch_of, check_t5, is_preset
+
+    arch = arch_of(rec)
+    if not is_preset(rec) and (method == SOFT or arch != "causal"):
+        check_t5(rec, f"alternate --method {method}")
+    if arch != "causal":
+        for name in ("separator", "item_slots"):
+            if name in rec_options:
+                raise UsageError(f"--rec.{name.replace('_', '-')} is for a causal --rec", "leave it out")
+    defaults(arch, paper=paper)
+    if read_item_head_weight(rec) is not None:
+        what = f"has an item head, which --method {method} does not score with"
+        raise IdgrError(what, "give a recommender of `idgr train-rec` without --item-head", where=rec)

@@ -57,7 +57,7 @@ class Options(SequenceTraining, RecommenderOptions, PromptOptions, AuxiliaryOpti
         "causal: what stands between items; newline, an ID a line, is what a pretrained model knows.", "eos", PROMPTS
     )
     old_ids: str | None = option(
-        "t5: ids.jsonl of the same items; each is named by its ID there or its own, at random.", None, role=Role.INPUT
+        "ids.jsonl of the same items; each is named by its ID there or its own, at random.", None, role=Role.INPUT
     )
     paper: Paper = False
     vocab_size: int | None = option("Bound of the vocabulary that a preset learns.", None, MODEL, at_least=1)
@@ -107,9 +107,9 @@ class Options(SequenceTraining, RecommenderOptions, PromptOptions, AuxiliaryOpti
 
     @property
     def is_preset(self) -> bool:
-        from idgr.models.backbone import CAUSAL_PRESETS, PRESETS
+        from idgr.models.backbone import is_preset
 
-        return self.model in {*PRESETS, *CAUSAL_PRESETS}
+        return is_preset(self.model)
 
 
 def run(options: Options) -> dict[str, Any] | None:
@@ -180,8 +180,6 @@ def _check(options: Options) -> None:
         ):
             if value:
                 raise UsageError(f"{flag} is for --arch causal", "leave it out")
-    elif options.old_ids is not None:
-        raise UsageError("--old-ids is for --arch t5", "leave it out")
     elif options.templates is not None or options.user_ids != "none":
         raise UsageError("--arch causal has no prompts", "leave --templates and --user-ids out")
     if options.item_slots and options.separator == "newline":
@@ -222,6 +220,7 @@ def _check_keep_states(options: Options) -> None:
         ("--tell-items, which learns below the frozen layers", options.tell_items),
         ("a contrast, which learns below the frozen layers", options.contrast_semantic or options.contrast_behavior),
         ("--compile, which takes all layers together", options.compile),
+        ("--old-ids, which name items anew in each epoch", options.old_ids),
         ("--epochs 1, in which no states are read again", options.epochs == 1),
     ):
         if value:
@@ -238,7 +237,7 @@ def _prepare(options: Options, facts: RecommenderFacts, device: torch.device) ->
     from idgr.models.tokenizer import id_tokens
     from idgr.models.word_tokens import add_word_tokens
     from idgr.prompts.templates import template_words
-    from idgr.recommender.prompts import causal_renderer_of, renderer_of, user_ids_of
+    from idgr.recommender.prompts import either_renderer_of, user_ids_of
 
     inputs = read_inputs(options.train, options.ids, options.valid)
     _check_memory(options, device)
@@ -260,9 +259,10 @@ def _prepare(options: Options, facts: RecommenderFacts, device: torch.device) ->
     items = None if options.reads_texts else options.items
     users = user_ids_of(facts, options.gen, items, inputs.keys, tokenizer, device)
     tokens = id_tokens(tokenizer, inputs.texts)
+    old = None if options.old_ids is None else id_tokens(tokenizer, read_old_ids(options.old_ids, inputs.keys))
     if options.arch == "causal":
         new = options.is_preset and options.item_slots is not False
-        fit_item_slots(model, tokens, new=new, separator=options.separator)
+        fit_item_slots(model, [*tokens, *(old or [])], new=new, separator=options.separator)
         _check_item_slots(options, item_slots(model))
     if options.lora is not None:
         add_lora(model, options.lora, seed=options.seed, tokens=added)
@@ -271,21 +271,16 @@ def _prepare(options: Options, facts: RecommenderFacts, device: torch.device) ->
     if options.activation_checkpointing:
         checkpoint_activations(model)
     model.to(device)
-    renderer = (
-        causal_renderer_of(facts, tokenizer, tokens)
-        if options.arch == "causal"
-        else renderer_of(facts, tokenizer, tokens, users)
-    )
     return Prepared(
         inputs,
         backbone,
-        renderer,
+        renderer := either_renderer_of(facts, tokenizer, tokens, users),
         tasks,
         contrast(options, model, inputs.keys, options.seed),
         item_head(options, model, inputs.keys, inputs.histories.sequences, tokens, renderer.end, options.seed),
         read_seen_tokens(options.model) or set(),
         [] if options.is_preset else earlier_trainings(options.model, inputs.known, facts),
-        None if options.old_ids is None else id_tokens(tokenizer, read_old_ids(options.old_ids, inputs.keys)),
+        old,
     )
 
 

@@ -14,7 +14,8 @@ HOUSE = Path(idgr.__file__).parent
 LAYERS = (
     {"cli", "api"},
     {"stages"},
-    {"bench", "alternation"},
+    {"bench"},
+    {"alternation"},
     {"generator", "item_models"},
     {"recommender"},
     {"engine", "evaluation"},

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import random
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,14 +14,18 @@ import torch
 from idgr.alternation.assignment import reassign, reassign_at_random
 from idgr.alternation.candidates import other_names
 from idgr.alternation.renamed_tree import RenamedTree, choice_costs
-from idgr.alternation.scoring import Contexts, Scorer, _Context, draw_contexts, instance_marks
+from idgr.alternation.scoring import Context, Contexts, Scorer, draw_contexts, instance_marks
+from idgr.alternation.states import _hosts
 from idgr.decoding.trie import build_trie
 from idgr.formats.records import ItemId
-from idgr.models.backbone import Backbone
+from idgr.models.backbone import Backbone, CausalPreset, new_causal_backbone
+from idgr.models.llama import fit_item_slots
 from idgr.models.tokenizer import id_tokens
+from idgr.prompts.histories import HistoryRenderer
 from idgr.prompts.rendering import PromptRenderer
 from idgr.recommender.objectives import branch_targets, find_branches, trie_loss
-from idgr.recommender.training import instance_loss, make_instances
+from idgr.recommender.sequences import window_loss
+from idgr.recommender.training import instance_loss, make_instances, windows_of
 
 EOS = 1
 SEQUENCES = [[0, 1, 2, 3, 4], [4, 3, 0, 9, 1], [5, 6, 7, 8, 5, 0], [9, 2, 2, 1], [3, 8]]
@@ -64,68 +70,102 @@ def test_costs_are_those_of_a_tree_that_was_built_anew(seed: int) -> None:
     assert (-costs).exp().sum().item() == pytest.approx(1, abs=1e-5)
 
 
-def scorer_of(small: Backbone, renderer: PromptRenderer, objective: str, rows: int = 128, seed: int = 3) -> Scorer:
+Recommender = tuple[Backbone, PromptRenderer | HistoryRenderer]
+
+
+@pytest.fixture(params=["t5", "slots", "places", "lines"])
+def both(request: pytest.FixtureRequest, small: Backbone, small_renderer: PromptRenderer) -> Recommender:
+    """A T5, or a Llama that counts places in items or through, behind EOS or between lines."""
+    if request.param == "t5":
+        return small, small_renderer
+    found = new_causal_backbone(CausalPreset(16, 24, 2, 2, 400), small.tokenizer, seed=3)
+    with torch.no_grad():
+        for weight in found.model.parameters():
+            weight.mul_(3)
+    if request.param == "slots":
+        fit_item_slots(found.model, [*small_renderer.id_tokens, *id_tokens(small.tokenizer, NAMES)], new=True)
+    leads = request.param != "lines"
+    return found, HistoryRenderer(EOS if leads else 2, small_renderer.id_tokens, 4, 200, leads=leads)
+
+
+def scorer_of(recommender: Recommender, objective: str, rows: int = 128, seed: int = 3) -> Scorer:
+    backbone, renderer = recommender
     instances = make_instances(SEQUENCES, renderer.max_history)
     marks = instance_marks(instances, USERS, SEQUENCES, seed)
-    small.model.eval()
-    return Scorer(small.model, renderer, instances, marks, objective, rows)
+    backbone.model.eval()
+    return Scorer(backbone.model, renderer, instances, marks, objective, rows)
+
+
+def plain_cost(recommender: Recommender, ids: list[list[int]], objective: str, scorer: Scorer, instance: int) -> float:
+    """What training would say that an instance costs with these IDs."""
+    backbone, renderer = recommender
+    trie, instances = build_trie(ids, renderer.end), scorer.instances
+    loss: Callable[[np.ndarray[Any, Any], int], tuple[torch.Tensor, int]]
+    if isinstance(renderer, HistoryRenderer):
+        loss = window_loss(backbone.model, trie, windows_of(instances), objective, leads=renderer.leads)
+    else:
+        anew = copy.copy(renderer)
+        anew.id_tokens = ids
+        template = int(scorer.templates_N[instance])
+        anew.before, anew.after = [anew.before[template]], [anew.after[template]]
+        loss = instance_loss(backbone.model, anew, trie, instances, objective, 0)
+    with torch.no_grad():
+        return loss(np.array([instance]), 0)[0].item()
 
 
 @pytest.mark.parametrize("objective", ["trie", "full"])
-def test_a_context_costs_what_it_costs_with_everything_built_anew(
-    small: Backbone, small_renderer: PromptRenderer, objective: str
-) -> None:
-    scorer = scorer_of(small, small_renderer, objective)
-    tried = id_tokens(small.tokenizer, NAMES)
+def test_a_context_costs_what_it_costs_with_everything_built_anew(both: Recommender, objective: str) -> None:
+    scorer = scorer_of(both, objective)
+    tried, names = id_tokens(both[0].tokenizer, NAMES), both[1].id_tokens
     instances = scorer.instances
     asked = []
     for instance in range(len(instances.end)):
         for item in {*instances.items[instances.begin[instance] : instances.end[instance] + 1].tolist()}:
-            asked.append(_Context(item, instance, [small_renderer.id_tokens[item], *tried], shown=False))
+            asked.append(Context(item, instance, [names[item], *tried], shown=False))
     assert any(SEQUENCES[2][:5].count(one.item) == 2 for one in asked)  # also an item that is bought twice
     costs = scorer.costs(asked)
     for one, found in zip(asked, costs, strict=True):
         for name, cost in zip(one.names, found, strict=True):
-            ids = [list(name) if item == one.item else row for item, row in enumerate(small_renderer.id_tokens)]
-            anew = copy.copy(small_renderer)
-            anew.id_tokens = ids
-            template = int(scorer.templates_N[one.instance])
-            anew.before, anew.after = [anew.before[template]], [anew.after[template]]
-            with torch.no_grad():
-                loss = instance_loss(small.model, anew, build_trie(ids, anew.end), instances, objective, 0)
-                expected, _ = loss(np.array([one.instance]), 0)
-            assert cost == pytest.approx(expected.item(), abs=3e-5)
+            ids = [list(name) if item == one.item else row for item, row in enumerate(names)]
+            expected = plain_cost(both, ids, objective, scorer, one.instance)
+            assert cost == pytest.approx(expected, abs=3e-5, rel=1e-5)
+
+
+def test_no_row_is_read_that_another_begins_with() -> None:
+    rows = [[1, 2], [1, 2, 3], [1], [2], [1, 2], [1, 3], [1, 2, 3]]
+    hosts = _hosts(rows)
+    assert hosts[0] == hosts[1] == hosts[4] == hosts[6]
+    assert hosts[0] in (1, 6)
+    assert (hosts[2] in (1, 5, 6), hosts[3], hosts[5]) == (True, 3, 5)
+    assert _hosts([[4]]) == [0]
 
 
 def test_gains_are_the_means_of_the_contexts_times_their_number(
     small: Backbone, small_renderer: PromptRenderer
 ) -> None:
-    scorer = scorer_of(small, small_renderer, "trie")
+    scorer = scorer_of((small, small_renderer), "trie")
     tried = id_tokens(small.tokenizer, NAMES[:2])
     contexts = [Contexts([], 0, [], 0)] * 10
     contexts[1] = Contexts([0, 8], 3, [1], 4)
     candidates: list[list[list[int]]] = [[] for _ in range(10)]
     candidates[1], candidates[5] = tried, tried
     gains = scorer.gains(candidates, contexts)
-    costs = scorer.costs(
-        [_Context(1, place, [small_renderer.id_tokens[1], *tried], shown=False) for place in (0, 8, 1)]
-    )
+    costs = scorer.costs([Context(1, place, [small_renderer.id_tokens[1], *tried], shown=False) for place in (0, 8, 1)])
     saved = [cost[0] - cost[1:] for cost in costs]
     assert gains[1] == pytest.approx((saved[0] + saved[1]) / 2 * 3 + saved[2] * 4, abs=1e-3)
     assert gains[5].tolist() == [0, 0]
     assert [len(gain) for gain in gains] == [0, 2, 0, 0, 0, 2, 0, 0, 0, 0]
 
 
-def test_gains_do_not_depend_on_the_batch_nor_on_the_order_of_users(
-    small: Backbone, small_renderer: PromptRenderer
-) -> None:
-    tried = [id_tokens(small.tokenizer, NAMES)] * 10
+def test_gains_do_not_depend_on_the_batch_nor_on_the_order_of_users(both: Recommender) -> None:
+    backbone, renderer = both
+    tried = [id_tokens(backbone.tokenizer, NAMES)] * 10
 
     def gains(sequences: list[list[int]], users: list[str], rows: int) -> list[float]:
-        instances = make_instances(sequences, small_renderer.max_history)
+        instances = make_instances(sequences, renderer.max_history)
         marks = instance_marks(instances, users, sequences, 7)
-        small.model.eval()
-        scorer = Scorer(small.model, small_renderer, instances, marks, "trie", rows)
+        backbone.model.eval()
+        scorer = Scorer(backbone.model, renderer, instances, marks, "trie", rows)
         return np.concatenate(scorer.gains(tried, draw_contexts(instances, marks, 10, 2))).tolist()
 
     first = gains(SEQUENCES, USERS, 128)

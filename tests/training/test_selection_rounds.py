@@ -13,20 +13,25 @@ import orjson
 import pytest
 
 from idgr.alternation import selection
+from idgr.alternation.candidates import can_name
 from idgr.alternation.rounds import Alternation, rounds_in_words
 from idgr.alternation.selection import Selection, hold_out, plan_selection
 from idgr.cli.main import run
 from idgr.formats.inputs import sha256_file
 from idgr.formats.jsonl import write_jsonl
 from idgr.formats.records import Sequence
-from idgr.models.backbone import PRESETS
+from idgr.models.backbone import CAUSAL_PRESETS, PRESETS, CausalPreset, load_causal_backbone
+from idgr.models.tokenizer import id_tokens
 
 from .test_alternation import IDS, SEQUENCES, TINY, data, refusal, results, run_until_killed  # noqa: F401
+
+TINY_CAUSAL = CausalPreset(d_model=16, d_ff=24, num_layers=1, num_heads=2, vocab_size=340)
 
 
 @pytest.fixture(autouse=True)
 def _tiny_preset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PRESETS, "nano", TINY)
+    monkeypatch.setitem(CAUSAL_PRESETS, "nano-causal", TINY_CAUSAL)
 
 
 def arguments(data: Path, output: Path, *more: str, method: str = "select", gen: bool = True) -> list[str]:
@@ -99,17 +104,29 @@ def test_held_out_are_last_items_whatever_the_order() -> None:
     assert hold_out(rows[:1], 0.5, seed=1)[1] == []
 
 
-@pytest.fixture(scope="module")
-def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing interrupted."""
-    output = tmp_path_factory.mktemp("finished") / "run"
+def finish(data: Path, output: Path, *more: str) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PRESETS, "nano", TINY)
-        assert run(arguments(data, output)) == 0
+        patch.setitem(CAUSAL_PRESETS, "nano-causal", TINY_CAUSAL)
+        assert run(arguments(data, output, *more)) == 0
     return output
 
 
-def test_a_round_is_taken_or_undone_whole(finished: Path, data: Path) -> None:
+@pytest.fixture(scope="module")
+def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing interrupted."""
+    return finish(data, tmp_path_factory.mktemp("finished") / "run")
+
+
+@pytest.fixture(scope="module")
+def finished_causal(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One of a causal recommender."""
+    return finish(data, tmp_path_factory.mktemp("finished") / "run", "--rec", "nano-causal")
+
+
+@pytest.mark.parametrize("of", ["finished", "finished_causal"])
+def test_a_round_is_taken_or_undone_whole(of: str, request: pytest.FixtureRequest, data: Path) -> None:
+    finished: Path = request.getfixturevalue(of)
     for number in (2, 3):
         made, told = finished / f"round-{number}", decision(finished, number)
         before, after = ids_of(finished / f"round-{number - 1}" / "ids.jsonl"), ids_of(made / "chosen.jsonl")
@@ -168,12 +185,15 @@ def test_a_round_that_is_undone_doubles_the_cost_of_switching(
     assert said.count("found -0.5000 nats an item: undone") == 1
 
 
-def test_goes_on_after_being_killed_anywhere(data: Path, finished: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("of", "rec"), [("finished", "nano"), ("finished_causal", "nano-causal")])
+def test_goes_on_after_being_killed_anywhere(
+    of: str, rec: str, request: pytest.FixtureRequest, data: Path, tmp_path: Path
+) -> None:
     output, kills = tmp_path / "run", 0
-    while run_until_killed(arguments(data, output), kills):
+    while run_until_killed(arguments(data, output, "--rec", rec), kills):
         kills += 1
     assert kills > 10
-    assert results(output) == results(finished)
+    assert results(output) == results(request.getfixturevalue(of))
 
 
 def test_ids_of_a_file_with_other_choices_of_words(
@@ -269,3 +289,29 @@ def test_a_recommender_that_knows_what_is_held_out_is_told(
     write_jsonl(ids, ({"item_id": f"i{n}", "id": f"acme {text}"} for n, text in enumerate(IDS)))
     assert run(arguments(data, tmp_path / "run", "--ids", str(ids), "--rec", str(rec))) == 1
     assert ("was trained on the targets that are held out" in capsys.readouterr().err) == knows
+
+
+def test_a_causal_recommender_is_taken_as_it_was_trained(
+    data: Path, finished_causal: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rec = shutil.copytree(finished_causal / "final" / "rec", tmp_path / "rec")
+    ids = finished_causal / "final" / "ids.jsonl"
+    command = arguments(data, tmp_path / "run", "--ids", str(ids), "--rec", str(rec), "--rounds", "1", gen=False)
+    record = orjson.loads((rec / "run.json").read_bytes())
+    (rec / "run.json").write_bytes(orjson.dumps(record | {"separator": "newline"}))
+    assert run([*command, "--dry-run"]) == 0
+    assert capsys.readouterr().out.count("--separator newline") == 2
+    (rec / "run.json").write_bytes(orjson.dumps(record | {"item_head": {"weight": 1.0, "lambda": 0.5}}))
+    assert "has an item head, which --method select does not score with" in refusal(capsys, command, 1)
+    given = arguments(data, tmp_path / "run", "--rec.no-item-slots")
+    assert "--rec.item-slots is for a causal --rec" in refusal(capsys, given, 2)
+
+
+def test_no_candidate_is_longer_than_the_places_of_an_item(finished_causal: Path) -> None:
+    backbone = load_causal_backbone(finished_causal / "round-1" / "rec")
+    slots = backbone.model.config.item_slots
+    texts = [" ".join(["red tent"] * n) for n in range(1, 9)] + ["\u6f22"]
+    found = can_name(backbone, texts)
+    assert found[:-1] == [len(row) + 1 <= slots for row in id_tokens(backbone.tokenizer, texts[:-1])]
+    assert (found[0], *found[-2:]) == (True, False, False)
+    assert can_name(backbone, []) == []

@@ -1,9 +1,10 @@
-"""A T5 that is trained with items named by their old or new IDs, and a generator that stays close to its beginning."""
+"""Recommenders trained with items named by their old or new IDs, and a generator that stays close to its beginning."""
 
 from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,12 +15,17 @@ from idgr.decoding.trie import build_trie
 from idgr.engine.options import TrainingOptions
 from idgr.formats.jsonl import write_jsonl
 from idgr.generator.training import anchored_loss, pair_loss, train_generator
-from idgr.models.backbone import Backbone
+from idgr.models.backbone import Backbone, CausalPreset, new_causal_backbone
+from idgr.models.llama import fit_item_slots
 from idgr.models.tokenizer import id_tokens
 from idgr.prompts.rendering import PromptRenderer
+from idgr.recommender.sequences import Windows, make_windows, window_loss
 from idgr.recommender.training import instance_loss, make_instances
-from idgr.recommender.two_names import two_names_loss
+from idgr.recommender.two_names import drawn_names, two_names_loss
 
+from ..decoding.oracle import DictionaryTrie, NextToken
+
+EOS = 1
 SEQUENCES = [[0, 1, 2, 3, 4], [4, 3, 0, 9, 1], [5, 6, 7, 8, 5, 0], [9, 2, 2, 1], [3, 8]]
 OLD = {0: "fjord", 4: "cedar", 9: "ember delta amber basil cedar"}
 
@@ -74,18 +80,71 @@ def test_every_instance_costs_what_it_does_with_one_of_its_namings(
     assert set.union(*seen.values()) == {(False, False), (False, True), (True, False), (True, True)}
 
 
-def test_train_rec_takes_old_ids_of_the_same_items(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("objective", ["trie", "full"])
+def test_a_window_costs_what_it_does_with_one_of_its_namings(
+    small: Backbone, small_renderer: PromptRenderer, objective: str
+) -> None:
+    """Wherever a window of a causal model's training shows an item or asks for it, it has one name in an epoch."""
+    new, old = small_renderer.id_tokens, list(small_renderer.id_tokens)
+    for item, name in OLD.items():
+        (old[item],) = id_tokens(small.tokenizer, [name])
+    model = new_causal_backbone(CausalPreset(16, 24, 2, 2, 400), small.tokenizer, seed=3).model.eval()
+    fit_item_slots(model, [*new, *old], new=True)
+    old_trie, windows = build_trie(old, EOS), make_windows([[0, 4, 3, 0], [7, 4, 1, 9, 2]], 6)
+    both = window_loss(model, build_trie(new, EOS), windows, objective, seed=5, old_trie=old_trie)
+    seen: list[set[tuple[int, ...]]] = [set(), set()]
+    for epoch in range(12):
+        with torch.no_grad():
+            costs = [both(np.array([window]), epoch)[0].item() for window in (0, 1)]
+            assert both(np.array([1, 0]), epoch)[0].item() == pytest.approx(sum(costs), rel=1e-5)
+        for window, cost in enumerate(costs):
+            drawn = drawn_names(np.arange(10), 10, np.full(10, window), 5, epoch) >= 10
+            shown = [old[item] if drawn[item] else new[item] for item in range(10)]
+            expected = 0.0
+            for place in range(windows.first[window], windows.end[window]):
+                # What is asked for stands in the tree of its own naming.
+                tree = list(old if drawn[windows.items[place]] else new)
+                expected += target_cost(model, shown, tree, windows, window, place, objective)
+            assert cost == pytest.approx(expected, rel=1e-5)
+            seen[window].add(tuple(drawn[[0, 4, 9]].tolist()))
+    assert min(map(len, seen)) > 4  # of eight namings of the three items
+
+
+def target_cost(
+    model: Any, shown: list[list[int]], tree: list[list[int]], windows: Windows, window: int, place: int, objective: str
+) -> float:
+    """-log P of a target, token by token, in a tree of IDs or among all tokens."""
+    items = windows.items[windows.begin[window] : place].tolist()
+    step = NextToken(model, shown, [token for item in items for token in (EOS, *shown[item])])
+    children = DictionaryTrie(tree, range(len(tree)))
+    path, cost = [*tree[windows.items[place]], EOS], 0.0
+    for t, token in enumerate(path):
+        cost -= step.after(path[:t], children.children(path[:t]) if objective == "trie" else None)[token]
+    return cost
+
+
+@pytest.mark.parametrize("arch", ["t5", "causal"])
+def test_train_rec_takes_old_ids_of_the_same_items(data: Path, capsys: pytest.CaptureFixture[str], arch: str) -> None:
     rows = [{"item_id": f"I{i}", "id": OLD.get(i, f"basil {'delta ' * i}amber")} for i in range(10)]
     write_jsonl(data / "old.jsonl", rows)
     train = ["train-rec", str(data / "train.jsonl"), "--ids", str(data / "ids.jsonl"), "--epochs", "1"]
-    train += ["--vocab-size", "400", "--device", "cpu", "--old-ids", str(data / "old.jsonl"), "-o", str(data / "rec")]
+    train += [
+        "--vocab-size",
+        "400",
+        "--device",
+        "cpu",
+        "--arch",
+        arch,
+        "--old-ids",
+        str(data / "old.jsonl"),
+        "-o",
+        str(data / "rec"),
+    ]
     assert run(train) == 0
     assert (data / "rec" / "model.safetensors").is_file()
     write_jsonl(data / "old.jsonl", rows[1:])
     assert run([*train, "--overwrite"]) == 1
     assert "is not of the items of --ids" in capsys.readouterr().err
-    assert run([*train, "--arch", "causal"]) == 2
-    assert "--old-ids is for --arch t5" in capsys.readouterr().err
 
 
 def test_an_anchor_adds_the_divergence_from_the_beginning(small: Backbone) -> None:
