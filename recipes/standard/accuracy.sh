@@ -7,8 +7,8 @@
 # Every choice is made on validation; test is scored once a row and seed.
 #
 # Reads: the folder --data, made by `idgr prep`. Writes: the folder --out.
-# Usage: recipes/standard/accuracy.sh --data DIR [--seeds "0 1 2"] [--epochs N] [--reconstruction RATIO]
-#     [--sasrec-epochs N] [--candidates K] [--weight-users N] [--out DIR] [--stage N] [--stop-stage N]
+# Usage: recipes/standard/accuracy.sh --data DIR [--seeds "0 1 2"] [--epochs N] [--near-epochs N]
+#     [--reconstruction RATIO] [--sasrec-epochs N] [--candidates K] [--weight-users N] [--out DIR] [--stage N] [--stop-stage N]
 #   stages: 1 IDs, STAR, Markov and popularity, 2 SASRec, 3 textual recommenders, 4 recommend and blend, 5 eval and compare,
 #     6 the table
 set -euo pipefail
@@ -18,6 +18,7 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/../common.sh"
 data=
 seeds="0 1 2"
 epochs=6
+near_epochs=3 # of the row near, which needs no more
 sasrec_epochs=60
 reconstruction=0.5
 candidates=20     # of each recommender, for the blend
@@ -27,7 +28,7 @@ out=runs/accuracy
 # What the row `near` has beside `textual`, with the vectors of the SASRec.
 near=(--item-head 1 --tell-items --near-items 50)
 
-options=(data seeds epochs reconstruction sasrec_epochs candidates weight_users out)
+options=(data seeds epochs near_epochs reconstruction sasrec_epochs candidates weight_users out)
 parse_options "$@"
 [[ -n $data ]] || die "--data is missing: name a folder that idgr prep wrote"
 [[ -f $data/items.jsonl ]] || die "$data has no items.jsonl; name a folder that idgr prep wrote"
@@ -65,11 +66,11 @@ for seed in "${chosen[@]}"; do
 
   if begin 3 "seed $seed: train the recommender, alone and with an item head"; then
     for row in textual near; do
-      more=()
-      [[ $row == textual ]] || more=("${near[@]}" --item-vectors "$run/sasrec/rec")
+      more=(--epochs "$epochs")
+      [[ $row == textual ]] || more=(--epochs "$near_epochs" "${near[@]}" --item-vectors "$run/sasrec/rec")
       idgr train-rec "$data/train.jsonl" --ids "$out/ids.jsonl" --valid "$data/valid.jsonl" --arch causal \
-        --reconstruction "$reconstruction" --items "$data/items.jsonl" --epochs "$epochs" --valid-users "$weight_users" \
-        --precision auto "${more[@]}" --seed "$seed" -o "$run/$row/rec"
+        --reconstruction "$reconstruction" --items "$data/items.jsonl" "${more[@]}" --valid-users "$weight_users" \
+        --precision auto --seed "$seed" -o "$run/$row/rec"
     done
   fi
 

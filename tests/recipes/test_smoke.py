@@ -97,7 +97,7 @@ def test_accuracy(path: str, tmp_path: Path) -> None:
     """The table over seeds: each row's figures are those of its users."""
     data, out = tmp_path / "data", tmp_path / "out"
     assert run(["prep", "demo", "--items", "60", "--users", "90", "-o", str(data)]) == 0
-    short = ("--seeds", "3", "--epochs", "1", "--sasrec-epochs", "1", "--out", str(out))
+    short = ("--seeds", "3", "--epochs", "1", "--near-epochs", "1", "--sasrec-epochs", "1", "--out", str(out))
     done = recipe(path, "standard", "--data", str(data), *short, script="accuracy.sh")
     head, _, *rows = [line for line in done.stdout.splitlines() if line.startswith("|")]
     assert head.startswith("| 1 seeds | HR@5 | NDCG@5 | HR@10 | NDCG@10 |")
