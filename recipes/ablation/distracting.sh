@@ -8,8 +8,8 @@
 # causal recommender.
 #
 # Reads: nothing; stage 1 makes the data up from the seed. Writes: the folder --out.
-# Usage: recipes/ablation/distracting.sh [--seed N] [--select 1] [--rec nano|nano-causal] [--out DIR] [--stage N]
-#     [--stop-stage N]
+# Usage: recipes/ablation/distracting.sh [--seed N] [--select 1] [--rec nano|nano-causal] [--valid-users N] [--out DIR]
+#     [--stage N] [--stop-stage N]
 #   stages: 1 prep, 2 init-gen, 3 rec-only, 4 alternate, 5 select, 6 train-rec, 7 recommend and eval, 8 show
 set -euo pipefail
 
@@ -26,8 +26,9 @@ settle_epochs=5   # of the recommender at the end
 select=0
 select_rounds=3   # that choose, after the recommender's first training; two epochs each
 rec=nano
+valid_users=0     # who choose a training's epoch; 0: all
 
-options=(seed out items users rounds rec_epochs gen_epochs settle_epochs select select_rounds rec)
+options=(seed out items users rounds rec_epochs gen_epochs settle_epochs select select_rounds rec valid_users)
 parse_options "$@"
 [[ $seed =~ ^[0-9]+$ ]] || die "--seed takes a number"
 case $rec in
@@ -43,7 +44,7 @@ data=$out/data
 alternate() {
   idgr alternate "$data" --gen "$out/gen" --rec nano --mode "$1" --rounds "$rounds" --rec.epochs "$rec_epochs" \
     --objective trie --gen.lr 3e-4 --gen.batch-size 24 --gen.temperature 3 --ids.no-repeat-ngram 2 --max-text-tokens 64 \
-    --valid-users 0 --precision auto --seed "$seed" -o "$out/$1"
+    --valid-users "$valid_users" --precision auto --seed "$seed" -o "$out/$1"
 }
 
 if begin 1 "make up a shop with distracting texts"; then
@@ -68,14 +69,14 @@ fi
 choose() {
   idgr alternate "$data" --gen "$out/gen" --rec "$rec" --method "$1" --rounds "$((select_rounds + 1))" \
     --rec.epochs "$((rounds * rec_epochs))" --objective trie --ids.no-repeat-ngram 2 --ids.beams 10 --ids.groups 10 \
-    --ids.penalty-start 1 --max-text-tokens 64 --valid-users 0 --precision auto --seed "$seed" -o "$out/$1"
+    --ids.penalty-start 1 --max-text-tokens 64 --valid-users "$valid_users" --precision auto --seed "$seed" -o "$out/$1"
 }
 
 if ((select)) && begin 5 "choose among the generator's candidates, and at random"; then
   choose select
   choose random
   idgr train-rec "$data/train.jsonl" --ids "$out/select/round-0/ids.jsonl" --valid "$data/valid.jsonl" "${arch[@]}" \
-    --tokenizer "$out/gen" --objective trie --epochs "$((rounds * rec_epochs + 2 * select_rounds))" --valid-users 0 \
+    --tokenizer "$out/gen" --objective trie --epochs "$((rounds * rec_epochs + 2 * select_rounds))" --valid-users "$valid_users" \
     --precision auto --seed "$seed" -o "$out/rec-only-long/rec"
 fi
 
