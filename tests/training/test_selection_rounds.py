@@ -208,8 +208,12 @@ def test_ids_of_a_file_with_other_choices_of_words(
     assert not (output / "final" / "gen").exists()
     for item, name in ids_of(output / "round-2" / "chosen.jsonl").items():
         assert set(name.split()) <= {*ids_of(ids)[item].split()}
-    assert run(["audit", str(output), "--data", str(data)]) in (0, 1)
+    assert run(["audit", str(output), "--data", str(data), "-o", str(tmp_path / "audit.json")]) in (0, 1)
     assert "internal" not in capsys.readouterr().err
+    found = orjson.loads((tmp_path / "audit.json").read_bytes())["checks"]
+    of_models = {row["subject"]: row["verdict"] for row in found if row["name"] == "IDs and model belong together"}
+    assert {str(output / "round-2" / name) for name in ("mixed", "tried", "same", "control", "rec")} <= of_models.keys()
+    assert set(of_models.values()) == {"PASS"}  # what a round tries and leaves has each the IDs that it was trained on
 
 
 def test_a_control_changes_as_many_at_random(data: Path, finished: Path, tmp_path: Path) -> None:

@@ -49,8 +49,10 @@ def _pairs(findings: Findings) -> list[Check]:
     # A recommender that `id-only` never trains again, or that was trained elsewhere, does not know the new IDs.
     id_only = [run.path for run in findings.of("alternate") if run.option("mode") == "id-only"]
     for model in findings.of("train-rec"):
-        ids = model.path.with_name("ids.jsonl")
-        if not ids.is_file():
+        ids: Path | None = model.path.with_name("ids.jsonl")
+        if model.path.name != "rec" and model.path.with_name("decision.json").is_file():
+            ids = findings.find(model, "ids")  # what a round of `alternate --method select` tries is not what it leaves
+        if ids is None or not ids.is_file():
             continue
         if any(run in model.path.parents for run in id_only):
             checks.append(skipped(BELONG, model.path, "--mode id-only trains no recommender on the new IDs, by intent"))
