@@ -24,11 +24,14 @@ rec_epochs=5      # of a round
 gen_epochs=8      # of the first generator
 settle_epochs=5   # of the recommender at the end
 select=0
-select_rounds=3   # that choose, after the recommender's first training; two epochs each
+select_rounds=3   # that choose, after the recommender's first training
+select_epochs=4   # of the recommender in each of them
+held_out=0.4      # the share of sequences that rounds are judged by; fewer cannot tell so small gains from chance
 rec=nano
 valid_users=0     # who choose a training's epoch; 0: all
 
-options=(seed out items users rounds rec_epochs gen_epochs settle_epochs select select_rounds rec valid_users)
+options=(seed out items users rounds rec_epochs gen_epochs settle_epochs select select_rounds select_epochs held_out rec
+  valid_users)
 parse_options "$@"
 [[ $seed =~ ^[0-9]+$ ]] || die "--seed takes a number"
 case $rec in
@@ -65,19 +68,21 @@ if ((soft)) && begin 4 "train both in turns"; then
   alternate alternate
 fi
 
-# Ten epochs, then rounds of two: the recommender alone has as many, with the same data and no choice.
+# Ten epochs, then rounds of four: the recommender alone has as many, with no choice.
 choose() {
   idgr alternate "$data" --gen "$out/gen" --rec "$rec" --method "$1" --rounds "$((select_rounds + 1))" \
     --rec.epochs "$((rounds * rec_epochs))" --objective trie --ids.no-repeat-ngram 2 --ids.beams 10 --ids.groups 10 \
-    --ids.penalty-start 1 --max-text-tokens 64 --valid-users "$valid_users" --precision auto --seed "$seed" -o "$out/$1"
+    --ids.penalty-start 1 --round-epochs "$select_epochs" --held-out "$held_out" --share-changed 0.3 \
+    --max-text-tokens 64 --valid-users "$valid_users" --precision auto --seed "$seed" -o "$out/$1"
 }
 
 if ((select)) && begin 5 "choose among the generator's candidates, and at random"; then
   choose select
   choose random
-  idgr train-rec "$data/train.jsonl" --ids "$out/select/round-0/ids.jsonl" --valid "$data/valid.jsonl" "${arch[@]}" \
-    --tokenizer "$out/gen" --objective trie --epochs "$((rounds * rec_epochs + 2 * select_rounds))" --valid-users "$valid_users" \
-    --precision auto --seed "$seed" -o "$out/rec-only-long/rec"
+  epochs=$((rounds * rec_epochs + select_epochs * select_rounds))
+  idgr train-rec "$out/select/round-0/train.jsonl" --ids "$out/select/round-0/ids.jsonl" --valid "$data/valid.jsonl" "${arch[@]}" \
+    --tokenizer "$out/gen" --objective trie --epochs "$epochs" --valid-users "$valid_users" --precision auto \
+    --seed "$seed" -o "$out/rec-only-long/rec"
 fi
 
 modes=()
