@@ -3,8 +3,9 @@
 # copies a text's first words: alternate training against training the recommender alone, for as many epochs. New IDs
 # have to be learnt anew, so at the end both recommenders are trained some epochs more on their last IDs.
 #
-# With --select 1 also what choosing IDs is worth (alternate --method select, and the control at random), against the
-# recommender alone for as many epochs, rounds that were undone counted. With --rec nano-causal these rows alone, of a
+# With --select 1 also what choosing IDs is worth (alternate --method select: among the generator's candidates, at random
+# as a control, and among other choices of the words of an item's text), against the recommender alone for as many
+# epochs, rounds that were undone counted. With --rec nano-causal these rows alone, of a
 # causal recommender.
 #
 # Reads: nothing; stage 1 makes the data up from the seed. Writes: the folder --out.
@@ -24,7 +25,7 @@ rec_epochs=5      # of a round
 gen_epochs=8      # of the first generator
 settle_epochs=5   # of the recommender at the end
 select=0
-select_rounds=3   # that choose, after the recommender's first training
+select_rounds=2   # that choose, after the recommender's first training
 select_epochs=4   # of the recommender in each of them
 held_out=0.4      # the share of sequences that rounds are judged by; fewer cannot tell so small gains from chance
 rec=nano
@@ -35,8 +36,8 @@ options=(seed out items users rounds rec_epochs gen_epochs settle_epochs select 
 parse_options "$@"
 [[ $seed =~ ^[0-9]+$ ]] || die "--seed takes a number"
 case $rec in
-  nano) arch=(--arch t5 --model nano) soft=1 ;;
-  nano-causal) arch=(--arch causal --model nano-causal) soft=0 select=1 ;; # train-gen in turns is for a T5
+  nano) arch=(--arch t5 --model nano) tokenizer=(--tokenizer "$out/gen") soft=1 ;;
+  nano-causal) arch=(--arch causal --model nano-causal) tokenizer=() soft=0 select=1 ;; # soft IDs are a T5's
   *) die "--rec $rec: name nano or nano-causal" ;;
 esac
 install
@@ -68,32 +69,34 @@ if ((soft)) && begin 4 "train both in turns"; then
   alternate alternate
 fi
 
-# Ten epochs, then rounds of four: the recommender alone has as many, with no choice.
+# choose METHOD ROW [OPTION…]: ten epochs, then rounds of four; the recommender alone has as many, with no choice.
 choose() {
-  idgr alternate "$data" --gen "$out/gen" --rec "$rec" --method "$1" --rounds "$((select_rounds + 1))" \
-    --rec.epochs "$((rounds * rec_epochs))" --objective trie --ids.no-repeat-ngram 2 --ids.beams 10 --ids.groups 10 \
-    --ids.penalty-start 1 --round-epochs "$select_epochs" --held-out "$held_out" --share-changed 0.3 \
-    --max-text-tokens 64 --valid-users "$valid_users" --precision auto --seed "$seed" -o "$out/$1"
+  idgr alternate "$data" --rec "$rec" --method "$1" --rounds "$((select_rounds + 1))" \
+    --rec.epochs "$((rounds * rec_epochs))" --objective trie --round-epochs "$select_epochs" --held-out "$held_out" \
+    --valid-users "$valid_users" --precision auto --seed "$seed" "${@:3}" -o "$out/$2"
 }
 
-if ((select)) && begin 5 "choose among the generator's candidates, and at random"; then
-  choose select
-  choose random
+if ((select)) && begin 5 "choose among the generator's candidates, at random, and among words of the texts"; then
+  offered=(--gen "$out/gen" --ids.no-repeat-ngram 2 --ids.beams 10 --ids.groups 10 --ids.penalty-start 1
+    --max-text-tokens 64 --share-changed 0.3)
+  choose select select "${offered[@]}"
+  choose random random "${offered[@]}"
+  choose select words --ids "$out/select/round-0/ids.jsonl" --share-changed 0.5
   epochs=$((rounds * rec_epochs + select_epochs * select_rounds))
-  idgr train-rec "$out/select/round-0/train.jsonl" --ids "$out/select/round-0/ids.jsonl" --valid "$data/valid.jsonl" "${arch[@]}" \
-    --tokenizer "$out/gen" --objective trie --epochs "$epochs" --valid-users "$valid_users" --precision auto \
+  idgr train-rec "$out/select/round-0/train.jsonl" --ids "$out/select/round-0/ids.jsonl" --valid "$data/valid.jsonl" \
+    "${arch[@]}" "${tokenizer[@]}" --objective trie --epochs "$epochs" --valid-users "$valid_users" --precision auto \
     --seed "$seed" -o "$out/rec-only-long/rec"
 fi
 
 modes=()
 ((soft)) && modes=(rec-only alternate)
-((select)) && modes+=(select random rec-only-long)
+((select)) && modes+=(select random words rec-only-long)
 
 # Where a mode's last IDs and recommender lie; an ID file that no round wrote is that of the first.
 last_of() {
   case $1 in
     rec-only-long) echo "$out/rec-only-long" ;;
-    select | random) echo "$out/$1/round-$((select_rounds + 1))" ;;
+    select | random | words) echo "$out/$1/round-$((select_rounds + 1))" ;;
     *) echo "$out/$1/round-$rounds" ;;
   esac
 }
@@ -124,7 +127,8 @@ fi
 
 if begin 8 "what the IDs say, and what they are worth"; then
   for mode in "${modes[@]}"; do
-    [[ $mode == rec-only* ]] || python "$here/telling.py" "$data/items.jsonl" "$out/$mode/round-0/ids.jsonl" "$(last_ids "$mode")"
+    [[ $mode == rec-only* ]] || python "$here/telling.py" "$data/items.jsonl" "$out/$mode/round-0/ids.jsonl" \
+      "$(last_ids "$mode")"
   done
   python "$root/recipes/table.py" "$out"/*-metrics.json
 fi
