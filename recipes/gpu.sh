@@ -212,7 +212,7 @@ asked=(--ids "$ids" --histories "$data/test.jsonl")
 if part 1 4 "are the lists those of the CPU"; then
   measure parity-t5-fp32 decode "${asked[@]}" "${t5[@]}" "${decode[@]}" --against cpu
   measure parity-t5-bf16 decode "${asked[@]}" "${t5[@]}" "${decode[@]}" --against cpu --dtype bf16
-  measure parity-causal-fp32 decode "${asked[@]}" --arch causal --rec "$causal" "${latency[@]}" --against cpu
+  measure parity-causal-fp32 decode "${asked[@]}" --arch causal --model "$causal" "${latency[@]}" --against cpu
 fi
 
 if part 2 6 "decoding beside transformers at its best batch, and what the tree costs, T5, fp32"; then
@@ -226,7 +226,7 @@ fi
 
 if part 4 8 "the same of a causal model in SmolLM2's shape, fp32 and bf16"; then
   for dtype in "${dtypes[@]}"; do
-    measure "decode-causal-$dtype" decode "${asked[@]}" --arch causal --rec "$causal" "${decode[@]}" --dtype "$dtype"
+    measure "decode-causal-$dtype" decode "${asked[@]}" --arch causal --model "$causal" "${decode[@]}" --dtype "$dtype"
   done
 fi
 

@@ -24,7 +24,7 @@ from idgr.bench.processes import measure
 from idgr.bench.trainers import WARM_STEPS, now, options_of, train_ours
 from idgr.decoding.trie import build_trie
 from idgr.engine.options import Precision
-from idgr.errors import IdgrError
+from idgr.errors import IdgrError, UsageError
 from idgr.formats.rec_folder import RecommenderFacts
 from idgr.formats.records import Item, ItemId
 from idgr.ids.keyphrase import keyphrase_candidates
@@ -273,7 +273,8 @@ def _train(task: SelectTask) -> Scored:
     whole = recommender_task(made.backbone, made.renderer, task.sequences, [], how, task.seed)
     n, has = task.steps * task.batch_size, len(whole.lengths)
     if n > has:
-        raise IdgrError(f"there are {has} training instances, not the {n} of all steps", "give fewer --batches")
+        what = f"there are {has} training instances, not the {n} of all steps"
+        raise UsageError(f"--batches {task.steps}: {what}", "give fewer")
     chosen = np.sort(np.random.default_rng(task.seed).permutation(has)[:n])
     options = options_of(task, dropout=defaults(made.backbone.arch, paper=False)["dropout"])
     steps = train_ours(

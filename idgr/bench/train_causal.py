@@ -23,7 +23,7 @@ from idgr.bench.trainers import WARM_STEPS, Steps, now, options_of, train_ours, 
 from idgr.decoding.trie import Trie, build_trie
 from idgr.engine.options import Precision
 from idgr.engine.schedule import epoch_batches
-from idgr.errors import IdgrError
+from idgr.errors import IdgrError, UsageError
 from idgr.models.backbone import load_causal_backbone
 from idgr.models.device import pick_device, uses_bf16
 from idgr.models.freezing import freeze_layers
@@ -102,7 +102,8 @@ def bench_causal(task: CausalTask, repeats: int) -> Iterator[dict[str, Any]]:
         the first step and at most, relatively.
 
     Raises:
-        IdgrError: there are too few windows, or the contenders' losses of the first step are not the same.
+        UsageError: there are too few windows.
+        IdgrError: the contenders' losses of the first step are not the same.
     """
     task = replace(task, precision="bf16" if uses_bf16(task.precision, pick_device(task.device)) else "fp32")
     runs: dict[str, list[Measurement]] = {name: [] for name in CONTENDERS}
@@ -113,7 +114,7 @@ def bench_causal(task: CausalTask, repeats: int) -> Iterator[dict[str, Any]]:
     apart = _apart([run.result.losses for run in runs[SAME]], [one.losses for one in ours])
     if apart[0] > TOLERANCE[task.precision]:
         what = f"the first losses of {SAME} and of idgr differ by {apart[0]:.1e} of them"
-        raise IdgrError(what, "tell this as a fault of idgr, with the command")
+        raise IdgrError(what, "tell this as a fault of idgr, with the command", where=task.folder)
     peak = max(run.result.peak_flops for measured in runs.values() for run in measured)  # a busy machine tells less
     for name, measured in runs.items():
         done: list[Done] = [run.result for run in measured]
@@ -221,7 +222,8 @@ def _material(task: CausalTask) -> _Material:
     windows = make_windows(task.sequences, task.max_history)
     n, has = task.steps * task.batch_size, len(windows.begin)
     if n > has:
-        raise IdgrError(f"there are {has} training windows, not the {n} of all steps", "give fewer --batches")
+        what = f"there are {has} training windows, not the {n} of all steps"
+        raise UsageError(f"--batches {task.steps}: {what}", "give fewer")
     chosen = np.sort(np.random.default_rng(task.seed).permutation(has)[:n])
     columns = (column[chosen] for column in (windows.begin, windows.first, windows.end, windows.sequence))
     windows = Windows(windows.items, *columns)

@@ -50,6 +50,7 @@ WITHOUT_A_PLACE = {
     ("models/hub.py", "cannot load the {} {}: {}"),
     # A package, a process, or an option is at fault.
     ("bench/decode.py", "no targets to score the lists with"),
+    ("bench/select.py", "costs lie {} nats apart"),
     ("bench/processes.py", "the contender {} ended with code {}"),
     ("bench/train_recommender.py", "there are {} training instances, not the {} of all steps"),
     ("bench/commands.py", "pandas, which idgr is compared with, is not installed"),

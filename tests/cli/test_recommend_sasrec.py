@@ -82,7 +82,7 @@ def test_options_that_say_nothing_to_it_are_refused(
 
 def test_these_options_are_the_textual_ones() -> None:
     names = "ids adapter beams normalize length-penalty search template gen items prompts trie force"
-    names += " separator max-history calibration-weight item-head-weight compile"
+    names += " separator max-history calibration-weight item-head-weight compile cache cache-memory"
     assert {one.key for one in option_fields(Options) if isinstance(one.option, Textual)} == set(names.split())
 
 
