@@ -164,7 +164,7 @@ def _run(words: list[str]) -> int:
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)
         return 1 if isinstance(end.code, str) else int(end.code or 0)
-    except Exception:
+    except Exception:  # as Python ends a program
         traceback.print_exc()
         return 1
     finally:

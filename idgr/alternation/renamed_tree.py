@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from idgr.decoding.trie import Trie
+from idgr.decoding.trie import Trie, common_length
 from idgr.models.device import to_device
 from idgr.recommender.objectives import find_branches, ranges
 
@@ -132,14 +132,6 @@ class RenamedTree:
         """The node of one of some children that a token leads to; None where it leads to none."""
         place = int(np.searchsorted(self.trie.token[first : first + count], token))
         return first + place if place < count and self.trie.token[first + place] == token else None
-
-
-def common_length(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two rows begin with alike."""
-    for place, (left, right) in enumerate(zip(one, other, strict=False)):
-        if left != right:
-            return place
-    return min(len(one), len(other))
 
 
 def choice_costs(hidden_RTD: Tensor, head_VD: Tensor, trie: Trie, rows: Sequence[Sequence[Choice]]) -> Tensor:

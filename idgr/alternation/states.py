@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from idgr.alternation.renamed_tree import common_length
+from idgr.decoding.trie import common_length
 from idgr.models.device import to_device
 from idgr.models.llama import item_slots, pad_token, position_ids
 from idgr.models.padding import causal_mask, decoder_inputs, pad_labels, pad_rows, padded, prompt_mask

@@ -270,19 +270,19 @@ def run_train(options: TrainOptions) -> Records:
         return _written(options, found)
     if options.model is not None:
         task = CausalTask(
-            options.model,
-            ids,
-            sequences,
-            options.max_history,
-            options.batches,
-            options.batch_size or 64,
-            options.lr,
-            options.precision,
-            options.device,
-            options.seed,
-            options.layers,
-            options.freeze,
-            options.separator,
+            folder=options.model,
+            ids=ids,
+            sequences=sequences,
+            max_history=options.max_history,
+            layers=options.layers,
+            freeze=options.freeze,
+            separator=options.separator,
+            steps=options.batches,
+            batch_size=options.batch_size or 64,
+            lr=options.lr,
+            precision=options.precision,
+            device=options.device,
+            seed=options.seed,
         )
         return _written(options, bench_causal(task, options.repeats))
     found = bench_recommender(

@@ -21,10 +21,9 @@ from idgr.alternation.candidates import can_name, other_names
 from idgr.alternation.scoring import Context, Scorer, draw_contexts, instance_marks
 from idgr.alternation.selection import Selection
 from idgr.bench.processes import measure
-from idgr.bench.trainers import WARM_STEPS, now, options_of, train_ours
+from idgr.bench.trainers import WARM_STEPS, Settings, drawn_places, now, options_of, train_ours
 from idgr.decoding.trie import build_trie
-from idgr.engine.options import Precision
-from idgr.errors import IdgrError, UsageError
+from idgr.errors import IdgrError
 from idgr.formats.rec_folder import RecommenderFacts
 from idgr.formats.records import Item, ItemId
 from idgr.ids.keyphrase import keyphrase_candidates
@@ -52,8 +51,8 @@ TOLERANCE = 1e-3
 _PROMPT_TOKENS = 512
 
 
-@dataclass(frozen=True)
-class SelectTask:
+@dataclass(frozen=True, kw_only=True)
+class SelectTask(Settings):
     """What every contender does.
 
     Attributes:
@@ -61,7 +60,6 @@ class SelectTask:
         ids, names: the ID of each item and the candidates that are scored; none for most items.
         max_history: of a causal recommender; a T5 has that of `train-rec`.
         separator: between its items; None for what it knows.
-        steps, batch_size, lr: of the training.
     """
 
     folder: str
@@ -71,12 +69,6 @@ class SelectTask:
     users: list[str]
     max_history: int
     separator: Literal["eos", "newline"] | None
-    steps: int
-    batch_size: int
-    lr: float
-    precision: Precision
-    device: str
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -133,7 +125,7 @@ def bench_select(
             save_backbone(new_backbone(PRESETS[shape], vocabulary, seed), folder)
         where = model or folder
         names = candidates_of(load_either(where), items, ids, n_items, seed)
-        task = SelectTask(where, ids, names, sequences, users, seed=seed, **more)
+        task = SelectTask(folder=where, ids=ids, names=names, sequences=sequences, users=users, seed=seed, **more)
         runs: dict[str, list[Scored]] = {name: [] for name in CONTENDERS}
         for _ in range(repeats):
             for name, make in CONTENDERS.items():
@@ -271,11 +263,7 @@ def _train(task: SelectTask) -> Scored:
     made = _material(task)
     how = RecommenderOptions(objective="trie")
     whole = recommender_task(made.backbone, made.renderer, task.sequences, [], how, task.seed)
-    n, has = task.steps * task.batch_size, len(whole.lengths)
-    if n > has:
-        what = f"there are {has} training instances, not the {n} of all steps"
-        raise UsageError(f"--batches {task.steps}: {what}", "give fewer")
-    chosen = np.sort(np.random.default_rng(task.seed).permutation(has)[:n])
+    chosen = drawn_places(len(whole.lengths), task)
     options = options_of(task, dropout=defaults(made.backbone.arch, paper=False)["dropout"])
     steps = train_ours(
         made.backbone.model,
@@ -284,7 +272,7 @@ def _train(task: SelectTask) -> Scored:
         task,
         options,
     )
-    times = has / task.batch_size / (task.steps - WARM_STEPS)
+    times = len(whole.lengths) / task.batch_size / (task.steps - WARM_STEPS)
     return Scored(steps.seconds * times, steps.cpu_seconds * times, len(task.ids), [])
 
 

@@ -19,11 +19,19 @@ import torch
 from torch import Tensor
 
 from idgr.bench.processes import Measurement, measure
-from idgr.bench.trainers import WARM_STEPS, Steps, now, options_of, train_ours, train_theirs
+from idgr.bench.trainers import (
+    WARM_STEPS,
+    Settings,
+    Steps,
+    drawn_places,
+    now,
+    options_of,
+    train_ours,
+    train_theirs,
+)
 from idgr.decoding.trie import Trie, build_trie
-from idgr.engine.options import Precision
 from idgr.engine.schedule import epoch_batches
-from idgr.errors import IdgrError, UsageError
+from idgr.errors import IdgrError
 from idgr.models.backbone import load_causal_backbone
 from idgr.models.device import pick_device, uses_bf16
 from idgr.models.freezing import freeze_layers
@@ -46,8 +54,8 @@ TOLERANCE = {"fp32": 1e-4, "bf16": 1e-2}
 _SIDE, _PRODUCTS = 2048, 3
 
 
-@dataclass(frozen=True)
-class CausalTask:
+@dataclass(frozen=True, kw_only=True)
+class CausalTask(Settings):
     """What every contender does: so many steps from the weights in `folder`; `ids` are by item number.
 
     Attributes:
@@ -59,12 +67,6 @@ class CausalTask:
     ids: list[str]
     sequences: list[list[int]]
     max_history: int
-    steps: int
-    batch_size: int
-    lr: float
-    precision: Precision
-    device: str
-    seed: int
     layers: int | None = None
     freeze: int | None = None
     separator: str | None = None
@@ -102,8 +104,7 @@ def bench_causal(task: CausalTask, repeats: int) -> Iterator[dict[str, Any]]:
         the first step and at most, relatively.
 
     Raises:
-        UsageError: there are too few windows.
-        IdgrError: the contenders' losses of the first step are not the same.
+        IdgrError: there are too few windows, or the contenders' losses of the first step are not the same.
     """
     task = replace(task, precision="bf16" if uses_bf16(task.precision, pick_device(task.device)) else "fp32")
     runs: dict[str, list[Measurement]] = {name: [] for name in CONTENDERS}
@@ -220,11 +221,7 @@ def _material(task: CausalTask) -> _Material:
     fit_item_slots(model, tokens, new=False, separator=separator)
     trie = build_trie(tokens, separator_token(tokenizer, separator))
     windows = make_windows(task.sequences, task.max_history)
-    n, has = task.steps * task.batch_size, len(windows.begin)
-    if n > has:
-        what = f"there are {has} training windows, not the {n} of all steps"
-        raise UsageError(f"--batches {task.steps}: {what}", "give fewer")
-    chosen = np.sort(np.random.default_rng(task.seed).permutation(has)[:n])
+    chosen = drawn_places(len(windows.begin), task)
     columns = (column[chosen] for column in (windows.begin, windows.first, windows.end, windows.sequence))
     windows = Windows(windows.items, *columns)
     if task.layers is not None:

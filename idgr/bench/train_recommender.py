@@ -19,10 +19,9 @@ import numpy.typing as npt
 import torch
 
 from idgr.bench.processes import Measurement, measure
-from idgr.bench.trainers import WARM_STEPS, options_of, train_ours, train_theirs
+from idgr.bench.trainers import WARM_STEPS, Settings, drawn_places, options_of, train_ours, train_theirs
 from idgr.decoding.trie import build_trie
 from idgr.engine.options import Precision
-from idgr.errors import IdgrError
 from idgr.models.backbone import PRESETS, Backbone, load_backbone, new_backbone, save_backbone
 from idgr.models.device import pick_device, uses_bf16
 from idgr.models.tokenizer import id_tokens, load_tokenizer, train_tokenizer
@@ -52,8 +51,8 @@ PEAK_FLOPS = {
 }
 
 
-@dataclass(frozen=True)
-class Task:
+@dataclass(frozen=True, kw_only=True)
+class Task(Settings):
     """What every contender does: so many steps from the weights in `folder`.
 
     `ids` are by item number, as `sequences` are.
@@ -62,12 +61,6 @@ class Task:
     folder: str
     ids: list[str]
     sequences: list[list[int]]
-    steps: int
-    batch_size: int
-    lr: float
-    precision: Precision
-    device: str
-    seed: int
     compile: bool = False
 
 
@@ -128,16 +121,16 @@ def bench_recommender(
         vocabulary = load_tokenizer(tokenizer) if tokenizer else train_tokenizer(words, PRESETS[shape].vocab_size)
         backbone = new_backbone(PRESETS[shape], vocabulary, seed)
         save_backbone(backbone, folder)
-        rows = [list(row) for row in sequences]
-        drawn_instances(
-            Task(folder, list(ids), rows, steps, batch_size, lr, precision, device, seed)
-        )  # are there enough?
+        first = Task(
+            folder=folder, ids=list(ids), sequences=[list(row) for row in sequences], steps=steps,
+            batch_size=batch_size, lr=lr, precision=precision, device=device, seed=seed,
+        )  # fmt: skip
+        drawn_instances(first)  # are there enough?
         contenders = CONTENDERS | ({COMPILED: _idgr} if compile else {})
         runs: dict[str, list[Measurement]] = {name: [] for name in contenders}
         for turn in range(repeats):
-            task = Task(folder, list(ids), rows, steps, batch_size, lr, precision, device, seed + turn)
             for name, make in contenders.items():
-                runs[name].append(measure(make, replace(task, compile=name == COMPILED)))
+                runs[name].append(measure(make, replace(first, seed=seed + turn, compile=name == COMPILED)))
         n_weights = sum(weight.numel() for weight in backbone.model.parameters())
         for name, measured in runs.items():
             done: list[Done] = [run.result for run in measured]
@@ -211,12 +204,7 @@ def flops_per_target_token(backbone: Backbone, prompt_tokens: float) -> float:
 def drawn_instances(task: Task) -> Instances:
     """The instances that all contenders see once, drawn from the seed: as many as the steps take."""
     instances = make_instances(task.sequences, MAX_HISTORY)
-    n = task.steps * task.batch_size
-    if n > len(instances.end):
-        raise IdgrError(
-            f"there are {len(instances.end)} training instances, not the {n} of all steps", "give fewer --batches"
-        )
-    chosen = np.sort(np.random.default_rng(task.seed).permutation(len(instances.end))[:n])
+    chosen = drawn_places(len(instances.end), task)
     return Instances(instances.items, instances.begin[chosen], instances.end[chosen])
 
 

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter, process_time
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from torch import Tensor
 from idgr.engine.options import Precision, TrainingOptions
 from idgr.engine.task import TrainableModel, TrainingContext, TrainingTask
 from idgr.engine.trainer import run_epochs
-from idgr.errors import UsageError
+from idgr.errors import IdgrError, UsageError
 from idgr.models.device import pick_device, uses_bf16
 
 Ints = npt.NDArray[np.int64]
@@ -27,21 +27,16 @@ WARM_STEPS = 2
 WARMUP = 0.05
 
 
-class Settings(Protocol):
+@dataclass(frozen=True, kw_only=True)
+class Settings:
     """What both are told: how many steps, and how they are taken."""
 
-    @property
-    def steps(self) -> int: ...
-    @property
-    def batch_size(self) -> int: ...
-    @property
-    def lr(self) -> float: ...
-    @property
-    def precision(self) -> Precision: ...
-    @property
-    def device(self) -> str: ...
-    @property
-    def seed(self) -> int: ...
+    steps: int
+    batch_size: int
+    lr: float
+    precision: Precision
+    device: str
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -70,6 +65,18 @@ def now() -> Times:
 
 def _peak_gpu_mib(device: torch.device) -> float:
     return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else 0.0
+
+
+def drawn_places(n: int, settings: Settings) -> Ints:
+    """As many of n instances as the steps take, drawn from the seed, ascending.
+
+    Raises:
+        IdgrError: there are fewer.
+    """
+    wanted = settings.steps * settings.batch_size
+    if wanted > n:
+        raise IdgrError(f"there are {n} training instances, not the {wanted} of all steps", "give fewer --batches")
+    return np.sort(np.random.default_rng(settings.seed).permutation(n)[:wanted])
 
 
 def options_of(settings: Settings, **more: Any) -> TrainingOptions:

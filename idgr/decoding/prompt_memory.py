@@ -12,6 +12,8 @@ from collections.abc import Sequence
 
 import torch
 
+from idgr.decoding.trie import common_length
+
 Tokens = tuple[int, ...]
 
 
@@ -36,7 +38,7 @@ class PromptMemory:
         tokens = tuple(prompt)
         place = bisect_left(self._ordered, tokens)
         beside = self._ordered[max(0, place - 1) : place + 1]
-        n, best = max(((_n_common(tokens, other), other) for other in beside), default=(0, ()))
+        n, best = max(((common_length(tokens, other), other) for other in beside), default=(0, ()))
         if not n:
             return None
         self._states.move_to_end(best)
@@ -46,9 +48,9 @@ class PromptMemory:
         """Keep what was read of a prompt, and drop the prompts used longest ago that there is no more room for."""
         tokens = tuple(prompt)
         place = bisect_left(self._ordered, tokens)
-        if place < len(self._ordered) and _n_common(tokens, self._ordered[place]) == len(tokens):
+        if place < len(self._ordered) and common_length(tokens, self._ordered[place]) == len(tokens):
             return
-        if place and _n_common(tokens, self._ordered[place - 1]) == len(self._ordered[place - 1]):
+        if place and common_length(tokens, self._ordered[place - 1]) == len(self._ordered[place - 1]):
             place -= 1
             self._drop(self._ordered[place])
         self._ordered.insert(place, tokens)
@@ -60,9 +62,3 @@ class PromptMemory:
     def _drop(self, tokens: Tokens) -> None:
         self.n_bytes -= self._states.pop(tokens).nbytes
         del self._ordered[bisect_left(self._ordered, tokens)]
-
-
-def _n_common(one: Tokens, other: Tokens) -> int:
-    """How many tokens two prompts begin with alike."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))

@@ -254,3 +254,11 @@ def _padded(ids: Sequence[Sequence[int]], eos: int) -> tuple[Ints, npt.NDArray[n
         raise IdgrError("an ID holds the token that ends IDs", "generate the IDs again")
     rows[np.arange(len(ids)), lengths - 1] = eos
     return rows, lengths
+
+
+def common_length(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two rows begin with alike."""
+    for place, (left, right) in enumerate(zip(one, other, strict=False)):
+        if left != right:
+            return place
+    return min(len(one), len(other))

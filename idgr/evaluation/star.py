@@ -53,6 +53,21 @@ class Star(ItemScores):
         return scores_BI
 
 
+def item_users(sequences: Sequence[Sequence[int]], n_items: int) -> Any:
+    """[I, U] as CSR: 1 where a sequence holds an item, once or more often.
+
+    Args:
+        sequences: the item numbers of each.
+        n_items: I.
+    """
+    lengths = np.fromiter(map(len, sequences), dtype=np.int64, count=len(sequences))
+    items = np.fromiter((item for sequence in sequences for item in sequence), dtype=np.int64)
+    users = np.repeat(np.arange(len(sequences)), lengths)
+    users_IU = sparse.csr_matrix((np.ones(len(items)), (items, users)), shape=(n_items, len(sequences)))
+    users_IU.data[:] = 1  # repeats were summed
+    return users_IU
+
+
 def fit_star(texts_ID: Any, sequences: Sequence[Sequence[int]]) -> Star:
     """Count who bought what.
 
@@ -60,12 +75,7 @@ def fit_star(texts_ID: Any, sequences: Sequence[Sequence[int]]) -> Star:
         texts_ID: a vector for each item's text, of length 1 or 0: CSR or dense, any float.
         sequences: the item numbers of each training sequence; an item that a sequence holds twice counts once.
     """
-    lengths = np.fromiter(map(len, sequences), dtype=np.int64, count=len(sequences))
-    items = np.fromiter((item for sequence in sequences for item in sequence), dtype=np.int64)
-    users = np.repeat(np.arange(len(sequences)), lengths)
-    shape = (texts_ID.shape[0], len(sequences))
-    users_IU = sparse.csr_matrix((np.ones(len(items)), (items, users)), shape=shape)  # repeats are summed
-    users_IU.data[:] = 1
+    users_IU = item_users(sequences, texts_ID.shape[0])
     count_I = np.diff(users_IU.indptr)
     users_IU = sparse.diags(1 / np.sqrt(np.maximum(count_I, 1))).tocsr() @ users_IU
     return Star(texts_ID if sparse.issparse(texts_ID) else np.asarray(texts_ID, dtype=np.float64), users_IU)

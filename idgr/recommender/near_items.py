@@ -23,9 +23,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
 
 from idgr.evaluation.shared_words import fit_shared_words
+from idgr.evaluation.star import item_users
 from idgr.recommender.objectives import ranges
 
 Ints = npt.NDArray[np.int64]
@@ -92,8 +92,8 @@ class OwnItems:
 
     @classmethod
     def of(cls, sequences: Sequence[Sequence[int]], n_items: int) -> OwnItems:
-        items, owner = _flat(sequences)
-        return cls(np.unique(owner * n_items + items), n_items)
+        holds = item_users(sequences, n_items).tocoo()
+        return cls(np.sort(holds.col.astype(np.int64) * n_items + holds.row), n_items)
 
     def hold(self, sequence_E: Ints, item_E: Ints) -> npt.NDArray[np.bool_]:
         """[E] whether a sequence holds an item."""
@@ -169,9 +169,7 @@ def near_items(texts: Sequence[str], sequences: Sequence[Sequence[int]], n: int)
         sequences: the item numbers of each training sequence; an item that a sequence holds twice counts once.
         n: how many pairs of each kind an item has at most.
     """
-    items, owner = _flat(sequences)
-    users_IU = sparse.csr_matrix((np.ones(len(items)), (items, owner)), shape=(len(texts), len(sequences)))
-    users_IU.data[:] = 1  # repeats were summed
+    users_IU = item_users(sequences, len(texts))
     count_I = np.diff(users_IU.indptr).astype(np.int64)
     return NearItems(_nearest(fit_shared_words(texts).items_IW, n), _nearest(users_IU, n), count_I)
 
@@ -194,10 +192,3 @@ def _nearest(vectors_IX: Any, n: int) -> Pairs:
             values.append(value[best].astype(np.float32))
     counts = np.fromiter(map(len, others), dtype=np.int64, count=n_items)
     return Pairs(np.append(0, np.cumsum(counts)), np.concatenate(others), np.concatenate(values))
-
-
-def _flat(sequences: Sequence[Sequence[int]]) -> tuple[Ints, Ints]:
-    """The items of all sequences, and the number of the sequence that each is of."""
-    lengths = np.fromiter(map(len, sequences), dtype=np.int64, count=len(sequences))
-    items = np.fromiter((item for row in sequences for item in row), dtype=np.int64, count=int(lengths.sum()))
-    return items, np.repeat(np.arange(len(sequences)), lengths)

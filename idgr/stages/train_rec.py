@@ -271,10 +271,11 @@ def _prepare(options: Options, facts: RecommenderFacts, device: torch.device) ->
     if options.activation_checkpointing:
         checkpoint_activations(model)
     model.to(device)
+    renderer = either_renderer_of(facts, tokenizer, tokens, users)
     return Prepared(
         inputs,
         backbone,
-        renderer := either_renderer_of(facts, tokenizer, tokens, users),
+        renderer,
         tasks,
         contrast(options, model, inputs.keys, options.seed),
         item_head(options, model, inputs.keys, inputs.histories.sequences, tokens, renderer.end, options.seed),

@@ -52,7 +52,7 @@ WITHOUT_A_PLACE = {
     ("bench/decode.py", "no targets to score the lists with"),
     ("bench/select.py", "costs lie {} nats apart"),
     ("bench/processes.py", "the contender {} ended with code {}"),
-    ("bench/train_recommender.py", "there are {} training instances, not the {} of all steps"),
+    ("bench/trainers.py", "there are {} training instances, not the {} of all steps"),
     ("bench/commands.py", "pandas, which idgr is compared with, is not installed"),
     ("evaluation/report/plots.py", "matplotlib, which a report needs, is not installed"),
     ("ids/schemes/libraries.py", "{} needs {}, which is not installed"),

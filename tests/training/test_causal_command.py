@@ -36,6 +36,14 @@ def train_rec(data: Path, *options: str, output: str = "out") -> list[str]:
             "--lr", "3e-3", "-o", str(data / output), *options]  # fmt: skip
 
 
+def lists_of(data: Path, batch_size: str) -> list[list[str]]:
+    """The four best items of the recommender in `out` after each validation history, so many at a time."""
+    recs = data / f"recs-{batch_size}"
+    command = ["recommend", str(data / "valid.jsonl"), "--rec", str(data / "out"), "-k", "4", "-o", str(recs)]
+    assert run([*command, "--batch-size", batch_size]) == 0
+    return [orjson.loads(line)["items"] for line in recs.read_bytes().splitlines()]
+
+
 def everything(data: Path, sasrec: Path) -> list[str]:
     return ["--items", str(data / "items.jsonl"), "--reconstruction", "1", "--preference", "0.5", "--contrast-semantic",
             "0.2", "--contrast-behavior", "0.1", "--item-vectors", str(sasrec)]  # fmt: skip

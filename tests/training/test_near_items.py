@@ -27,7 +27,7 @@ from idgr.recommender.near_items import NearItems, NearScores, OwnItems, near_it
 from idgr.recommender.sequences import window_loss
 from idgr.recommender.told_items import newest_items
 
-from .test_causal_command import train_rec
+from .test_causal_command import lists_of, train_rec
 from .test_item_head import EOS, SEQUENCES, made
 
 TEXTS = [
@@ -208,13 +208,7 @@ def test_the_command(data: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert run(train_rec(data, "--item-head", "1", *options, "--epochs", "2")) == 0
     head = load_file(data / "out" / ITEM_HEAD)
     assert not torch.equal(head["near_weight"], new_weight())
-    lists = []
-    for batch in ("1", "32"):
-        out = data / f"recs-{batch}"
-        command = ["recommend", str(data / "valid.jsonl"), "--rec", str(data / "out"), "-k", "4", "--batch-size", batch]
-        assert run([*command, "-o", str(out)]) == 0
-        lists.append([orjson.loads(line)["items"] for line in out.read_bytes().splitlines()])
-    assert lists[0] == lists[1]
+    assert lists_of(data, "1") == lists_of(data, "32")
 
 
 def new_weight() -> torch.Tensor:

@@ -24,7 +24,7 @@ from idgr.recommender.sequences import Windows, window_loss
 from idgr.recommender.told_items import ToldItems
 
 from .conftest import TEXTUAL_IDS
-from .test_causal_command import train_rec
+from .test_causal_command import lists_of, train_rec
 from .test_item_head import EOS, made
 
 GIVEN = np.random.default_rng(5).normal(size=(len(TEXTUAL_IDS), 6)).astype(np.float32)
@@ -118,13 +118,7 @@ def test_the_command_with_the_vectors_of_a_sasrec(data: Path) -> None:
     assert head["telling.weight"].any()
     record = orjson.loads((data / "out" / "run.json").read_bytes())
     assert "item-vectors" in record["inputs"]
-    lists = []
-    for batch in ("1", "32"):
-        out = data / f"recs-{batch}"
-        command = ["recommend", str(data / "valid.jsonl"), "--rec", str(data / "out"), "-k", "4", "--batch-size", batch]
-        assert run([*command, "-o", str(out)]) == 0
-        lists.append([orjson.loads(line)["items"] for line in out.read_bytes().splitlines()])
-    assert lists[0] == lists[1]
+    assert lists_of(data, "1") == lists_of(data, "32")
 
 
 @pytest.mark.parametrize(
