@@ -15,11 +15,11 @@ from torch import Tensor
 
 from idgr.engine.distributed import ProcessGroup
 from idgr.engine.task import TrainingTask
-from idgr.item_models.loss import catalogue_loss
 from idgr.item_models.training import Users, call_sequence, validation
 from idgr.models.device import to_device
 from idgr.models.item_models import pad_histories
 from idgr.models.sasrec import Sasrec
+from idgr.recommender.item_loss import item_loss
 
 Ints = npt.NDArray[np.int64]
 
@@ -80,6 +80,6 @@ def sequence_loss(model: Sasrec, pieces: Sequence[Ints]) -> Callable[[Ints, int]
         # Filling up has no target, and is left out before the catalogue is scored.
         place_N = np.concatenate([line * items_BL.shape[1] + np.arange(len(row) - 1) for line, row in enumerate(rows)])
         hidden_ND = model(items_BL).flatten(0, 1)[to_device(place_N, model.device)]
-        return catalogue_loss(hidden_ND, model.item_vectors(), targets_N), len(targets_N)
+        return item_loss(hidden_ND, model.item_vectors(), targets_N), len(targets_N)
 
     return loss_of

@@ -80,7 +80,7 @@ def gradients_of(model: Any, loss: Tensor) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("most", [1, 25, 1 << 24])
 def test_the_loss_and_its_gradient_are_those_of_cross_entropy(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(item_loss_module, "_MOST_LOGITS", most)
+    monkeypatch.setitem(item_loss_module._MOST_SCORES, "cpu", most)
     drawn = np.random.default_rng(1)
     query = torch.tensor(drawn.normal(size=(7, 4)), dtype=torch.float32, requires_grad=True)
     vectors = torch.tensor(drawn.normal(size=(9, 4)), dtype=torch.float32, requires_grad=True)

@@ -16,12 +16,11 @@ from torch import Tensor
 from idgr.cli.main import run
 from idgr.engine.options import TrainingOptions
 from idgr.engine.trainer import training_mode
-from idgr.item_models import loss
-from idgr.item_models.loss import catalogue_loss
 from idgr.item_models.sasrec import cut_sequences, sasrec_task
 from idgr.item_models.training import train_item_model
 from idgr.models.item_models import read_item_vectors
 from idgr.models.sasrec import SasrecConfig, new_sasrec
+from idgr.recommender.item_loss import item_loss
 
 Factors = tuple[Tensor, Tensor, Tensor]
 
@@ -45,21 +44,14 @@ def plain(hidden_ND: Tensor, items_ID: Tensor, targets_N: Tensor) -> Tensor:
     return F.cross_entropy(hidden_ND @ items_ID.T, targets_N, reduction="sum")
 
 
-@pytest.mark.parametrize("chunk", [3, 5, 256])
-def test_the_loss_is_that_of_pytorch(factors: Factors, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loss, "_CHUNK", chunk)
-    for found, expected in zip(with_gradients(catalogue_loss, factors), with_gradients(plain, factors), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-
-
 def test_the_loss_without_a_gradient(factors: Factors) -> None:
     with torch.no_grad():
-        torch.testing.assert_close(catalogue_loss(*factors), plain(*factors))
+        torch.testing.assert_close(item_loss(*factors), plain(*factors))
 
 
 def test_the_loss_in_bf16_is_near(factors: Factors) -> None:
     with torch.autocast("cpu", torch.bfloat16):
-        found = with_gradients(catalogue_loss, factors)
+        found = with_gradients(item_loss, factors)
     for rough, exact in zip(found, with_gradients(plain, factors), strict=True):
         assert rough.dtype == torch.float32
         assert (rough - exact).norm() < 0.02 * exact.norm()
@@ -67,7 +59,7 @@ def test_the_loss_in_bf16_is_near(factors: Factors) -> None:
 
 def test_a_hopeless_target_costs_a_number(factors: Factors) -> None:
     hidden, items, targets = factors
-    loss, *gradients = with_gradients(lambda h, e, t: catalogue_loss(h * 1000, e, t), (hidden, items, targets))
+    loss, *gradients = with_gradients(lambda h, e, t: item_loss(h * 1000, e, t), (hidden, items, targets))
     assert torch.isfinite(loss)
     assert all(torch.isfinite(gradient).all() for gradient in gradients)
 
