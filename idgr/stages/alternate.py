@@ -87,7 +87,7 @@ class Options(ValidationOptions, PromptOptions, ChoosingOptions):
     )
     paper: Paper = False
     objective: Literal["full", "trie"] = option("The recommender's: trie, the default, or full.", UNSET, TRAINING)
-    max_history: int = 20
+    max_history: int = UNSET
     max_text_tokens: int = option("Texts are cut behind so many.", 256, TRAINING, at_least=2)
     precision: Precision = "fp32"
     device: Device = "auto"
@@ -135,8 +135,12 @@ class Options(ValidationOptions, PromptOptions, ChoosingOptions):
     ] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.objective is UNSET:
-            object.__setattr__(self, "objective", defaults("t5", paper=self.paper)["objective"])
+        from idgr.models.backbone import arch_of
+
+        settled = defaults("causal" if arch_of(self.rec) == "causal" else "t5", paper=self.paper)
+        for name in ("objective", "max_history"):
+            if getattr(self, name) is UNSET:
+                object.__setattr__(self, name, settled[name])
         if self.paper and "lr" not in self.gen_options:
             object.__setattr__(self, "gen_options", {**self.gen_options, "lr": PAPER_LR})
         super().__post_init__()

@@ -304,9 +304,9 @@ def test_a_causal_recommender_is_taken_as_it_was_trained(
     record = orjson.loads((rec / "run.json").read_bytes())
     (rec / "run.json").write_bytes(orjson.dumps(record | {"separator": "newline"}))
     assert run([*command, "--dry-run"]) == 0
-    assert (
-        capsys.readouterr().out.count("--separator newline") == 4
-    )  # two epochs with the new IDs, and two with the old
+    commands = capsys.readouterr().out
+    assert commands.count("--separator newline") == 4  # two epochs with the new IDs, and two with the old
+    assert commands.count("--max-history 50") == 4  # as `train-rec` settles it for a causal one
     (rec / "run.json").write_bytes(orjson.dumps(record | {"item_head": {"weight": 1.0, "lambda": 0.5}}))
     assert "has an item head, which --method select does not score with" in refusal(capsys, command, 1)
     given = arguments(data, tmp_path / "run", "--rec.no-item-slots")
