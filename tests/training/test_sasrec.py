@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
-from torch import Tensor
 
 from idgr.cli.main import run
 from idgr.engine.options import TrainingOptions
@@ -20,48 +18,6 @@ from idgr.item_models.sasrec import cut_sequences, sasrec_task
 from idgr.item_models.training import train_item_model
 from idgr.models.item_models import read_item_vectors
 from idgr.models.sasrec import SasrecConfig, new_sasrec
-from idgr.recommender.item_loss import item_loss
-
-Factors = tuple[Tensor, Tensor, Tensor]
-
-
-@pytest.fixture
-def factors() -> Factors:
-    """Rows, items and targets, three of which are the same."""
-    generator = torch.Generator().manual_seed(0)
-    hidden = torch.randn(10, 6, generator=generator)
-    items = torch.randn(23, 6, generator=generator)
-    targets = torch.tensor([4, 4, 4, 0, 22, 7, 1, 9, 3, 2])
-    return hidden.requires_grad_(), items.requires_grad_(), targets
-
-
-def with_gradients(loss_of: Callable[[Tensor, Tensor, Tensor], Tensor], factors: Factors) -> list[Tensor]:
-    loss = loss_of(*factors)
-    return [loss.detach(), *torch.autograd.grad(loss * 1.5, factors[:2])]
-
-
-def plain(hidden_ND: Tensor, items_ID: Tensor, targets_N: Tensor) -> Tensor:
-    return F.cross_entropy(hidden_ND @ items_ID.T, targets_N, reduction="sum")
-
-
-def test_the_loss_without_a_gradient(factors: Factors) -> None:
-    with torch.no_grad():
-        torch.testing.assert_close(item_loss(*factors), plain(*factors))
-
-
-def test_the_loss_in_bf16_is_near(factors: Factors) -> None:
-    with torch.autocast("cpu", torch.bfloat16):
-        found = with_gradients(item_loss, factors)
-    for rough, exact in zip(found, with_gradients(plain, factors), strict=True):
-        assert rough.dtype == torch.float32
-        assert (rough - exact).norm() < 0.02 * exact.norm()
-
-
-def test_a_hopeless_target_costs_a_number(factors: Factors) -> None:
-    hidden, items, targets = factors
-    loss, *gradients = with_gradients(lambda h, e, t: item_loss(h * 1000, e, t), (hidden, items, targets))
-    assert torch.isfinite(loss)
-    assert all(torch.isfinite(gradient).all() for gradient in gradients)
 
 
 def test_every_item_but_the_first_is_a_target_once() -> None:
