@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from idgr.cli.main import run
+from idgr.formats.records import read_ids, read_queries
 
 from ..cli.test_pretrained_causal import byte_level_tokenizer, save_llama
 from ..encoder_folder import tiny_bert
@@ -135,6 +136,25 @@ def test_ablation(path: str, tmp_path: Path) -> None:
         "item-only": ("none", "shown"),
     }
     assert {name.split("/")[0] for name in trained(out)} == {"gen", "table5", "table6"}
+
+
+def test_choosing_ids(path: str, tmp_path: Path) -> None:
+    """What chosen IDs are worth, and the items that moved: the targets whose IDs are others."""
+    data, out = tmp_path / "data", tmp_path / "out"
+    assert run(["prep", "demo", "--items", "40", "--users", "60", "-o", str(data)]) == 0
+    short = ("--rows", "rec-only", "--epochs", "1", "--settle-epochs", "1", "--valid-users", "20", "--held-out", "0.3")
+    done = recipe(path, "ablation", "--data", str(data), *short, "--out", str(out), script="choose.sh")
+    start, end = done.stdout.index("| gain |"), done.stdout.index("| 60 users |")
+    (table,) = tables(done.stdout[end:])
+    assert list(table) == ["select", "rec-only", "popularity", "markov"]
+    for row in ("select", "rec-only"):
+        check(table[row], out / f"{row}-metrics.json", 60)
+    chosen = out / "select" / "round-2"
+    first, last = ({one.item_id: one.id for one in read_ids(folder / "ids.jsonl")} for folder in (out, chosen))
+    targets = {query.target for query in read_queries(data / "test.jsonl", need_target=True)}
+    moved = {item for item in first if first[item] != last[item]}
+    assert bool(moved) == json.loads((chosen / "decision.json").read_bytes())["accepted"]
+    assert done.stdout[start:end].count("\n") == 2 + min(20, len(moved & targets))
 
 
 def test_foundation(path: str, tmp_path: Path) -> None:
