@@ -1,7 +1,7 @@
 """The items whose new IDs gained most and least, beside their texts (Figure 3).
 
-An item's gain is the sum, over the test users who bought it next, of how much NDCG@10 rose. Items that kept their ID are
-left out.
+An item's gain is the sum, over the test users who bought it next, of how much NDCG@10 rose. Items that kept their ID
+are left out.
 Usage: python recipes/ablation/moved.py items.jsonl test.jsonl BEFORE-ids.jsonl BEFORE-users.jsonl AFTER-ids.jsonl
            AFTER-users.jsonl [N]    (users.jsonl of `idgr eval --per-user`)
 """
