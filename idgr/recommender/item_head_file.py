@@ -1,6 +1,7 @@
 """The file of an item head, beside the model that it belongs to.
 
-It holds the head's weights, the pairs of near items where it heeds them, and in its metadata the items' keys.
+It holds the head's weights, the pairs of near items where it heeds them, and in its metadata the items' keys and
+how many pairs of a kind an item has at most.
 """
 
 from __future__ import annotations
@@ -24,22 +25,30 @@ from idgr.recommender.near_items import NearItems
 
 _WANTED = "give the folder as `idgr train-rec` wrote it, or --item-head-weight 0"
 _PAIRS = "pairs."
+_ITEMS, _MOST_PAIRS = "items", "near_items"  # in the metadata
 
 
 def save_item_head(head: ItemHead, item_keys: Sequence[str], folder: str | os.PathLike[str]) -> None:
     """Write a head, and the keys of its items in the order of its free vectors, into a recommender's folder."""
     tensors = {name: weight.detach().cpu().contiguous() for name, weight in head.state_dict().items()}
+    told = {_ITEMS: orjson.dumps(list(item_keys)).decode()}
     if head.near is not None:
+        told[_MOST_PAIRS] = str(head.near.n)
         tensors |= {f"{_PAIRS}{name}": torch.from_numpy(array) for name, array in head.near.arrays().items()}
-    save_file(tensors, Path(folder) / ITEM_HEAD, metadata={"items": orjson.dumps(list(item_keys)).decode()})
+    save_file(tensors, Path(folder) / ITEM_HEAD, metadata=told)
 
 
-def load_item_head(folder: str | os.PathLike[str], item_keys: Sequence[str], width: int) -> ItemHead:
+def load_item_head(
+    folder: str | os.PathLike[str], item_keys: Sequence[str], width: int, texts: Sequence[str] | None = None
+) -> ItemHead:
     """The head in a recommender's folder, for a catalogue; items that it does not know have free vectors of zeros.
+
+    They have no pairs of use, and none of texts but where the catalogue's texts are given.
 
     Args:
         item_keys: the catalogue.
         width: D.
+        texts: of its items; where it is another than that of the training, the pairs of texts are made anew of them.
 
     Raises:
         IdgrError: the folder has none, or one that is damaged or of a model of another width.
@@ -48,11 +57,13 @@ def load_item_head(folder: str | os.PathLike[str], item_keys: Sequence[str], wid
     headers = _headers(folder)
     weights = {name: header for name, header in headers.items() if not name.startswith(_PAIRS)}
     tensors = read_tensors(weights, os.fspath(folder), "item head")
-    known = _keys(path)
+    known = head_items(folder)
     number = {key: place for place, key in enumerate(known)}
     near = None
     if names := headers.keys() - weights.keys():
         near = _pairs(path, names, [number.get(key, -1) for key in item_keys], len(known))
+        if texts is not None and set(item_keys) != number.keys():
+            near = near.with_texts(texts)
     own = "given_IE" if "given_IE" in tensors else "free_ID"
     head = _empty(tensors, len(known), width, near)
     expected = {tensor: list(weight.shape) for tensor, weight in head.state_dict().items()}
@@ -83,6 +94,28 @@ def tells_items(folder: str | os.PathLike[str]) -> bool:
     return "telling.weight" in _headers(folder)
 
 
+def has_pairs(folder: str | os.PathLike[str]) -> bool:
+    """Whether the head in a recommender's folder heeds pairs of items.
+
+    Raises:
+        IdgrError: the folder has none, or one that is damaged.
+    """
+    return "near_weight" in _headers(folder)
+
+
+def head_items(folder: str | os.PathLike[str]) -> list[str]:
+    """The keys of the items that the head in a recommender's folder was trained on. Raises `IdgrError` without any."""
+    path = Path(folder) / ITEM_HEAD
+    try:
+        with safe_open(path, framework="pt") as file:
+            keys = orjson.loads((file.metadata() or {})[_ITEMS])
+    except (OSError, SafetensorError, KeyError, orjson.JSONDecodeError):
+        keys = None
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or len(set(keys)) != len(keys):
+        raise IdgrError("does not tell the keys of its items", _WANTED, where=path)
+    return keys
+
+
 def _headers(folder: str | os.PathLike[str]) -> dict[str, Header]:
     path, name = Path(folder) / ITEM_HEAD, os.fspath(folder)
     if not path.is_file():
@@ -95,7 +128,10 @@ def _pairs(path: Path, names: Collection[str], known: list[int], n_known: int) -
     try:
         with safe_open(path, framework="np") as file:
             arrays = {name.removeprefix(_PAIRS): file.get_tensor(name) for name in names}
-        near = NearItems.of(arrays, np.array(known, dtype=np.int64))
+            told = (file.metadata() or {}).get(_MOST_PAIRS)
+        # A file that does not tell is older; where enough items are alike, one has as many pairs as any could have.
+        most = [np.diff(arrays[f"{kind}_begin"]).max() for kind in ("text", "use")]
+        near = NearItems.of(arrays, np.array(known, dtype=np.int64), int(max(most) if told is None else told))
     except (OSError, SafetensorError, KeyError, IndexError, ValueError):
         raise IdgrError("its pairs of items do not fit together", _WANTED, where=path) from None
     if len(arrays["count"]) != n_known:
@@ -109,15 +145,3 @@ def _empty(tensors: dict[str, Tensor], n_items: int, width: int, near: NearItems
     if given_IE is not None:
         given_IE = given_IE.new_zeros(n_items, given_IE.shape[-1])
     return ItemHead(n_items, width, given_IE=given_IE, tells="telling.weight" in tensors, near=near)
-
-
-def _keys(path: Path) -> list[str]:
-    """The keys that a head's file tells."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            keys = orjson.loads((file.metadata() or {})["items"])
-    except (OSError, SafetensorError, KeyError, orjson.JSONDecodeError):
-        keys = None
-    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or len(set(keys)) != len(keys):
-        raise IdgrError("does not tell the keys of its items", _WANTED, where=path)
-    return keys

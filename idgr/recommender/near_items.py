@@ -18,7 +18,7 @@ Legend: I items, P pairs, M targets or histories, A ages, E pairs of all histori
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -111,11 +111,13 @@ class NearItems:
         text: their values are cosines.
         use: their values are numbers of training sequences.
         count: [I] how many training sequences hold each item.
+        n: how many pairs of each kind an item has at most.
     """
 
     text: Pairs
     use: Pairs
     count: Ints
+    n: int
 
     def scores(self, newest_MA: Ints, own: tuple[OwnItems, Ints] | None = None) -> NearScores:
         """What is added to the scores of all items after histories.
@@ -150,15 +152,19 @@ class NearItems:
         found = {f"{kind}_{name}": array for kind, pairs in kinds.items() for name, array in vars(pairs).items()}
         return found | {"count": self.count}
 
+    def with_texts(self, texts: Sequence[str]) -> NearItems:
+        """The same with the pairs that texts of the catalogue make, as `near_items` finds them."""
+        return replace(self, text=_text_pairs(texts, self.n))
+
     @classmethod
-    def of(cls, arrays: Mapping[str, Any], known_I: Ints) -> NearItems:
+    def of(cls, arrays: Mapping[str, Any], known_I: Ints, n: int) -> NearItems:
         """Those saved, for a catalogue whose items had these numbers; -1 for those that were not there."""
         n_known = len(arrays["count"])
         text, use = (
             Pairs(*(arrays[f"{kind}_{name}"] for name in ("begin", "other", "value"))).renumbered(known_I, n_known)
             for kind in ("text", "use")
         )
-        return cls(text, use, np.append(arrays["count"], 0)[known_I])
+        return cls(text, use, np.append(arrays["count"], 0)[known_I], n)
 
 
 def near_items(texts: Sequence[str], sequences: Sequence[Sequence[int]], n: int) -> NearItems:
@@ -171,7 +177,11 @@ def near_items(texts: Sequence[str], sequences: Sequence[Sequence[int]], n: int)
     """
     users_IU = item_users(sequences, len(texts))
     count_I = np.diff(users_IU.indptr).astype(np.int64)
-    return NearItems(_nearest(fit_shared_words(texts).items_IW, n), _nearest(users_IU, n), count_I)
+    return NearItems(_text_pairs(texts, n), _nearest(users_IU, n), count_I, n)
+
+
+def _text_pairs(texts: Sequence[str], n: int) -> Pairs:
+    return _nearest(fit_shared_words(texts).items_IW, n)
 
 
 def _nearest(vectors_IX: Any, n: int) -> Pairs:

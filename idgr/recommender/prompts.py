@@ -118,6 +118,11 @@ def item_texts(items: str, keys: Sequence[str]) -> list[str]:
     return [text_of[key] for key in keys]
 
 
+def texts_or_keys(items: str, keys: Sequence[str]) -> list[str]:
+    """The same; an item without a text is called by its key, as `gen-ids` does."""
+    return [text or key.lower() for text, key in zip(item_texts(items, keys), keys, strict=True)]
+
+
 def renderer_of(
     facts: RecommenderFacts,
     tokenizer: PreTrainedTokenizerBase,

@@ -178,11 +178,9 @@ def item_head(
 
 
 def _texts(options: AuxiliaryOptions, keys: Sequence[str]) -> list[str]:
-    """The items' texts; an item without one is called by its key, as `gen-ids` does."""
-    from idgr.recommender.prompts import item_texts
+    from idgr.recommender.prompts import texts_or_keys
 
-    texts = item_texts(str(options.items), keys)
-    return [text or key.lower() for text, key in zip(texts, keys, strict=True)]
+    return texts_or_keys(str(options.items), keys)
 
 
 def _text_vectors(texts: Sequence[str], source: str, seed: int) -> npt.NDArray[np.float32]:

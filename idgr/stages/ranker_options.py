@@ -83,7 +83,9 @@ class RankerOptions(StageOptions):
     items: Annotated[
         str | None,
         Textual(
-            "items.jsonl, for the same, a SASRec of texts, or --baseline text or star.", role=Role.INPUT, panel=MODEL
+            "items.jsonl, for the same, a SASRec of texts, near items of new ones, or --baseline text or star.",
+            role=Role.INPUT,
+            panel=MODEL,
         ),
     ] = None
     text_vectors: str | None = option(

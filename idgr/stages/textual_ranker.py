@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from idgr.models.backbone import Backbone
     from idgr.prompts.histories import HistoryRenderer
     from idgr.prompts.rendering import PromptRenderer
+    from idgr.recommender.item_head import ItemHead
     from idgr.recommender.ranking import Recommender
 
 
@@ -52,6 +53,15 @@ def textual_ranker(options: RankerOptions) -> Ranker:
     expanded = (lambda: search.expanded) if options.search == "exact" and isinstance(search, ExactSearch) else None
     known = recommender.number
     return Ranker(known, COVER, len(known), within_memory(rank, options), shown, expanded, settled)
+
+
+def heeds_near_items(rec: str) -> bool:
+    """Whether a recommender has a head that heeds pairs of items. Raises `IdgrError` where its head is damaged."""
+    if read_item_head_weight(rec) is None:
+        return False
+    from idgr.recommender.item_head_file import has_pairs  # with all that trains heads
+
+    return has_pairs(rec)
 
 
 def _recommender(options: RankerOptions) -> Recommender:
@@ -83,7 +93,8 @@ def _recommender(options: RankerOptions) -> Recommender:
     tokenizer = backbone.tokenizer
     facts = separated(facts, options.separator, backbone, rec, trained=trained)
     trie, rows = _tree(options.trie, catalogue, tokenizer, facts.separator)
-    named = user_ids_of(facts, options.gen, options.items, keys, tokenizer, where, strange=options.force)
+    items = None if heeds_near_items(rec) else options.items
+    named = user_ids_of(facts, options.gen, items, keys, tokenizer, where, strange=options.force)
     renderer: PromptRenderer | HistoryRenderer
     if facts.arch == "causal":
         fit_item_slots(backbone.model, rows, new=False, separator=facts.separator)
@@ -100,10 +111,9 @@ def _recommender(options: RankerOptions) -> Recommender:
     second = told = None
     if read_item_head_weight(rec) is not None:
         from idgr.recommender.item_head import IdTokens, item_scores, told_items
-        from idgr.recommender.item_head_file import load_item_head
 
         causal: Any = backbone.model
-        head = load_item_head(rec, keys, causal.config.hidden_size).to(where)
+        head = _item_head(options, rec, keys, causal.config.hidden_size, weight).to(where)
         told = told_items(head, rows, trie.eos)
         second = item_scores(head, causal, IdTokens.of(rows, where), trie.eos) if weight else None
     return Recommender(
@@ -149,6 +159,20 @@ def _item_head_weight(options: RankerOptions, rec: str) -> float:
     if weight and (options.search == "exact" or options.calibration_weight):
         raise UsageError(f"{clash} with an item head", f"add --item-head-weight 0, or leave {clash} out")
     return weight
+
+
+def _item_head(options: RankerOptions, rec: str, keys: Sequence[str], width: int, weight: float) -> ItemHead:
+    """The head there for the items with these keys; if it counts, with pairs of the texts of --items."""
+    from idgr.recommender.item_head_file import head_items, load_item_head
+    from idgr.recommender.prompts import texts_or_keys
+
+    if not weight or not heeds_near_items(rec):
+        return load_item_head(rec, keys, width)
+    if options.items is not None:
+        return load_item_head(rec, keys, width, texts_or_keys(options.items, keys))
+    if new := len(set(keys).difference(head_items(rec))):
+        log(f"recommend: {new} of the {len(keys)} items are new and have no near items; give all texts with --items")
+    return load_item_head(rec, keys, width)
 
 
 def _backbone(options: RankerOptions, rec: str, arch: str, where: torch.device) -> Backbone:

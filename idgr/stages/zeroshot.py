@@ -28,6 +28,7 @@ from idgr.stages.ranker_options import (
     Separator,
     WeightsPrecision,
 )
+from idgr.stages.textual_ranker import heeds_near_items
 
 # The options that are those of `idgr recommend`.
 _RANKING = (
@@ -145,6 +146,8 @@ def run(options: Options) -> dict[str, Any]:
         )
         log("zeroshot: 2 of 3, recommendations")
         given: dict[str, Any] = {"gen": gen, "items": items} if named else {}
+        if not named and heeds_near_items(rec):
+            given = {"items": items}
         given |= {name: getattr(options, name) for name in _RANKING}
         recommend.run(recommend.Options(histories=test, rec=rec, ids=ids, output=recs, force=True, **given))
         log("zeroshot: 3 of 3, metrics")
