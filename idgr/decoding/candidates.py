@@ -139,6 +139,15 @@ class CandidateSearch:
         return Candidates(items, first[order], second[order], by_beams[order])
 
 
+def prompt_states(search: BeamSearch, prompts: Sequence[Sequence[int]], batch_size: int = 32) -> torch.Tensor:
+    """[N, D] the states behind which each prompt's next ID begins."""
+
+    def answer(some: Sequence[Sequence[int]], _: torch.Tensor | None) -> list[torch.Tensor]:
+        return list(root_states(Expansion(search.decoder, search.tree, some, full=search.options.normalize == "full")))
+
+    return torch.stack(search.in_batches(answer, prompts, None, batch_size=batch_size, advance=None))
+
+
 def root_states(expansion: Expansion) -> torch.Tensor:
     """[B, D] the states behind which IDs begin, evaluated if they have not been yet."""
     cache = expansion.cache

@@ -10,7 +10,8 @@ Free vectors begin at zero: what they add to the words is learnt. In their place
 which stay as they are and are brought to the model's width. The loss is the mean cross-entropy over the targets.
 
 An item's own vector, free or given, may also be told where the item has been read (`idgr.recommender.told_items`), and
-what is known of pairs of items be added to the scores (`idgr.recommender.near_items`).
+what is known of pairs of items be added to the scores (`idgr.recommender.near_items`), and in the end mixed into what
+they say (`idgr.recommender.near_mixture`).
 
 The head lies beside the model while it is trained, in its checkpoints too, and in a file of its own afterwards.
 
@@ -37,6 +38,7 @@ from idgr.engine.task import figure
 from idgr.models.device import to_device
 from idgr.recommender.item_loss import add_near, item_loss
 from idgr.recommender.near_items import AGES, KINDS, NearItems, OwnItems
+from idgr.recommender.near_mixture import NearMixture, fit_near_mixture
 from idgr.recommender.told_items import ToldItems, newest_items
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
 Ints = npt.NDArray[np.int64]
 
 # λ of the score log P(ID) + λ · log P(item) that validation chooses from, and the one without validation.
-LAMBDAS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0)
+LAMBDAS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
 UNVALIDATED = 0.6
 # The weights that pairs with the newest item begin with, and how they fall with age, as in STAR.
 _NEAR, _DECAY = 4.0, 0.7
@@ -85,6 +87,7 @@ class ItemHead(nn.Module):
             self.adaptor = nn.Linear(own, width, bias=False)
         self.projection = nn.Linear(width, width, bias=False)
         self.query = nn.Linear(width, width)
+        self.mixture: NearMixture | None = None  # settled once the rest is trained
         self.telling = nn.Linear(own, width, bias=False) if tells else None
         if self.telling is not None:  # a model begins as one to which nothing is told
             nn.init.zeros_(self.telling.weight)
@@ -198,6 +201,25 @@ class ItemObjective:
         """What a search shall tell, with the weights as they are now; None for nothing."""
         return told_items(self.head, self.ids.rows(), self.separator)
 
+    def mix(
+        self, model: LlamaForCausalLM, state_ND: Tensor, histories: Sequence[Sequence[int]], targets: Sequence[int]
+    ) -> NearMixture:
+        """Settle the head's mixture by users whom it was not trained on.
+
+        Args:
+            state_ND: the states behind which their next IDs begin.
+        """
+        head = self.head
+        assert head.near is not None
+        assert head.near_weight is not None
+        with torch.no_grad():
+            vectors_ID = head.vectors(model.get_input_embeddings().weight, self.ids).float()
+            query_ND = head.query(state_ND.to(head.query.weight.dtype)).float()
+        newest = [[*reversed(items[-AGES:]), *[-1] * (AGES - len(items))] for items in histories]
+        near = head.near.scores(np.array(newest, dtype=np.int64))
+        head.mixture = fit_near_mixture(head.near_weight, query_ND, vectors_ID, near, histories, targets)
+        return head.mixture
+
     def scores(self, model: LlamaForCausalLM) -> Second:
         """See `item_scores`, with the weights as they are now."""
         return item_scores(self.head, model, self.ids, self.separator)
@@ -249,6 +271,8 @@ def item_scores(head: ItemHead, model: LlamaForCausalLM, ids: IdTokens, separato
         logits_BI: Tensor = query_BD.float() @ vectors_ID.T
         if head.near is not None and head.near_weight is not None:
             near = head.near.scores(newest_items(prompts, number, separator, AGES))
+            if head.mixture is not None:
+                return head.mixture.log_probs(logits_BI, near)
             add_near(logits_BI, near, head.near_weight.float())
         return logits_BI.log_softmax(1)
 

@@ -22,6 +22,7 @@ from idgr.formats.rec_folder import ITEM_HEAD, read_item_head_weight
 from idgr.models.weight_files import Header, headers_of, read_tensors
 from idgr.recommender.item_head import ItemHead
 from idgr.recommender.near_items import NearItems
+from idgr.recommender.near_mixture import NearMixture
 
 _WANTED = "give the folder as `idgr train-rec` wrote it, or --item-head-weight 0"
 _PAIRS = "pairs."
@@ -144,4 +145,7 @@ def _empty(tensors: dict[str, Tensor], n_items: int, width: int, near: NearItems
     given_IE = tensors.get("given_IE")
     if given_IE is not None:
         given_IE = given_IE.new_zeros(n_items, given_IE.shape[-1])
-    return ItemHead(n_items, width, given_IE=given_IE, tells="telling.weight" in tensors, near=near)
+    head = ItemHead(n_items, width, given_IE=given_IE, tells="telling.weight" in tensors, near=near)
+    if "mixture.log_odds" in tensors and head.near_weight is not None:
+        head.mixture = NearMixture(head.near_weight)
+    return head

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from idgr.decoding.beam import BeamSearch, Ranking, SearchOptions, beam_search
-from idgr.decoding.candidates import CandidateSearch
+from idgr.decoding.candidates import CandidateSearch, prompt_states
 from idgr.decoding.trie import Trie, build_trie
 from idgr.engine.distributed import ProcessGroup
 from idgr.engine.options import TrainingOptions
@@ -25,7 +25,7 @@ from idgr.engine.trainer import run_epochs
 from idgr.evaluation.metrics import hit_rate, ndcg, target_ranks
 from idgr.models.compiling import filled_width
 from idgr.models.padding import IGNORED, decoder_inputs, pad_rows
-from idgr.progress import Progress
+from idgr.progress import Progress, log
 from idgr.prompts.histories import HistoryRenderer
 from idgr.prompts.rendering import Prompt, PromptRenderer
 from idgr.prompts.templates import draw_templates
@@ -135,7 +135,11 @@ def train_recommender(
         keep_states=keep_states,
     )
     with beside(backbone.model, contrast, item_head):
-        return run_epochs(backbone.model, task, loop, context, on_epoch)
+        kept = run_epochs(backbone.model, task, loop, context, on_epoch)
+        if item_head is None or item_head.head.near is None or not valid:
+            return kept
+        chosen = [valid[user] for user in draw_users(len(valid), options.valid_users)]
+        return mix_near_items(backbone.model, renderer, chosen, options, item_head, kept)
 
 
 def recommender_task(
@@ -320,3 +324,36 @@ def validation(
         return max(told, key=lambda figures: figures["ndcg@10"])
 
     return validate
+
+
+def mix_near_items(
+    model: T5ForConditionalGeneration | LlamaForCausalLM,
+    renderer: PromptRenderer | HistoryRenderer,
+    users: Sequence[tuple[Sequence[int], int]],
+    options: RecommenderOptions,
+    item_head: ItemObjective,
+    kept: dict[str, Any],
+) -> dict[str, Any]:
+    """Give a trained head the mixture that suits these users, if it ranks better for them than the head without.
+
+    Args:
+        users: (history, target) of each validation user.
+        kept: the record of the epoch whose weights the model has.
+
+    Returns:
+        The record, with the figures of the mixture where it stays, and its "near_share".
+    """
+    causal: Any = model
+    trie = build_trie(renderer.id_tokens, renderer.end)
+    search = BeamSearch(causal, trie, SearchOptions(normalize=options.objective), told=item_head.told_items())
+    histories, targets = [history for history, _ in users], [target for _, target in users]
+    prompts = [prompt.tokens for prompt in renderer.render_all(histories, [0] * len(users))]
+    share = item_head.mix(causal, prompt_states(search, prompts), histories, targets).share
+    figures = validation(model, renderer, trie, users, options, None, item_head)()
+    told = f"train-rec: near items mixed in, share {share:.2f}: ndcg@10 {figures['ndcg@10']:.4f}"
+    if figures["ndcg@10"] > kept["ndcg@10"]:
+        log(f"{told}, lambda {figures['lambda']}")
+        return kept | figures | {"near_share": share}
+    item_head.head.mixture = None
+    log(f"{told}, no more than without: left out")
+    return kept
