@@ -196,6 +196,9 @@ def _nearest(vectors_IX: Any, n: int) -> Pairs:
             found = slice(block.indptr[row], block.indptr[row + 1])
             other, value = block.indices[found].astype(np.int64), block.data[found]
             other, value = other[other != begin + row], value[other != begin + row]
+            if len(value) > n:  # sorting those above the n-th alone is quicker than sorting all
+                high = value >= np.partition(value, -n)[-n]
+                other, value = other[high], value[high]
             best = np.lexsort([other, -value])[:n]
             best = best[np.argsort(other[best])]
             others.append(other[best])
