@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from idgr.errors import UsageError
-from idgr.options import Role, StageOptions, option
+from idgr.options import UNSET, Role, StageOptions, option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 PANEL = "Auxiliary tasks of a causal model"
 _TFIDF = "tfidf"
 _READ_TEXTS = ("reconstruction", "preference", "contrast_semantic", "near_items")
+NEAR_ITEMS = 50  # what did best, see recipes/standard/LOG.md
 _WEIGHTS = (*_READ_TEXTS, "contrast_behavior", "item_head")
 _DROPPED = 0.2
 
@@ -63,11 +64,16 @@ class AuxiliaryOptions(StageOptions):
     )
 
     near_items: int = option(
-        "For --item-head: heed how alike each item's text and buyers are to so many others', of each kind the nearest.",
-        0,
+        "For --item-head: heed how alike each item's text and buyers are to so many others', of each kind the nearest; "
+        "50 with --items, else 0.",
+        UNSET,
         PANEL,
         at_least=0,
     )
+
+    def near_items_settled(self) -> int:
+        """What `near_items` is where it is not given."""
+        return NEAR_ITEMS if self.item_head and self.items is not None else 0
 
     @property
     def has_tasks(self) -> bool:

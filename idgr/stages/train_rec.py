@@ -98,7 +98,8 @@ class Options(SequenceTraining, RecommenderOptions, PromptOptions, AuxiliaryOpti
 
     def __post_init__(self) -> None:
         arch = _arch(self.model) if self.arch is UNSET else self.arch
-        settled = {"arch": arch, "model": PRESETS[arch], **defaults(arch, paper=self.paper)}
+        settled = {"arch": arch, "model": PRESETS[arch], "near_items": self.near_items_settled()}
+        settled |= defaults(arch, paper=self.paper)
         for name, value in settled.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)

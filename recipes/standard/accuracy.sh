@@ -26,7 +26,7 @@ weight_users=5000 # of validation, on whom its weight is chosen
 out=runs/accuracy
 
 # What the row `near` has beside `textual`, with the vectors of the SASRec.
-near=(--item-head 1 --tell-items --near-items 50)
+near=(--item-head 1 --tell-items)
 
 options=(data seeds epochs near_epochs reconstruction sasrec_epochs candidates weight_users out)
 parse_options "$@"

@@ -26,6 +26,7 @@ from idgr.recommender.item_loss import item_loss
 from idgr.recommender.near_items import NearItems, NearScores, OwnItems, near_items
 from idgr.recommender.sequences import window_loss
 from idgr.recommender.told_items import newest_items
+from idgr.stages.train_rec import Options
 
 from .test_causal_command import lists_of, train_rec
 from .test_item_head import EOS, SEQUENCES, made
@@ -197,6 +198,19 @@ def test_a_damaged_file_is_told(tmp_path: Path) -> None:
     save_file(left, tmp_path / ITEM_HEAD, metadata={"items": orjson.dumps(keys).decode()})
     with pytest.raises(IdgrError, match="near_weight"):
         load_item_head(tmp_path, keys, 16)
+
+
+@pytest.mark.parametrize(
+    ("given", "n"),
+    [
+        ({"item_head": 1.0, "items": "items.jsonl"}, 50),
+        ({"item_head": 1.0, "items": "items.jsonl", "near_items": 0}, 0),
+        ({"item_head": 1.0}, 0),
+        ({"reconstruction": 0.5, "items": "items.jsonl"}, 0),
+    ],
+)
+def test_a_head_with_texts_heeds_near_items_by_default(given: dict[str, Any], n: int) -> None:
+    assert Options(train="train.jsonl", ids="ids.jsonl", arch="causal", output="rec", **given).near_items == n
 
 
 def test_the_command(data: Path, capfd: pytest.CaptureFixture[str]) -> None:
