@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # How accurate textual IDs can be beside the strongest rivals on one split: a causal model whose IDs begin with a word that
-# items bought together share, alone and with an item head, which is told the vectors of a SASRec and heeds whose texts
-# and buyers are alike; that SASRec, with the full cross-entropy; STAR's retrieval, Markov and popularity; for several
-# seeds. The textual recommender also learns the items' texts; the rest of its settings are the defaults of
+# items bought together share, alone, with an item head that heeds whose texts and buyers are alike, and with one that is
+# given the vectors of a SASRec; that SASRec, with the full cross-entropy; STAR's retrieval, Markov and popularity; for
+# several seeds. The textual recommender also learns the items' texts; the rest of its settings are the defaults of
 # `idgr train-rec`.
 # Every choice is made on validation; test is scored once a row and seed.
 #
 # Reads: the folder --data, made by `idgr prep`. Writes: the folder --out.
-# Usage: recipes/standard/accuracy.sh --data DIR [--seeds "0 1 2"] [--rows "near textual"] [--epochs N] [--near-epochs N]
+# Usage: recipes/standard/accuracy.sh --data DIR [--seeds "0 1 2"] [--rows "near near-sasrec textual"] [--epochs N] [--near-epochs N]
 #     [--reconstruction RATIO] [--sasrec-epochs N] [--beams K] [--valid-users N] [--out DIR] [--stage N] [--stop-stage N]
-#   --rows: of textual (no item head) and near
+#   --rows: of textual (no item head), near (with one) and near-sasrec (with one that is given vectors)
 #   stages: 1 IDs, STAR, Markov and popularity, 2 SASRec, 3 textual recommenders, 4 recommend, 5 eval and compare, 6 the table
 set -euo pipefail
 
@@ -17,17 +17,14 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/../common.sh"
 
 data=
 seeds="0 1 2"
-rows="near textual"
+rows="near near-sasrec textual"
 epochs=6       # of the row textual
-near_epochs=3  # of the row near, which needs no more
+near_epochs=3  # of the rows with an item head, which need no more
 sasrec_epochs=60
 reconstruction=0.5
 beams=20
 valid_users=5000
 out=runs/accuracy
-
-# What the row `near` has beside `textual`, with the vectors of the SASRec.
-near=(--item-head 1 --tell-items)
 
 options=(data seeds rows epochs near_epochs reconstruction sasrec_epochs beams valid_users out)
 parse_options "$@"
@@ -37,7 +34,7 @@ read -ra chosen <<< "$seeds"
 read -ra rows <<< "$rows"
 ((${#chosen[@]})) || die "--seeds names no seed"
 for row in "${rows[@]}"; do
-  [[ $row == near || $row == textual ]] || die "--rows $row: name near or textual"
+  [[ $row =~ ^(near|near-sasrec|textual)$ ]] || die "--rows $row: name near, near-sasrec or textual"
 done
 install schemes
 SECONDS=0
@@ -69,10 +66,13 @@ for seed in "${chosen[@]}"; do
       --seed "$seed" -o "$run/sasrec/rec"
   fi
 
-  if begin 3 "seed $seed: train the recommender, alone and with an item head"; then
+  if begin 3 "seed $seed: train the textual recommenders"; then
     for row in "${rows[@]}"; do
-      more=(--epochs "$epochs")
-      [[ $row == textual ]] || more=(--epochs "$near_epochs" "${near[@]}" --item-vectors "$run/sasrec/rec")
+      case $row in
+        textual) more=(--epochs "$epochs") ;;
+        near) more=(--epochs "$near_epochs" --item-head 1 --tell-items) ;;
+        near-sasrec) more=(--epochs "$near_epochs" --item-head 1 --tell-items --item-vectors "$run/sasrec/rec") ;;
+      esac
       idgr train-rec "$data/train.jsonl" --ids "$out/ids.jsonl" --valid "$data/valid.jsonl" --arch causal \
         --reconstruction "$reconstruction" --items "$data/items.jsonl" "${more[@]}" --valid-users "$valid_users" \
         --precision auto --seed "$seed" -o "$run/$row/rec"

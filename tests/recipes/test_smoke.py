@@ -103,7 +103,7 @@ def test_accuracy(path: str, tmp_path: Path) -> None:
     head, _, *rows = [line for line in done.stdout.splitlines() if line.startswith("|")]
     assert head.startswith("| 1 seeds | HR@5 | NDCG@5 | HR@10 | NDCG@10 |")
     shown = {cells[0]: cells[1:-1] for cells in ([cell.strip() for cell in row.strip("|").split("|")] for row in rows)}
-    places = {name: out / "seed-3" / name for name in ("near", "textual", "sasrec")}
+    places = {name: out / "seed-3" / name for name in ("near", "near-sasrec", "textual", "sasrec")}
     places |= {name: out / name for name in ("star", "markov", "popularity")}
     assert list(shown) == list(places)
     for name, place in places.items():
@@ -111,9 +111,11 @@ def test_accuracy(path: str, tmp_path: Path) -> None:
         assert shown[name] == [f"{metrics[metric]:.4f}" for metric in METRICS]
     settings = json.loads((out / "seed-3" / "textual" / "rec" / "run.json").read_bytes())["options"]
     assert (settings["objective"], settings["seed"]) == ("trie", 3)
-    told = json.loads((out / "seed-3" / "near" / "rec" / "run.json").read_bytes())
-    assert (told["options"]["tell-items"], told["item_head"]["weight"]) == (True, 1)
-    assert len(json.loads((out / "seed-3" / "significance.json").read_bytes())["comparisons"]) == 2 * 4
+    for row in ("near", "near-sasrec"):
+        told = json.loads((out / "seed-3" / row / "rec" / "run.json").read_bytes())
+        assert (told["options"]["tell-items"], told["options"]["near-items"], told["item_head"]["weight"]) == (True, 50, 1)
+        assert ("item-vectors" in told["inputs"]) == (row == "near-sasrec")
+    assert len(json.loads((out / "seed-3" / "significance.json").read_bytes())["comparisons"]) == 2 * 5
 
 
 def test_ablation(path: str, tmp_path: Path) -> None:
