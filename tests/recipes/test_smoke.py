@@ -113,7 +113,8 @@ def test_accuracy(path: str, tmp_path: Path) -> None:
     assert (settings["objective"], settings["seed"]) == ("trie", 3)
     for row in ("near", "near-sasrec"):
         told = json.loads((out / "seed-3" / row / "rec" / "run.json").read_bytes())
-        assert (told["options"]["tell-items"], told["options"]["near-items"], told["item_head"]["weight"]) == (True, 50, 1)
+        options = told["options"]
+        assert (options["tell-items"], options["near-items"], told["item_head"]["weight"]) == (True, 50, 1)
         assert ("item-vectors" in told["inputs"]) == (row == "near-sasrec")
     assert len(json.loads((out / "seed-3" / "significance.json").read_bytes())["comparisons"]) == 2 * 5
 
