@@ -51,6 +51,11 @@ class NearMixture(nn.Module):
         """π"""
         return torch.sigmoid(self.log_odds).item()
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether all weights are numbers, which a fit to few users need not give."""
+        return all(bool(weight.isfinite().all()) for weight in self.parameters())
+
     def log_probs(self, learnt_BI: Tensor, near: NearScores, begin: int = 0, barred_BI: Tensor | None = None) -> Tensor:
         """[B, I] in float32.
 

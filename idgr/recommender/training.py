@@ -348,12 +348,16 @@ def mix_near_items(
     search = BeamSearch(causal, trie, SearchOptions(normalize=options.objective), told=item_head.told_items())
     histories, targets = [history for history, _ in users], [target for _, target in users]
     prompts = [prompt.tokens for prompt in renderer.render_all(histories, [0] * len(users))]
-    share = item_head.mix(causal, prompt_states(search, prompts), histories, targets).share
+    mixture = item_head.mix(causal, prompt_states(search, prompts), histories, targets)
+    if not mixture.is_finite:
+        item_head.head.mixture = None
+        log(f"train-rec: {len(users)} validation users are too few to mix near items in")
+        return kept
     figures = validation(model, renderer, trie, users, options, None, item_head)()
-    told = f"train-rec: near items mixed in, share {share:.2f}: ndcg@10 {figures['ndcg@10']:.4f}"
+    told = f"train-rec: near items mixed in, share {mixture.share:.2f}: ndcg@10 {figures['ndcg@10']:.4f}"
     if figures["ndcg@10"] > kept["ndcg@10"]:
         log(f"{told}, lambda {figures['lambda']}")
-        return kept | figures | {"near_share": share}
+        return kept | figures | {"near_share": mixture.share}
     item_head.head.mixture = None
     log(f"{told}, no more than without: left out")
     return kept

@@ -15,6 +15,7 @@ from idgr.decoding.trie import build_trie
 from idgr.evaluation.metrics import ndcg, target_ranks
 from idgr.formats.rec_folder import ITEM_HEAD
 from idgr.prompts.histories import HistoryRenderer
+from idgr.recommender import item_head
 from idgr.recommender.item_head import IdTokens, item_scores
 from idgr.recommender.item_head_file import load_item_head, save_item_head
 from idgr.recommender.near_items import NearScores
@@ -114,6 +115,22 @@ def test_it_stays_where_it_ranks_better(better: bool, capfd: pytest.CaptureFixtu
         return
     figures = validation(model, renderer, build_trie(rows, EOS), USERS, options, None, objective)()
     assert kept == before | figures | {"near_share": objective.head.mixture.share if objective.head.mixture else None}
+
+
+def test_weights_that_are_no_numbers_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model, rows, _ = made()
+    objective, renderer = with_pairs(model, rows), HistoryRenderer(EOS, rows, 6, 100)
+
+    def broken(weight_F: torch.Tensor, *_: object) -> NearMixture:
+        return NearMixture(weight_F * torch.nan)
+
+    monkeypatch.setattr(item_head, "fit_near_mixture", broken)
+    before = {"ndcg@10": 0.1}
+    assert mix_near_items(model, renderer, USERS, RecommenderOptions(objective="trie"), objective, before) == before
+    assert objective.head.mixture is None
+    assert "4 validation users are too few" in capfd.readouterr().err
 
 
 def test_the_command_ranks_as_it_says(data: Path) -> None:
