@@ -1,7 +1,7 @@
 """The file of an item head, beside the model that it belongs to.
 
-It holds the head's weights, the pairs of near items where it heeds them, and in its metadata the items' keys and
-how many pairs of a kind an item has at most.
+It holds the head's weights, the pairs of near items where it heeds them, and in its metadata the items' keys. These are
+all of its metadata: several entries would be written in an order that differs from run to run.
 """
 
 from __future__ import annotations
@@ -26,17 +26,15 @@ from idgr.recommender.near_mixture import NearMixture
 
 _WANTED = "give the folder as `idgr train-rec` wrote it, or --item-head-weight 0"
 _PAIRS = "pairs."
-_ITEMS, _MOST_PAIRS = "items", "near_items"  # in the metadata
+_ITEMS = "items"  # in the metadata
 
 
 def save_item_head(head: ItemHead, item_keys: Sequence[str], folder: str | os.PathLike[str]) -> None:
     """Write a head, and the keys of its items in the order of its free vectors, into a recommender's folder."""
     tensors = {name: weight.detach().cpu().contiguous() for name, weight in head.state_dict().items()}
-    told = {_ITEMS: orjson.dumps(list(item_keys)).decode()}
     if head.near is not None:
-        told[_MOST_PAIRS] = str(head.near.n)
         tensors |= {f"{_PAIRS}{name}": torch.from_numpy(array) for name, array in head.near.arrays().items()}
-    save_file(tensors, Path(folder) / ITEM_HEAD, metadata=told)
+    save_file(tensors, Path(folder) / ITEM_HEAD, metadata={_ITEMS: orjson.dumps(list(item_keys)).decode()})
 
 
 def load_item_head(
@@ -129,11 +127,10 @@ def _pairs(path: Path, names: Collection[str], known: list[int], n_known: int) -
     try:
         with safe_open(path, framework="np") as file:
             arrays = {name.removeprefix(_PAIRS): file.get_tensor(name) for name in names}
-            told = (file.metadata() or {}).get(_MOST_PAIRS)
         # A file that does not tell is older; where enough items are alike, one has as many pairs as any could have.
         most = [np.diff(arrays[f"{kind}_begin"]).max() for kind in ("text", "use")]
-        near = NearItems.of(arrays, np.array(known, dtype=np.int64), int(max(most) if told is None else told))
-    except (OSError, SafetensorError, KeyError, IndexError, ValueError):
+        near = NearItems.of({"n": np.array(max(most)), **arrays}, np.array(known, dtype=np.int64))
+    except (OSError, SafetensorError, KeyError, IndexError, TypeError, ValueError):
         raise IdgrError("its pairs of items do not fit together", _WANTED, where=path) from None
     if len(arrays["count"]) != n_known:
         raise IdgrError(f"its pairs are of {len(arrays['count'])} items, its keys of {n_known}", _WANTED, where=path)

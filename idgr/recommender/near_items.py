@@ -150,21 +150,21 @@ class NearItems:
         """What is saved."""
         kinds = {"text": self.text, "use": self.use}
         found = {f"{kind}_{name}": array for kind, pairs in kinds.items() for name, array in vars(pairs).items()}
-        return found | {"count": self.count}
+        return found | {"count": self.count, "n": np.array(self.n)}
 
     def with_texts(self, texts: Sequence[str]) -> NearItems:
         """The same with the pairs that texts of the catalogue make, as `near_items` finds them."""
         return replace(self, text=_text_pairs(texts, self.n))
 
     @classmethod
-    def of(cls, arrays: Mapping[str, Any], known_I: Ints, n: int) -> NearItems:
+    def of(cls, arrays: Mapping[str, Any], known_I: Ints) -> NearItems:
         """Those saved, for a catalogue whose items had these numbers; -1 for those that were not there."""
         n_known = len(arrays["count"])
         text, use = (
             Pairs(*(arrays[f"{kind}_{name}"] for name in ("begin", "other", "value"))).renumbered(known_I, n_known)
             for kind in ("text", "use")
         )
-        return cls(text, use, np.append(arrays["count"], 0)[known_I], n)
+        return cls(text, use, np.append(arrays["count"], 0)[known_I], int(arrays["n"]))
 
 
 def near_items(texts: Sequence[str], sequences: Sequence[Sequence[int]], n: int) -> NearItems:

@@ -110,13 +110,24 @@ def test_the_catalogue_of_the_training_keeps_its_pairs(tmp_path: Path) -> None:
 def test_a_file_that_does_not_tell_the_number_of_pairs(n: int, tmp_path: Path) -> None:
     saved(tmp_path, n)
     whole = load_file(tmp_path / ITEM_HEAD)
+    assert whole.pop("pairs.n") == n
     save_file(whole, tmp_path / ITEM_HEAD, metadata={"items": orjson.dumps(KEYS).decode()})
     loaded = load_item_head(tmp_path, [*KEYS, *NEW], 16, [*TEXTS, *NEW.values()])
     assert loaded.near is not None
     assert loaded.near.n == n
-    save_file(whole, tmp_path / ITEM_HEAD, metadata={"items": orjson.dumps(KEYS).decode(), "near_items": "many"})
+    save_file(
+        whole | {"pairs.n": torch.zeros(2)}, tmp_path / ITEM_HEAD, metadata={"items": orjson.dumps(KEYS).decode()}
+    )
     with pytest.raises(IdgrError, match="pairs of items do not fit"):
         load_item_head(tmp_path, KEYS, 16)
+
+
+def test_a_head_is_written_with_the_same_bytes_each_time(tmp_path: Path) -> None:
+    written = set()
+    for _ in range(8):  # of two entries of metadata either would be the first as often
+        saved(tmp_path, 3)
+        written.add((tmp_path / ITEM_HEAD).read_bytes())
+    assert len(written) == 1
 
 
 def test_alike_texts_raise_a_new_item(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
