@@ -69,7 +69,7 @@ class Recommender:
         cache: bool = False,
         cache_memory: int = 1024,
     ) -> Recommender:
-        """Load a folder of `idgr train-rec`, `train-sasrec` or `train-two-tower`.
+        """Load a folder of `idgr train-rec`, `train-sasrec`, `train-two-tower` or `train-text-ranker`.
 
         Args:
             rec: the folder.
@@ -80,7 +80,7 @@ class Recommender:
             normalize: softmax over the vocabulary or the valid children; as trained if not given.
             adapter: a folder of `idgr train-adapter`.
             gen: the ID generator, where the recommender was trained with user IDs; and `items`, its items.jsonl.
-            items: items.jsonl, for that, for a SASRec of texts, or for near items of those new to the item head.
+            items: items.jsonl, for that, for a model that ranks texts, or for near items of those new to the item head.
             allow: a file of the only items to recommend, one key a line.
             keep_history: whether items of a history may be recommended again.
             batch_size: histories at a time.

@@ -45,6 +45,8 @@ train-gen data/train.jsonl --items data/items.jsonl --ids ids.jsonl --rec rec --
 alternate data --gen gen --rounds 2 --valid-users 50 -o run
 train-sasrec data/train.jsonl --items data/items.jsonl --valid data/valid.jsonl --epochs 2 -o sasrec
 train-two-tower data/train.jsonl --items data/items.jsonl --valid data/valid.jsonl --epochs 2 -o tower
+train-text-ranker data --epochs 2 --candidates 20 -o ranker
+recommend data/test.jsonl --rec ranker --items data/items.jsonl -o ranked.jsonl
 gen-ids data/items.jsonl --scheme dual --item-vectors sasrec -o dual.jsonl
 recommend data/test.jsonl --rec rec --ids ids.jsonl -k 10 -o recs.jsonl
 recommend data/test.jsonl --rec rec --ids ids.jsonl --search exact --trie tree -o exact.jsonl

@@ -73,6 +73,7 @@ COMMANDS: dict[str, Command | Group] = {
     "alternate": Command("idgr.stages.alternate", show="training.commands"),
     "train-sasrec": Command("idgr.stages.train_sasrec", show="training.forecast"),
     "train-two-tower": Command("idgr.stages.train_two_tower", show="training.forecast"),
+    "train-text-ranker": Command("idgr.stages.train_text_ranker", show="training.forecast"),
     "recommend": Command("idgr.stages.recommend"),
     "blend": Command("idgr.stages.blend"),
     "eval": Command("idgr.stages.evaluate", show="metrics.evaluation"),

@@ -14,6 +14,7 @@ from torch import nn
 
 from idgr.models.compiling import bucketed_widths, compile_options
 from idgr.models.item_models import ItemModel
+from idgr.models.text_ranker import TextRanker
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
@@ -31,7 +32,7 @@ def forked_rng(device: torch.device) -> Iterator[None]:
 @contextmanager
 def eager_attention(model: TrainableModel) -> Iterator[None]:
     """On a CPU, a T5's attention by plain products: in bf16 a quarter quicker than with PyTorch's fused kernel."""
-    if isinstance(model, ItemModel) or model.device.type != "cpu":
+    if isinstance(model, ItemModel | TextRanker) or model.device.type != "cpu":
         yield
         return
     before = model.config._attn_implementation

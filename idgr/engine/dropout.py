@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from idgr.models.item_models import ItemModel
+from idgr.models.text_ranker import TextRanker
 
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
@@ -82,7 +83,7 @@ def dropout_rate(model: TrainableModel, rate: float) -> Iterator[None]:
                 swap = _ByteDropout(round(rate * _BYTE)) if quick else nn.Dropout(rate)
                 setattr(parent, name, swap.train(child.training))
     drop = _ByteDropout(round(rate * _BYTE)) if quick else nn.Dropout(rate)
-    own = isinstance(model, ItemModel) or model.config.is_encoder_decoder
+    own = isinstance(model, ItemModel | TextRanker) or model.config.is_encoder_decoder
     hooks = [] if own else _drop_behind(_added_to_states(model), drop)
     try:
         yield

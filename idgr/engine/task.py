@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, T5ForConditionalGeneration
 
     from idgr.models.item_models import ItemModel
+    from idgr.models.text_ranker import TextRanker
 
 Ints = npt.NDArray[np.int64]
 
 # The models that the loop trains.
-TrainableModel: TypeAlias = "T5ForConditionalGeneration | LlamaForCausalLM | ItemModel"
+TrainableModel: TypeAlias = "T5ForConditionalGeneration | LlamaForCausalLM | ItemModel | TextRanker"
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ class ItemScores(ABC):
                     scores_I[np.asarray(history, dtype=np.int64)] = -np.inf
                 if allowed is not None:
                     scores_I[~allowed] = -np.inf
-                found.append(_best(scores_I, k))
+                found.append(best_scores(scores_I, k))
             if advance is not None:
                 advance(len(block))
         return found
@@ -83,7 +83,7 @@ def history_weights(histories: Sequence[Sequence[int]], weight: Callable[[Floats
     return sparse.csr_matrix((weight(age), items, np.append(0, ends)), shape=(len(histories), n_items))
 
 
-def _best(scores_I: Floats, k: int) -> Ranked:
+def best_scores(scores_I: Floats, k: int) -> Ranked:
     """The places and values of the k highest scores, equal ones by place; what is minus infinity is left out."""
     place = np.flatnonzero(scores_I > -np.inf)
     if len(place) > k:  # all that may be among the best, those that tie with the last of them too

@@ -26,6 +26,7 @@ _KINDS = {
     "train-rec": "A recommender that answers a user's history with the textual ID of the next item",
     "train-sasrec": "A SASRec: a Transformer that ranks items after a user's history",
     "train-two-tower": "A two-tower with DIN attention: vectors of users and of items",
+    "train-text-ranker": "A ranker of texts: it ranks the items of any catalogue after a user's history by their texts",
     "init-gen": "An ID generator: it answers an item's text with a short textual ID",
     "train-gen": "An ID generator, trained together with a recommender: it answers an item's text with a textual ID",
 }

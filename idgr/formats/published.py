@@ -18,7 +18,14 @@ from idgr.formats.rec_folder import CONFIG, TOKENIZER
 from idgr.formats.run_info import check_form, read_run
 
 CARD = "README.md"
-MODELS = ("train-rec", "train-sasrec", "train-two-tower", "init-gen", "train-gen")  # who writes such folders
+MODELS = (
+    "train-rec",
+    "train-sasrec",
+    "train-two-tower",
+    "train-text-ranker",
+    "init-gen",
+    "train-gen",
+)  # who writes such folders
 _MOST_CLEANED = 1 << 20  # bytes; configurations are far smaller, vocabularies and catalogues are not
 # A name of a file of such a folder: plain enough to be none of a pattern, and never a path out of the folder.
 _PLAIN = re.compile(r"(?!\.)[A-Za-z0-9_.-]+\.(json|jsonl|safetensors|model|txt|jinja|md)")

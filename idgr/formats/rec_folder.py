@@ -22,8 +22,9 @@ SEEN_TOKENS = "seen_tokens.json"
 ITEM_HEAD = "item_head.safetensors"
 CONFIG, ITEMS, IDS = "config.json", "items.json", "ids.jsonl"
 TOKENIZER = "tokenizer.json"
-# The model_type of a folder of `idgr train-sasrec`, of one with --text-vectors, and of one of `idgr train-two-tower`.
-SASREC, TEXT_SASREC, TWO_TOWER = "sasrec", "text-sasrec", "two-tower"
+# The model_type of a folder of `idgr train-sasrec`, of one with --text-vectors, and of those of `idgr train-two-tower`
+# and `train-text-ranker`.
+SASREC, TEXT_SASREC, TWO_TOWER, TEXT_RANKER = "sasrec", "text-sasrec", "two-tower", "text-ranker"
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def item_model_type(folder: str | os.PathLike[str]) -> str | None:
     except (OSError, orjson.JSONDecodeError):
         return None
     found = config.get("model_type") if isinstance(config, dict) else None
-    return found if found in (SASREC, TEXT_SASREC, TWO_TOWER) else None
+    return found if found in (SASREC, TEXT_SASREC, TWO_TOWER, TEXT_RANKER) else None
 
 
 def read_recommender_facts(

@@ -1,10 +1,11 @@
-"""Rankers that are trained on nothing: counts of the training sequences, words of the items' texts, or both."""
+"""Rankers by counts of the training sequences, by words of the items' texts, or by both."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from idgr.errors import IdgrError
 from idgr.formats.records import Query, Recommendation, read_ids, read_items, read_sequences
 from idgr.stages.ranker import COVER, Ranker, allowed_items
 from idgr.stages.ranker_options import RankerOptions
@@ -49,6 +50,22 @@ def text_ranker(options: RankerOptions) -> Ranker:
     items = read_items(str(options.items))
     model = fit_shared_words([item.text for item in items])
     return _ranker_of_numbers(model, [item.item_id for item in items], options)
+
+
+def trained_text_ranker(options: RankerOptions) -> Ranker:
+    """A folder of `idgr train-text-ranker`, for the catalogue of `--items`."""
+    from idgr.item_models.text_features import N_FEATURES, TextFeatures
+    from idgr.item_models.text_ranker import TextRankerScores
+    from idgr.models.device import pick_device
+    from idgr.models.text_ranker import load_text_ranker
+
+    model = load_text_ranker(str(options.rec)).to(pick_device(options.device))
+    if model.config.features != N_FEATURES:
+        what = f"reads {model.config.features} features of a candidate, where there are {N_FEATURES}"
+        raise IdgrError(what, "train it again with this version of idgr", where=options.rec)
+    items = read_items(str(options.items))
+    features = TextFeatures([item.text for item in items])
+    return _ranker_of_numbers(TextRankerScores(model, features), [item.item_id for item in items], options)
 
 
 def star_ranker(options: RankerOptions) -> Ranker:

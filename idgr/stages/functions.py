@@ -27,6 +27,7 @@ FUNCTIONS = {
     "alternate": ("alternate", "Options", "run"),
     "train_sasrec": ("train_sasrec", "Options", "run"),
     "train_two_tower": ("train_two_tower", "Options", "run"),
+    "train_text_ranker": ("train_text_ranker", "Options", "run"),
     "recommend": ("recommend", "Options", "run"),
     "blend": ("blend", "Options", "run"),
     "evaluate": ("evaluate", "Options", "run"),

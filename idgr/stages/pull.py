@@ -10,7 +10,15 @@ from idgr.formats.claims import check_folder
 from idgr.formats.inputs import RUN_FILE
 from idgr.formats.jsonl import replace_folder
 from idgr.formats.published import check_files_listed, check_listing, check_replaceable
-from idgr.formats.rec_folder import CONFIG, SASREC, TEXT_SASREC, TWO_TOWER, item_model_type, read_recommender_facts
+from idgr.formats.rec_folder import (
+    CONFIG,
+    SASREC,
+    TEXT_RANKER,
+    TEXT_SASREC,
+    TWO_TOWER,
+    item_model_type,
+    read_recommender_facts,
+)
 from idgr.formats.run_info import read_run
 from idgr.options import RUN, Role, StageOptions, option, output_option
 from idgr.progress import log
@@ -81,6 +89,10 @@ def _check_readable(folder: Path, command: str, name: str) -> None:
     read_headers(folder, name)
     if command == "train-rec":
         read_recommender_facts(folder)
-    kinds = {"train-sasrec": (SASREC, TEXT_SASREC), "train-two-tower": (TWO_TOWER,)}.get(command, (None,))
-    if item_model_type(folder) not in kinds:
+    kinds = {
+        "train-sasrec": (SASREC, TEXT_SASREC),
+        "train-two-tower": (TWO_TOWER,),
+        "train-text-ranker": (TEXT_RANKER,),
+    }
+    if item_model_type(folder) not in kinds.get(command, (None,)):
         raise IdgrError(f"its {CONFIG} is not that of `idgr {command}`", _TODO, where=name)

@@ -40,7 +40,9 @@ class Options(StageOptions):
     Example: idgr push rec/ me/office-idgr --license apache-2.0 --to pushed/
     """
 
-    folder: str = argument("A folder of train-rec, train-sasrec, train-two-tower, init-gen or train-gen.", "FOLDER")
+    folder: str = argument(
+        "A folder of train-rec, train-sasrec, train-two-tower, train-text-ranker, init-gen or train-gen.", "FOLDER"
+    )
     name: str = option("The model on the hub: USER/NAME.", positional=True, metavar="NAME", role=Role.RUN)
     license: str = option("Its licence as the hub names it, such as apache-2.0, cc-by-nc-4.0 or other.")
     metrics: list[str] | None = option(

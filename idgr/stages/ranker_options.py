@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from idgr.decoding.options import MAX_LENGTH_PENALTY
 from idgr.errors import IdgrError, UsageError
 from idgr.formats.jsonl import is_stream
-from idgr.formats.rec_folder import CONFIG, IDS, ITEMS, TEXT_SASREC, TWO_TOWER, item_model_type
+from idgr.formats.rec_folder import CONFIG, IDS, ITEMS, TEXT_RANKER, TEXT_SASREC, TWO_TOWER, item_model_type
 from idgr.options import MODEL, RUN, SEARCH, Device, Option, Role, StageOptions, option, option_fields
 from idgr.stages.options import K
 
@@ -68,7 +68,9 @@ BatchSize = Annotated[
 class RankerOptions(StageOptions):
     """What ranks, and how."""
 
-    rec: str | None = option("Recommender, SASRec or two-tower: a folder that was trained.", None, role=Role.INPUT)
+    rec: str | None = option(
+        "Recommender, SASRec, two-tower or ranker of texts: a folder that was trained.", None, role=Role.INPUT
+    )
     ids: Annotated[
         str | None, Textual("The IDs it was trained on, new items or not (default: REC/ids.jsonl).", role=Role.INPUT)
     ] = None
@@ -83,7 +85,7 @@ class RankerOptions(StageOptions):
     items: Annotated[
         str | None,
         Textual(
-            "items.jsonl, for the same, a SASRec of texts, near items of new ones, or --baseline text or star.",
+            "items.jsonl, for the same, a SASRec or ranker of texts, near items of new ones, --baseline text or star.",
             role=Role.INPUT,
             panel=MODEL,
         ),
@@ -191,9 +193,13 @@ def _check_text_vectors(options: RankerOptions) -> None:
 
 
 def _check_item_model(options: RankerOptions, rec: str) -> None:
-    of_texts = item_model_type(rec) == TEXT_SASREC
+    kind = item_model_type(rec)
+    of_texts = kind in (TEXT_SASREC, TEXT_RANKER)
     if of_texts and options.items is None:
-        raise UsageError(f"{rec} is a SASRec of texts, which keeps no items", "give --items, its catalogue")
+        raise UsageError(f"{rec} is a {called(rec)}, which keeps no items", "give --items, its catalogue")
+    if kind == TEXT_RANKER and options.keep_history:
+        todo = "leave it out; it has learnt to tell new items apart"
+        raise UsageError(f"--keep-history with {rec}, a {called(rec)}", todo)
     given = [one for one in _textual_given(options) if not (of_texts and one.name == "items")]
     if strange := ", ".join(one.flag for one in given):
         what = f"{rec} is a {called(rec)}, which knows no textual IDs, so {strange} says nothing to it"
@@ -208,4 +214,5 @@ def _textual_given(options: RankerOptions) -> list[Any]:
 
 def called(folder: str) -> str:
     """What to call a folder of a model of items."""
-    return "two-tower" if item_model_type(folder) == TWO_TOWER else "SASRec"
+    named = {TWO_TOWER: "two-tower", TEXT_SASREC: "SASRec of texts", TEXT_RANKER: "ranker of texts"}
+    return named.get(item_model_type(folder) or "", "SASRec")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from idgr.formats.rec_folder import TEXT_SASREC, item_model_type
+from idgr.formats.rec_folder import TEXT_RANKER, TEXT_SASREC, item_model_type
 from idgr.formats.records import Query, Recommendation
-from idgr.stages.baseline_rankers import baseline_ranker
+from idgr.stages.baseline_rankers import baseline_ranker, trained_text_ranker
 from idgr.stages.ranker import Ranker, allowed_items, within_memory
 from idgr.stages.ranker_options import RankerOptions, called
 from idgr.stages.textual_ranker import textual_ranker
@@ -21,7 +21,10 @@ def load_ranker(options: RankerOptions) -> Ranker:
     """
     if options.baseline is not None:
         return baseline_ranker(options)
-    return textual_ranker(options) if item_model_type(str(options.rec)) is None else item_ranker(options)
+    kind = item_model_type(str(options.rec))
+    if kind == TEXT_RANKER:
+        return trained_text_ranker(options)
+    return textual_ranker(options) if kind is None else item_ranker(options)
 
 
 def item_ranker(options: RankerOptions) -> Ranker:

@@ -2,7 +2,8 @@
 # A pretrained causal language model on platforms it has never seen: as it comes, and trained on other platforms.
 # Histories are keyphrase IDs, one a line, which it continues under the prefix tree. Beside it a SASRec of text vectors
 # trained on the same platforms (UniSRec's place), the rare words that texts share, popularity, and Markov, which alone
-# learns from the platform itself.
+# learns from the platform itself; and a ranker of texts, a small network that learns on the same platforms what likeness
+# of texts is worth.
 #
 # Reads: --rec, a folder of a causal language model, and --text-vectors, one of a sentence encoder, such as those of
 #   recipes/pretrained.sh; one of --data, --prepared and --raw, a folder with a folder for each data set: as `idgr prep`
@@ -12,15 +13,15 @@
 #     [--train "NAME NAME"] [--test "NAME NAME"] [--rows "ROW ROW"] [--users N] [--draws "N N"] [--history N]
 #     [--max-users N] [--sequences N] [--layers N] [--freeze N] [--sasrec-epochs N] [--weights "W W"] [--valid-users N]
 #     [--precision fp32|bf16] [--out DIR] [--seed N] [--stage N] [--stop-stage N]
-#   --rows: of untrained, calibrated, trained, text-sasrec, text-rule, popularity, markov (all but calibrated); calibrated
-#     is untrained with a share of the score without a history taken away
+#   --rows: of untrained, calibrated, trained, text-sasrec, text-ranker, text-rule, popularity, markov (all but
+#     calibrated); calibrated is untrained with a share of the score without a history taken away
 #   --train: platforms to train on; --max-users of each are drawn; --sequences: so many sequences are trained on
 #   --layers: train the model's first layers only (0: all); --freeze: leave its first layers as they are
 #   --weights: that share is the one of these with the best NDCG@10 on --valid-users validation users of each platform to
 #     train on (500), the mean over the platforms
 #   --users: test users of each platform who are scored, in each of the --draws, which are seeds (0: all)
 #   --history: newest items of a history that are shown
-#   stages: 1 prep, 2 join those to train on, 3 train the language model, 4 train the SASRec, 5 IDs, 6 choose the
+#   stages: 1 prep, 2 join those to train on, 3 train the language model, 4 train the SASRec and the ranker, 5 IDs, 6 choose the
 #     calibration, 7 recommend and score, 8 tables
 set -euo pipefail
 
@@ -31,7 +32,7 @@ rec=
 text_vectors=
 train="sports office"
 test="beauty yelp"
-rows="untrained trained text-sasrec text-rule popularity markov"
+rows="untrained trained text-sasrec text-ranker text-rule popularity markov"
 users=2000
 draws="0 1 2"
 history=10
@@ -57,7 +58,7 @@ read -ra draws <<< "$draws"
 read -ra weights <<< "$weights"
 ((${#foreign[@]} && ${#rows[@]} && ${#draws[@]})) || die "--test, --rows and --draws take at least one each"
 wanted() { [[ " ${rows[*]} " == *" $1 "* ]]; }
-wanted trained || wanted text-sasrec || wanted calibrated || known=()
+wanted trained || wanted text-sasrec || wanted text-ranker || wanted calibrated || known=()
 ! wanted calibrated || ((${#known[@]} && ${#weights[@]})) || die "calibrated takes at least one of --train and --weights"
 for name in "${known[@]}" "${foreign[@]}"; do
   check_data_set "$name"
@@ -67,7 +68,7 @@ for row in "${rows[@]}"; do
   case $row in
     untrained | calibrated | trained) [[ -n $rec ]] || die "name a causal language model by --rec; recipes/pretrained.sh makes one" ;;
     text-sasrec) [[ -n $text_vectors ]] || die "name a sentence encoder by --text-vectors, or leave text-sasrec out of --rows" ;;
-    text-rule | popularity | markov) ;;
+    text-ranker | text-rule | popularity | markov) ;;
     *) die "--rows: there is no row $row; see $0 --help" ;;
   esac
 done
@@ -106,6 +107,14 @@ if wanted text-sasrec && begin 4 "train a SASRec of text vectors there"; then
   idgr train-sasrec "$out/data/train.jsonl" --items "$out/data/items.jsonl" --valid "$out/data/valid.jsonl" \
     --text-vectors "$text_vectors" --epochs "$sasrec_epochs" --valid-users 2000 --precision auto --seed "$seed" \
     -o "$out/text-sasrec"
+fi
+
+if wanted text-ranker && begin 4 "train a ranker of texts there"; then
+  folders=()
+  for name in "${known[@]}"; do
+    folders+=("$(folder_of "$name")")
+  done
+  idgr train-text-ranker "${folders[@]}" --seed "$seed" -o "$out/text-ranker"
 fi
 
 if begin 5 "IDs of the platforms never seen"; then
@@ -151,6 +160,7 @@ how_of() {
       how=(--rec "$out/trained" --ids "$out/$2/ids.jsonl" --force --precision "$precision" --batch-size 64)
       ;;
     text-sasrec) how=(--rec "$out/text-sasrec" --items "$at/items.jsonl" --batch-size 256) ;;
+    text-ranker) how=(--rec "$out/text-ranker" --items "$at/items.jsonl") ;;
     text-rule) how=(--baseline text --items "$at/items.jsonl") ;;
     *) how=(--baseline "$1" --train "$at/train.jsonl") ;;
   esac

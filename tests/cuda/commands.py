@@ -46,6 +46,7 @@ COMMANDS = {
     "train-sasrec": "train-sasrec " + ITEM_MODEL,
     "train-sasrec texts": "train-sasrec " + ITEM_MODEL + "--text-vectors {shop}/reader",
     "train-two-tower": "train-two-tower " + ITEM_MODEL,
+    "train-text-ranker": "train-text-ranker {shop} --epochs 2 --candidates 8 --width 4 --dropout 0",
     "train-rec causal": CAUSAL + "--objective trie",
     "train-rec causal full": CAUSAL + "--objective full",
     "train-rec causal beside": CAUSAL + "--items {shop}/items.jsonl --reconstruction 1 --preference 0.5 "
@@ -77,10 +78,11 @@ COMMANDS = {
     "recommend sasrec": "recommend {shop}/valid.jsonl -k 5 --rec {train-sasrec}",
     "recommend sasrec texts": "recommend {shop}/valid.jsonl -k 5 --rec {train-sasrec texts} --items {shop}/items.jsonl",
     "recommend two-tower": "recommend {shop}/valid.jsonl -k 5 --rec {train-two-tower}",
+    "recommend text ranker": "recommend {shop}/valid.jsonl -k 5 --rec {train-text-ranker} --items {shop}/items.jsonl",
     "zeroshot": "zeroshot {shop} --scheme keyphrase --rec {train-rec full} -k 5 --beams 6",
 }
 # Commands that have no `--precision`.
-NO_PRECISION = ("gen-ids", "zeroshot", "recommend sasrec", "recommend two-tower")
+NO_PRECISION = ("gen-ids", "zeroshot", "recommend sasrec", "recommend two-tower", "recommend text ranker")
 
 
 @dataclass
