@@ -230,13 +230,13 @@ def test_pretrained(path: str, tmp_path: Path) -> None:
         "--precision",
         "fp32",
         "--rows",
-        "untrained calibrated trained text-rule popularity markov",
+        "untrained calibrated trained text-ranker text-rule popularity markov",
     ]
     words += ["--weights", "0 0.5", "--valid-users", "10"]
     done = recipe(path, "foundation", *words, "--out", str(out), script="pretrained.sh")
     lines = [re.split(r" *\| *", line.strip("| ")) for line in done.stdout.splitlines() if line.startswith("| ")]
     table = {name: cells for name, *cells in lines[1:]}
-    assert list(table) == ["untrained", "calibrated", "trained", "text-rule", "popularity", "markov"]
+    assert list(table) == ["untrained", "calibrated", "trained", "text-ranker", "text-rule", "popularity", "markov"]
     for row in table:
         drawn = [out / "demo-1" / f"draw-{draw}" / row for draw in (0, 1)]
         figures = [json.loads((folder / "metrics.json").read_bytes()) for folder in drawn]
