@@ -4,7 +4,7 @@ A round: the recommender scores the candidates and the IDs of some items change 
 for an epoch in which both names are in use, then with the new ones; the generator, if there is one, is taught them. If
 held-out targets of training cost less than they cost the same recommender after as many epochs with the old IDs, the
 round is accepted; else everything stays as it was before, and the next round asks for twice the gain. The cost before
-the round is no measure, since more epochs change it with any IDs. As in `idgr.alternation.rounds`, a round is a list of
+the round is no measure, since more epochs change it with any IDs. As in `idgr.alternation.phases`, a round is a list of
 phases.
 """
 
@@ -22,7 +22,7 @@ import orjson
 
 from idgr.alternation.assignment import Reassigned, reassign, reassign_at_random
 from idgr.alternation.candidates import can_name, other_names, read_offers, word_candidates
-from idgr.alternation.rounds import METRICS, Alternation, Phase
+from idgr.alternation.phases import METRICS, Alternation, Phase
 from idgr.alternation.scoring import Scorer, draw_contexts, instance_marks
 from idgr.corpus.catalogue import read_catalogue
 from idgr.errors import IdgrError

@@ -41,7 +41,7 @@ from idgr.stages.choosing import RANDOM, SOFT, ChoosingOptions, check_recommende
 from idgr.stages.options import refuse_stream, run_info
 
 if TYPE_CHECKING:
-    from idgr.alternation.rounds import Alternation, Phase
+    from idgr.alternation.phases import Alternation, Phase
 
 STAGES: dict[str, ModuleType] = {
     "train-gen": train_gen, "gen-ids": gen_ids, "train-rec": train_rec, "init-gen": init_gen,
@@ -162,7 +162,9 @@ def run(options: Options) -> list[str]:
     check_utf8("the place of a model", Path(options.output).absolute(), options.gen or "", options.rec)
     check_apart(options.output, [options.data, options.gen, options.rec, options.templates, options.ids])
     _check_surroundings(options)
-    from idgr.alternation.rounds import rounds_in_words, run_phases, score_phase
+    from idgr.alternation.phases import rounds_in_words
+    from idgr.alternation.rounds import run_phases, score_phase, table
+    from idgr.alternation.selection import table as selection_table
 
     folder, what = Path(options.output), _alternation(options)
     phases = _phases(folder, what, options)
@@ -185,17 +187,15 @@ def run(options: Options) -> list[str]:
             lambda phase: score_phase(phase, valid, options, untrained, options.device),
         )
         info.write(folder)
-        if options.method != SOFT:
-            from idgr.alternation.selection import table
-
-            for line in table(folder, options.rounds):
-                log(f"alternate: {line}")
+        lines = table(folder) if options.method == SOFT else selection_table(folder, options.rounds)
+        for line in lines:
+            log(f"alternate: {line}")
     return []
 
 
 def _phases(folder: Path, what: Alternation, options: Options) -> list[Phase]:
     if options.method == SOFT:
-        from idgr.alternation.rounds import plan
+        from idgr.alternation.phases import plan
 
         return plan(folder, what)
     from idgr.alternation.selection import Selection, plan_selection
@@ -247,7 +247,7 @@ def _check_surroundings(options: Options) -> None:
 
 
 def _alternation(options: Options) -> Alternation:
-    from idgr.alternation.rounds import Alternation
+    from idgr.alternation.phases import Alternation
 
     both = {"precision": options.precision, "device": options.device}
     texts = {"max_text_tokens": options.max_text_tokens}

@@ -16,7 +16,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from idgr.alternation.rounds import Alternation, Phase, is_done, plan, rounds_in_words
+from idgr.alternation.phases import Alternation, Phase, plan, rounds_in_words
+from idgr.alternation.rounds import is_done, table
 from idgr.cli.main import run
 from idgr.engine import trainer
 from idgr.engine.options import TrainingOptions
@@ -172,6 +173,12 @@ def test_a_round_holds_everything_and_metrics_have_a_line_a_phase(finished: Path
     changed = sum(old["id"] != new["id"] for old, new in zip(before, after, strict=True)) / len(IDS)
     assert [line["ids_changed"] for line in lines] == [0.0, changed, 0.0]
     assert changed > 0
+    first, renamed, last = (f"{line['ndcg@10']:.4f}" for line in lines)
+    assert table(finished) == [
+        f"round 1: 0 of 12 IDs changed (0.0%); NDCG@10 on validation {first} after",
+        f"round 2: {round(12 * changed)} of 12 IDs changed ({changed:.1%}); NDCG@10 on validation {first} before, "
+        f"{renamed} with the new IDs, {last} after",
+    ]
     best = max(lines[0], lines[2], key=lambda line: line["ndcg@10"])
     assert orjson.loads((finished / "final" / "metrics.json").read_bytes()) == best
 

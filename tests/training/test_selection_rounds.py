@@ -14,7 +14,7 @@ import pytest
 
 from idgr.alternation import selection
 from idgr.alternation.candidates import can_name
-from idgr.alternation.rounds import Alternation, rounds_in_words
+from idgr.alternation.phases import Alternation, rounds_in_words
 from idgr.alternation.selection import Selection, hold_out, plan_selection
 from idgr.cli.main import run
 from idgr.formats.inputs import sha256_file
