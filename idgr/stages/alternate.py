@@ -73,9 +73,7 @@ class Options(ValidationOptions, PromptOptions, ChoosingOptions):
     data: str = argument("A folder that `idgr prep` wrote.", "DATA")
     gen: str | None = option("The ID generator to begin from; select needs none with --ids.", None, role=Role.INPUT)
     output: str = output_option("Folder for the run, taken up where it stopped.")
-    rec: str = option(
-        "The recommender to begin from: a preset, a folder or a hub model; a T5, with select also causal.", "nano"
-    )
+    rec: str = option("The recommender to begin from: a preset, a folder or a hub model, T5 or causal.", "nano")
     rounds: int = option(
         "Rounds of generator, new IDs, recommender; with rec-first, round 1 trains the recommender alone.",
         3,
@@ -236,24 +234,23 @@ def _train_together(phase: Phase, n_processes: int) -> None:
 
 def _check_surroundings(options: Options) -> None:
     from idgr.engine.distributed import n_processes
-    from idgr.models.backbone import CAUSAL_PRESETS, PRESETS
 
     if not options.dry_run and n_processes() > 1:
         todo = "start one with --processes N, which starts so many for each training"
         raise UsageError("alternate runs in one process", todo)
-    if options.rec in CAUSAL_PRESETS and options.method == SOFT:
-        todo = f"give --rec {' or '.join(PRESETS)}, or --method select"
-        raise UsageError(f"--rec {options.rec}, which is causal, with --method {SOFT}", todo)
 
 
 def _alternation(options: Options) -> Alternation:
     from idgr.alternation.phases import Alternation
+    from idgr.models.backbone import CAUSAL_PRESETS
 
     both = {"precision": options.precision, "device": options.device}
     texts = {"max_text_tokens": options.max_text_tokens}
     validation = {name: getattr(options, name) for name in ("valid_users", "valid_beams", "patience")}
     prompts = ("objective", "max_history", "max_prompt_tokens", "templates")
     teaching = {} if options.method == SOFT else {"epochs": 1, "lr": DEFAULT_LR, "anchor": 0.1, "held_out": 0.0}
+    # New IDs may be longer than any before.
+    places = {"item_slots": False} if options.method == SOFT and options.rec in CAUSAL_PRESETS else {}
     return Alternation(
         Path(options.data),
         options.gen,
@@ -263,7 +260,7 @@ def _alternation(options: Options) -> Alternation:
         options.order,
         gen_options={**teaching, **options.gen_options, **texts, **both},
         ids_options={**options.ids_options, **texts, "device": options.device},
-        rec_options={**separator_of(options.rec), **options.rec_options, **validation, **both},
+        rec_options={**places, **separator_of(options.rec), **options.rec_options, **validation, **both},
         prompt_options={name: getattr(options, name) for name in prompts},
         user_ids=options.user_ids,
         history=options.history,

@@ -95,14 +95,14 @@ def check_recommender(rec: str, method: str, rec_options: Iterable[str], *, pape
         rec_options: the names of those that are given for its training.
 
     Raises:
-        IdgrError: it is a Llama, and IDs are soft; or it has an item head.
+        IdgrError: it is neither a T5 nor a Llama, or has an item head.
         UsageError: an option is for a causal recommender, or for a T5.
     """
     from idgr.formats.rec_folder import read_item_head_weight
     from idgr.models.backbone import arch_of, check_t5, is_preset
 
     arch = arch_of(rec)
-    if not is_preset(rec) and (method == SOFT or arch != "causal"):
+    if not is_preset(rec) and arch != "causal":
         check_t5(rec, f"alternate --method {method}")
     if arch != "causal":
         for name in ("separator", "item_slots"):

@@ -5,12 +5,11 @@
 #
 # With --select 1 also what choosing IDs is worth (alternate --method select: among the generator's candidates, at random
 # as a control, and among other choices of the words of an item's text), against the recommender alone for as many
-# epochs, rounds that were undone counted. With --rec nano-causal these rows alone, of a
-# causal recommender.
+# epochs, rounds that were undone counted.
 #
 # Reads: nothing; stage 1 makes the data up from the seed. Writes: the folder --out.
-# Usage: recipes/ablation/distracting.sh [--seed N] [--select 1] [--rec nano|nano-causal] [--valid-users N] [--out DIR]
-#     [--stage N] [--stop-stage N]
+# Usage: recipes/ablation/distracting.sh [--seed N] [--soft 0|1] [--select 0|1] [--rec nano|nano-causal] [--rec-epochs N]
+#     [--valid-users N] [--out DIR] [--stage N] [--stop-stage N]
 #   stages: 1 prep, 2 init-gen, 3 rec-only, 4 alternate, 5 select, 6 train-rec, 7 recommend and eval, 8 show
 set -euo pipefail
 
@@ -24,20 +23,22 @@ rounds=2
 rec_epochs=5      # of a round
 gen_epochs=8      # of the first generator
 settle_epochs=5   # of the recommender at the end
-select=0
+soft=1            # train the recommender alone, and both in turns
+select=0          # choose IDs
 select_rounds=2   # that choose, after the recommender's first training
 select_epochs=4   # of the recommender in each of them
 held_out=0.4      # the share of sequences that rounds are judged by; fewer cannot tell so small gains from chance
 rec=nano
 valid_users=0     # who choose a training's epoch; 0: all
 
-options=(seed out items users rounds rec_epochs gen_epochs settle_epochs select select_rounds select_epochs held_out rec
-  valid_users)
+options=(seed out items users rounds rec_epochs gen_epochs settle_epochs soft select select_rounds select_epochs
+  held_out rec valid_users)
 parse_options "$@"
+((soft || select)) || die "--soft 0 with --select 0: nothing is left to do"
 [[ $seed =~ ^[0-9]+$ ]] || die "--seed takes a number"
 case $rec in
-  nano) arch=(--arch t5 --model nano) tokenizer=(--tokenizer "$out/gen") soft=1 ;;
-  nano-causal) arch=(--arch causal --model nano-causal) tokenizer=() soft=0 select=1 ;; # soft IDs are a T5's
+  nano) arch=(--arch t5 --model nano) tokenizer=(--tokenizer "$out/gen") ;;
+  nano-causal) arch=(--arch causal --model nano-causal) tokenizer=() ;;
   *) die "--rec $rec: name nano or nano-causal" ;;
 esac
 install
@@ -46,7 +47,7 @@ here=$root/recipes/ablation
 data=$out/data
 
 alternate() {
-  idgr alternate "$data" --gen "$out/gen" --rec nano --mode "$1" --rounds "$rounds" --rec.epochs "$rec_epochs" \
+  idgr alternate "$data" --gen "$out/gen" --rec "$rec" --mode "$1" --rounds "$rounds" --rec.epochs "$rec_epochs" \
     --objective trie --gen.lr 3e-4 --gen.batch-size 24 --gen.temperature 3 --ids.no-repeat-ngram 2 --max-text-tokens 64 \
     --valid-users "$valid_users" --precision auto --seed "$seed" -o "$out/$1"
 }
@@ -121,7 +122,7 @@ if begin 7 "recommend to every user and score"; then
     idgr recommend "$data/test.jsonl" --rec "$out/$mode-settled" --ids "$(last_ids "$mode")" \
       -o "$out/$mode-recs.jsonl"
     idgr eval "$out/$mode-recs.jsonl" --truth "$data/test.jsonl" --train "$data/train.jsonl" \
-      -o "$out/$mode-metrics.json"
+      --per-user "$out/$mode-users.jsonl" -o "$out/$mode-metrics.json"
   done
 fi
 
@@ -131,6 +132,8 @@ if begin 8 "what the IDs say, and what they are worth"; then
       "$(last_ids "$mode")"
   done
   python "$root/recipes/table.py" "$out"/*-metrics.json
+  users=("${modes[@]/#/$out/}")
+  idgr compare "${users[@]/%/-users.jsonl}" -m hr@10 -m ndcg@10 --seed "$seed" -o "$out/significance.json"
 fi
 
 log "done in $SECONDS s; everything is in $out"

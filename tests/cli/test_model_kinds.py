@@ -73,27 +73,16 @@ def test_an_arch_that_is_not_the_model_s_is_told(
     assert not (tmp_path / "rec").exists()
 
 
-@pytest.mark.parametrize(
-    ("command", "role"),
-    [("alternate", "gen"), ("alternate --method soft", "rec")],
-)
-def test_commands_that_take_a_t5_say_so_before_the_work(
-    command: str, role: str, shop: Shop, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+def test_alternate_says_before_the_work_that_its_generator_is_a_t5(
+    shop: Shop, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    models = {"gen": str(shop.folders["t5"]), "rec": str(shop.folders["t5"])} | {role: str(shop.folders["llama"])}
-    given = [*command.split(), str(shop.place), "-o", str(tmp_path / "out")]
-    assert run([*given, "--gen", models["gen"], "--rec", models["rec"], "--device", "cpu"]) == 1
+    t5, llama = str(shop.folders["t5"]), str(shop.folders["llama"])
+    given = ["alternate", str(shop.place), "-o", str(tmp_path / "out"), "--device", "cpu"]
+    assert run([*given, "--gen", llama, "--rec", t5]) == 1
     said = capfd.readouterr().err
-    assert f"{models[role]}: is a Llama, and {command} takes a T5; give one of `idgr train-rec` of --arch t5" in said
+    assert f"{llama}: is a Llama, and alternate takes a T5; give one of `idgr train-rec` of --arch t5" in said
     assert said.count("\n") == 1
     assert not (tmp_path / "out").exists()
-
-
-def test_a_causal_preset_is_none_for_soft_ids(shop: Shop, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    given = [str(shop.place), "--gen", str(shop.folders["t5"]), "--rec", "nano-causal", "-o", str(tmp_path / "out")]
-    assert run(["alternate", *given]) == 2
-    said = "--rec nano-causal, which is causal, with --method soft; give --rec nano or small, or --method select"
-    assert said in capfd.readouterr().err
 
 
 def test_other_files_of_a_tokenizer_are_told(shop: Shop, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

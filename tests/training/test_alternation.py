@@ -24,7 +24,7 @@ from idgr.engine.options import TrainingOptions
 from idgr.formats.jsonl import write_jsonl
 from idgr.formats.run_info import sha256_file
 from idgr.generator.training import train_generator
-from idgr.models.backbone import PRESETS, Preset, new_backbone, save_backbone
+from idgr.models.backbone import CAUSAL_PRESETS, PRESETS, CausalPreset, Preset, new_backbone, save_backbone
 from idgr.models.tokenizer import load_tokenizer, train_tokenizer
 
 TINY = Preset(d_model=16, d_ff=32, num_layers=1, num_heads=2, d_kv=8, vocab_size=340)
@@ -144,6 +144,17 @@ def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert run(arguments(data, output)) == 0
         torch.set_num_threads(threads)
     return output
+
+
+def test_soft_ids_through_a_causal_recommender(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = CausalPreset(d_model=16, d_ff=24, num_layers=1, num_heads=2, vocab_size=340)
+    monkeypatch.setitem(CAUSAL_PRESETS, "nano-causal", tiny)
+    assert run(arguments(data, tmp_path / "run", "--rec", "nano-causal", "--gen.lr", "1e-1")) == 0
+    lines = [orjson.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_bytes().splitlines()]
+    assert [(line["round"], line["phase"]) for line in lines] == [(1, "rec"), (2, "gen"), (2, "rec")]
+    assert lines[1]["ids_changed"] > 0
+    config = orjson.loads((tmp_path / "run" / "final" / "rec" / "config.json").read_bytes())
+    assert (config["model_type"], config.get("item_slots", 0)) == ("llama", 0), "names may grow"
 
 
 def results(folder: Path) -> dict[str, str]:
