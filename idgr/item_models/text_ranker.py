@@ -28,6 +28,7 @@ Ints = npt.NDArray[np.int64]
 Users = Sequence[tuple[Sequence[int], int]]
 
 _AT_A_TIME = 64
+_MOST_SCORES = 2**24  # likenesses of histories to all items that lie in memory at once, of each kind
 _VALID_K = 10
 _NEVER = -1e9
 
@@ -64,9 +65,10 @@ def ranker_instances(features: TextFeatures, users: Users, n_candidates: int, la
         label: what the work is called in the progress.
     """
     found, opened, targets = [], [], []
+    size = max(1, min(_AT_A_TIME, _MOST_SCORES // features.n_items))
     with Progress(label, total=len(users), unit="histories") as shown:
-        for begin in range(0, len(users), _AT_A_TIME):
-            part = users[begin : begin + _AT_A_TIME]
+        for begin in range(0, len(users), size):
+            part = users[begin : begin + size]
             candidates = features.candidates([history for history, _ in part], n_candidates)
             is_target_BC = candidates.items_BC == np.array([target for _, target in part])[:, None]
             found.append(torch.from_numpy(candidates.features_BCF).half())

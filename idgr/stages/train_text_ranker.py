@@ -104,8 +104,8 @@ def _prepare(options: Options, device: torch.device) -> _Prepared:
     from idgr.models.text_ranker import TextRankerConfig, new_text_ranker
 
     trained, valid = [], []
-    for folder in options.data:
-        texts, users, valid_users = _read(Path(folder), options)
+    platforms = [_read(Path(folder), options) for folder in options.data]
+    for folder, (texts, users, valid_users) in zip(options.data, platforms, strict=True):
         features = TextFeatures(texts)
         instances = ranker_instances(features, users, options.candidates, "candidates")
         log(f"train-text-ranker: {instances.reached:.1%} of {len(users)} targets of {folder} are among the candidates")
