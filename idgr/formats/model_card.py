@@ -160,7 +160,8 @@ def _front_matter(
 def _use(name: str, command: str) -> list[str]:
     if command.endswith("-gen"):
         return [f"idgr pull {name} -o gen/", "idgr gen-ids items.jsonl --model gen/ -o ids.jsonl"]
-    return [f"idgr pull {name} -o rec/", "idgr recommend histories.jsonl --rec rec/ -k 10"]
+    catalogue = " --items items.jsonl" if command == "train-text-ranker" else ""
+    return [f"idgr pull {name} -o rec/", f"idgr recommend histories.jsonl --rec rec/{catalogue} -k 10"]
 
 
 def _results(one: Evaluation) -> list[str]:
