@@ -42,7 +42,7 @@ layers=0
 freeze=
 weights="0 0.25 0.5 0.75 1"
 valid_users=500
-sasrec_epochs=15
+sasrec_epochs=4
 precision=bf16
 out=
 seed=0
@@ -105,8 +105,8 @@ fi
 
 if wanted text-sasrec && begin 4 "train a SASRec of text vectors there"; then
   idgr train-sasrec "$out/data/train.jsonl" --items "$out/data/items.jsonl" --valid "$out/data/valid.jsonl" \
-    --text-vectors "$text_vectors" --epochs "$sasrec_epochs" --valid-users 2000 --precision auto --seed "$seed" \
-    -o "$out/text-sasrec"
+    --text-vectors "$text_vectors" --epochs "$sasrec_epochs" --lr 3e-3 --dropout 0.1 --valid-users 2000 \
+    --precision auto --seed "$seed" -o "$out/text-sasrec"
 fi
 
 if wanted text-ranker && begin 4 "train a ranker of texts there"; then
