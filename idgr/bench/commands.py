@@ -164,6 +164,7 @@ class DecodeOptions(ModelBenchOptions):
     )
     dtype: Literal["fp32", "bf16"] = option("Precision of the weights.", "fp32", MODEL)
     compile: bool = option("Beside the others, idgr through torch.compile; with --items and --against it is.", False)
+    beside: Literal["ctranslate2"] | None = option("causal: one more contender, another engine without the tree.", None)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -173,6 +174,8 @@ class DecodeOptions(ModelBenchOptions):
             raise UsageError("--separator given with --arch t5, whose histories stand in templates", "leave it out")
         if sum([bool(self.items), self.latency, self.against is not None]) > 1:
             raise UsageError("--items, --latency and --against are different measurements", "give one of them")
+        if self.beside is not None and (self.arch != "causal" or self.items or self.against is not None):
+            raise UsageError("--beside is for --arch causal, without --items and --against", "leave one of them out")
         if self.histories is not None and self.ids is None:
             raise UsageError("--histories needs the --ids of their items", "give ids.jsonl")
 
@@ -312,7 +315,8 @@ def run_decode(options: DecodeOptions) -> Records:
     if options.against is not None:
         against = bench_against_exact if options.against == "exact" else bench_against_cpu
         return _written(options, against(bench))
-    return _written(options, bench_against_peer(bench, one_by_one=options.latency))
+    beside = options.beside == "ctranslate2"
+    return _written(options, bench_against_peer(bench, one_by_one=options.latency, with_ctranslate2=beside))
 
 
 def _decode_bench(options: DecodeOptions) -> DecodeBench:

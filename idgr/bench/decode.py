@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from idgr.bench import decode_contenders as contenders
+from idgr.bench import decode_ctranslate2 as other_engine
 from idgr.bench.decode_contenders import Done, Task
 from idgr.bench.processes import Measurement, measure
 from idgr.bench.synthetic_ids import synthetic_ids
@@ -92,7 +93,9 @@ class DecodeBench:
 Contender = tuple[Callable[[], Callable[[Task], Done]], Task]
 
 
-def bench_against_peer(bench: DecodeBench, *, one_by_one: bool = False) -> Iterator[dict[str, Any]]:
+def bench_against_peer(
+    bench: DecodeBench, *, one_by_one: bool = False, with_ctranslate2: bool = False
+) -> Iterator[dict[str, Any]]:
     """idgr beside `transformers`, constrained and not, in users per second.
 
     `share_in_passes` is which part of its time a search is in passes through the model, its normalisers among them,
@@ -100,12 +103,23 @@ def bench_against_peer(bench: DecodeBench, *, one_by_one: bool = False) -> Itera
 
     Args:
         one_by_one: one user at a time, for the time that each of them waits.
+        with_ctranslate2: of a causal model, CTranslate2 without the tree as one more contender.
+
+    Raises:
+        IdgrError: CTranslate2 is missing, or does not read the model.
     """
+    if with_ctranslate2:
+        other_engine.check_installed()
     with tempfile.TemporaryDirectory(prefix="idgr-bench-") as folder:
         task = replace(_task(bench, folder, None), one_by_one=one_by_one)
         plain = replace(task, options=replace(bench.options, compile=False))
         ours = replace(plain, batch_size=1) if one_by_one else plain
-        peer = replace(plain, batch_size=1 if one_by_one else _best_batch(plain))
+        peer = replace(plain, batch_size=1 if one_by_one else _best_batch(plain, contenders.transformers_constrained))
+        engines: dict[str, Contender] = {}
+        if with_ctranslate2:
+            other_engine.convert(folder)
+            size = 1 if one_by_one else _best_batch(plain, other_engine.ctranslate2_free)
+            engines["ctranslate2, unconstrained"] = (other_engine.ctranslate2_free, replace(plain, batch_size=size))
         trie = replace(ours, options=replace(ours.options, normalize="trie"))
         compiled = {
             f"idgr, {normalize}, compiled": (
@@ -123,10 +137,12 @@ def bench_against_peer(bench: DecodeBench, *, one_by_one: bool = False) -> Itera
                 "idgr, full": (contenders.idgr_constrained, ours),
                 "idgr, trie": (contenders.idgr_constrained, trie),
                 "idgr, unconstrained": (contenders.idgr_free, ours),
-            },
+            }
+            | engines,
             bench.repeats,
         )
-        yield from _records(bench, runs, {name: t.batch_size for name, t in ((PEER, peer), ("idgr", ours))})
+        batches = {PEER: peer.batch_size, "idgr": ours.batch_size}
+        yield from _records(bench, runs, batches | {_who(name): task.batch_size for name, (_, task) in engines.items()})
 
 
 def bench_catalogues(bench: DecodeBench, sizes: Sequence[int]) -> Iterator[dict[str, Any]]:
@@ -254,17 +270,15 @@ def _backbone(bench: DecodeBench) -> Backbone:
     return new_backbone(PRESETS[bench.shape], words, bench.seed)
 
 
-def _best_batch(task: Task) -> int:
-    """The batch size at which `transformers` answers a few users fastest."""
+def _best_batch(task: Task, make: Callable[[], Callable[[Task], Done]]) -> int:
+    """The batch size at which a contender answers a few users fastest."""
     sizes = PEER_BATCHES_ON_GPU if pick_device(task.device).type == "cuda" else PEER_BATCHES
     n_users = min(len(task.prompts), max(sizes))
     few = replace(task, prompts=task.prompts[:n_users], excluded=task.excluded[:n_users])
     seconds = {}
     for size in sizes:
         if size <= n_users:
-            seconds[size] = sum(
-                measure(contenders.transformers_constrained, replace(few, batch_size=size)).result.seconds
-            )
+            seconds[size] = sum(measure(make, replace(few, batch_size=size)).result.seconds)
     return min(seconds, key=lambda size: seconds[size])
 
 
@@ -281,7 +295,7 @@ def _records(
 ) -> Iterator[dict[str, Any]]:
     peer = runs[PEER]
     for name, done in runs.items():
-        record = _record(bench, name, done) | {"batch_size": batches[name.split(",")[0]]}
+        record = _record(bench, name, done) | {"batch_size": batches[_who(name)]}
         record["ratio"] = round(_time_ratio(peer, done), 2)
         record["cpu_ratio"] = round(_cpu_ratio(peer, done), 2)
         if name in ("idgr, full", "idgr, full, compiled"):
@@ -290,6 +304,10 @@ def _records(
             # From end to end, against a search that has no forced tokens to evaluate at once.
             record["time_ratio_to_unconstrained"] = round(_time_ratio(done, runs["idgr, unconstrained"]), 3)
         yield record
+
+
+def _who(contender: str) -> str:
+    return contender.split(",")[0]
 
 
 def _time_ratio(done: list[Measurement], others: list[Measurement]) -> float:

@@ -84,11 +84,11 @@ Answer = Callable[[Sequence[int]], list[Ranking]]  # users, by their places in t
 
 
 def transformers_constrained() -> Callable[[Task], Done]:
-    return lambda task: _run(task, lambda model, trie: _transformers(task, model, trie))
+    return lambda task: run_contender(task, lambda model, trie: _transformers(task, model, trie))
 
 
 def transformers_free() -> Callable[[Task], Done]:
-    return lambda task: _run(task, lambda model, trie: _transformers(task, model, trie, constrained=False))
+    return lambda task: run_contender(task, lambda model, trie: _transformers(task, model, trie, constrained=False))
 
 
 def idgr_constrained() -> Callable[[Task], Done]:
@@ -96,11 +96,13 @@ def idgr_constrained() -> Callable[[Task], Done]:
         search = BeamSearch(model, trie, task.options)
         return _of_search(task, search), search
 
-    return lambda task: _run(task, lambda model, trie: answers(task, model, trie))
+    return lambda task: run_contender(task, lambda model, trie: answers(task, model, trie))
 
 
 def idgr_exact() -> Callable[[Task], Done]:
-    return lambda task: _run(task, lambda model, trie: (_of_search(task, ExactSearch(model, trie, task.options)), None))
+    return lambda task: run_contender(
+        task, lambda model, trie: (_of_search(task, ExactSearch(model, trie, task.options)), None)
+    )
 
 
 def idgr_free() -> Callable[[Task], Done]:
@@ -114,7 +116,7 @@ def idgr_free() -> Callable[[Task], Done]:
 
         return answer, search
 
-    return lambda task: _run(task, lambda model, trie: answers(task, model, trie))
+    return lambda task: run_contender(task, lambda model, trie: answers(task, model, trie))
 
 
 class PassClock:
@@ -317,10 +319,18 @@ def _without(root: dict[int, Any], rows: Sequence[Sequence[int]], eos: int) -> d
     return root
 
 
-def _run(
+def run_contender(
     task: Task,
     prepare: Callable[[T5ForConditionalGeneration, Trie], tuple[Answer, BeamSearch | FreeSearch | None]],
 ) -> Done:
+    """Load the model and the tree, get warm, and take the time of the answers to all users.
+
+    Args:
+        prepare: given both, what answers, and the search that counts its tokens, if one does.
+
+    Raises:
+        IdgrError: the tree is of other IDs.
+    """
     device = pick_device(task.device)
     model = (load_causal_backbone if task.causal else load_backbone)(task.folder).model
     model.to(device=device, dtype=torch.bfloat16 if task.dtype == "bf16" else torch.float32).eval()

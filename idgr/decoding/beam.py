@@ -153,18 +153,18 @@ class BeamSearch:
         return max(1, _MOST_WEIGHTS // (K * K * self.tree.depth * self.decoder.n_heads))
 
     def _batch(self, prompts: Sequence[Sequence[int]], barred_BE: torch.Tensor | None) -> list[Ranking]:
-        expansion, done_node, done_score = self.finished(prompts, barred_BE)
+        expansion, done_rank, done_score = self.finished(prompts, barred_BE)
         self.evaluated += expansion.evaluated
         expansion.check()
-        items = self.tree.item[self.tree.rank_of(done_node).cpu().numpy()].tolist()
+        items = self.tree.item[done_rank.cpu().numpy()].tolist()
         found = zip(items, done_score.tolist(), strict=True)
         return [ranking(items_k, scores_k) for items_k, scores_k in found]
 
     def finished(
         self, prompts: Sequence[Sequence[int]], barred_BE: torch.Tensor | None
     ) -> tuple[Expansion, torch.Tensor, torch.Tensor]:
-        """What has been evaluated for some users, and the leaves [B, k] that are found, best first, with their scores;
-        minus infinity where there is none."""
+        """What has been evaluated for some users, and the items [B, k] that are found, by rank, best first, with their
+        scores; minus infinity where there is none."""
         options, tree, K = self.options, self.tree, self.options.beams
         expansion = Expansion(self.decoder, tree, prompts, full=options.normalize == "full")
         prefixes = expansion.root(K)
@@ -172,11 +172,11 @@ class BeamSearch:
         place_K = torch.arange(K, device=device)
         score_BK = torch.zeros(B, K, device=device).masked_fill(~prefixes.live, NEVER)
         done_score = torch.full((B, options.k), NEVER, device=device)
-        done_node = torch.zeros(B, options.k, dtype=torch.long, device=device)
+        done_rank = torch.zeros(B, options.k, dtype=torch.long, device=device)
         for depth in range(tree.depth):
             # With no more items below its prefixes than beams, a user's prefixes compete no longer and wait where they
             # are for the end, when all that is below them is scored at once.
-            settled_B1 = tree.n_items(prefixes.node).masked_fill(~prefixes.live, 0).sum(1, keepdim=True) <= K
+            settled_B1 = (tree.n_items(prefixes.node) * prefixes.live).sum(1, keepdim=True) <= K
             children = expansion.children(prefixes, prefixes.live & ~settled_B1, least=2 * K)
             if children.n == 0:
                 break
@@ -185,11 +185,9 @@ class BeamSearch:
             node = children.node.gather(1, best)
             live = score > NEVER
             ends = live & tree.is_leaf(node)
-            finishing = ends.clone()
-            finishing[:, K:] = False
-            done_score, done_node = self._finish(
-                done_score, done_node, score.masked_fill(~finishing, NEVER), node, depth + 1
-            )
+            if depth + 1 >= tree.least_depth:
+                final = score[:, :K].masked_fill(~ends[:, :K], NEVER)
+                done_score, done_rank = self._finish(done_score, done_rank, final, node[:, :K], depth + 1)
 
             stops = ends | ~live
             going = stops.to(torch.int8).sort(dim=1, stable=True).indices[:, :K]
@@ -204,22 +202,22 @@ class BeamSearch:
             prefixes = expansion.follow(prefixes, parent_BK, node_BK, live_BK, depth + 1)
 
         node, score, length = items_below(expansion, prefixes, score_BK, barred_BE)
-        done_score, done_node = self._finish(done_score, done_node, score, node, length)
-        return expansion, done_node, done_score
+        done_score, done_rank = self._finish(done_score, done_rank, score, node, length)
+        return expansion, done_rank, done_score
 
     def _finish(
         self,
         done_score: torch.Tensor,
-        done_node: torch.Tensor,
+        done_rank: torch.Tensor,
         score_BN: torch.Tensor,
         leaf_BN: torch.Tensor,
         length: torch.Tensor | int,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The best k of those done so far and of some more leaves, whose IDs have so many tokens."""
         pool_score = torch.cat([done_score, score_BN / length**self.options.length_penalty], 1)
-        pool_node = torch.cat([done_node, leaf_BN], 1)
-        kept = best_places(pool_score, self.tree.rank_of(pool_node), self.options.k)
-        return pool_score.gather(1, kept), pool_node.gather(1, kept)
+        pool_rank = torch.cat([done_rank, self.tree.rank_of(leaf_BN)], 1)
+        kept = best_places(pool_score, pool_rank, self.options.k)
+        return pool_score.gather(1, kept), pool_rank.gather(1, kept)
 
 
 def _if_there_is_room(
@@ -239,7 +237,7 @@ def _if_there_is_room(
 
 def ranking(items: list[int], scores: list[float], expansions: int | None = None) -> Ranking:
     """The ranking of items that are sorted already; those that score minus infinity are none."""
-    n = sum(score > NEVER for score in scores)
+    n = len(scores) - scores.count(NEVER)
     return Ranking(items[:n], scores[:n], expansions)
 
 
@@ -253,12 +251,14 @@ def check_tokens(model: T5ForConditionalGeneration, trie: Trie) -> None:
 def evaluating(model: T5ForConditionalGeneration) -> Iterator[None]:
     """Without gradients and dropout; the model's training mode is put back at the end."""
     was_training = model.training
-    model.eval()
+    if was_training:  # else neither is any part of it; to go through all parts takes a millisecond
+        model.eval()
     try:
         with torch.inference_mode():
             yield
     finally:
-        model.train(was_training)
+        if was_training:
+            model.train()
 
 
 def best_alive(
@@ -284,8 +284,8 @@ def best_alive(
 
 def best_places(score_BN: torch.Tensor, order_BN: torch.Tensor, n: int) -> torch.Tensor:
     """The places of the n best scores, best first; equal scores in ascending `order`, so that ties are settled."""
-    bits = score_BN.float().contiguous().view(torch.int32).long()
+    bits = (score_BN.float() + 0.0).contiguous().view(torch.int32)  # of the two zeros only the positive one
     # IEEE floats as integers of the same order: those of negative numbers count down.
-    rising = torch.where(bits < 0, -(bits & 0x7FFFFFFF), bits)
-    key = (rising << 32) - order_BN
+    rising = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    key = (rising.long() << 32) - order_BN
     return key.topk(min(n, key.shape[1]), dim=1).indices

@@ -92,10 +92,9 @@ class CandidateSearch:
             self.search.options = options
 
     def _batch(self, prompts: Sequence[Sequence[int]], barred_BE: torch.Tensor | None) -> list[Candidates]:
-        options, tree = self.search.options, self.search.tree
-        expansion, node_BK, first_BK = self.search.finished(prompts, barred_BE)
+        options = self.search.options
+        expansion, rank_BK, first_BK = self.search.finished(prompts, barred_BE)
         found_BK = first_BK > NEVER
-        rank_BK = tree.rank_of(node_BK).long()
         second_BI = self.second(root_states(expansion), prompts)[:, self.item_I]
         expansion.watch(second_BI)
         place_I = torch.arange(second_BI.shape[1], device=second_BI.device)

@@ -106,6 +106,8 @@ def _walk(expansion: Expansion, prefixes: Prefixes, barred_BE: torch.Tensor | No
     steps = [_Walk(node, place_K, origin, there, there)]
     for _ in range(tree.depth - int(first_depth)):
         n_children = tree.n_children(node) * steps[-1].wanted
+        if device.type == "cpu" and not n_children.any():
+            break  # a GPU is the slower the more often it is asked
         ends = n_children.cumsum(1)
         parent = torch.searchsorted(ends, place_K, right=True).clamp(max=K - 1)
         among = place_K - (ends - n_children).gather(1, parent)
@@ -141,7 +143,7 @@ def _log_probs(expansion: Expansion, prefixes: Prefixes, walk: _Walk, asked_BTK:
         column_R = column_BX[user_R, entry_R]
         above_R = torch.where(entry_R < K, column_R, column_BX[user_R, above_BX[user_R, entry_R]])
         tokens = _Tokens(users, row_R, entry_R, column_R, above_R, max(sizes[user] for user in users))
-        hidden_RD[row_BX[user_R, entry_R]] = _evaluate(expansion, prefixes, walk, tokens)
+        hidden_RD.index_copy_(0, row_BX[user_R, entry_R], _evaluate(expansion, prefixes, walk, tokens))
     expansion.evaluated += sum(sizes)
 
     scored_BTK = walk.there.clone()

@@ -132,16 +132,9 @@ class Expansion:
         several = n_children * (n_children > 1)
         length_BK = (n_children > 0).long() if self.full else self.tree.block(prefixes.begin) * (several > 0)
         # All sizes of this step, and how the last one went, in the only question that it asks the device.
-        L, Q, R, P, N, n_choices, broken = torch.stack(
-            [
-                length_BK.max(),
-                length_BK.sum(1).max(),
-                length_BK.sum(),
-                n_children.sum(1).max(),
-                n_children.sum(),
-                several.sum(),
-                self.broken.long(),
-            ]
+        of_users = torch.stack([length_BK, n_children, several]).sum(-1)
+        L, broken, Q, P, _, R, N, n_choices = torch.cat(
+            [length_BK.max()[None], self.broken[None], of_users.amax(-1), of_users.sum(-1)]
         ).tolist()
         if broken:
             self.check()
@@ -166,7 +159,7 @@ class Expansion:
 
         In float32 whatever the model's precision: bfloat16 would round logits to a sixteenth and more.
         """
-        return state_BD.float() @ self.decoder.head_VD[self.tree.token[1 : n + 1].long()].float().T
+        return state_BD.float() @ self.decoder.head_VD.index_select(0, self.tree.token[1 : n + 1]).float().T
 
     def _evaluate(self, prefixes: Prefixes, length_BK: torch.Tensor, L: int, Q: int, R: int) -> None:
         cache, tree = self.cache, self.tree
@@ -174,19 +167,23 @@ class Expansion:
         steps = [prefixes.begin]
         for _ in range(L - 1):
             steps.append(tree.first(steps[-1]))
-        prefix_R, among_R = runs(length_BK.flatten(), R)
-        node_R = torch.stack(steps)[among_R, prefix_R // K, prefix_R % K]
-        # Each user's tokens lie side by side in the order of prefix and place.
-        start_BK = length_BK.cumsum(1) - length_BK
-        cell_R = prefix_R // K * Q + start_BK.flatten()[prefix_R] + among_R
+        # Each user's tokens lie side by side in the order of prefix and place; what is beyond them belongs to prefix K.
+        end_BK = length_BK.cumsum(1)
+        place_BQ = torch.arange(Q, device=device).repeat(B, 1)
+        prefix_BQ = torch.searchsorted(end_BK, place_BQ, right=True)
+        owner_BQ = prefix_BQ.clamp(max=K - 1)
+        among_BQ = (place_BQ - (end_BK - length_BK).gather(1, owner_BQ)).clamp(max=L - 1)
+        node_BQ = torch.cat(steps, 1).gather(1, among_BQ * K + owner_BQ)
+        n_tokens = end_BK[:, -1]
+        shift_B = torch.arange(0, B * Q, Q, device=device) - (n_tokens.cumsum(0) - n_tokens)
+        cell_R = torch.repeat_interleave(shift_B, n_tokens, output_size=R) + torch.arange(R, device=device)
 
-        prefix_BQ = spread(prefix_R % K, -1, cell_R, (B, Q))
         own_BQQ = (prefix_BQ[:, :, None] == prefix_BQ[:, None, :]).tril_()
-        past_BQC = prefixes.sees.gather(1, prefix_BQ.clamp(min=0)[..., None].expand(-1, -1, used))
+        past_BQC = prefixes.sees.gather(1, owner_BQ[..., None].expand(-1, -1, used))
         hidden_RD = self.decoder.extend(
             cache,
-            spread(tree.token[node_R].long(), self.decoder.start, cell_R, (B, Q)),
-            spread(prefixes.begin_depth.flatten()[prefix_R] + among_R, 0, cell_R, (B, Q)),
+            tree.token.take(node_BQ).long(),
+            prefixes.begin_depth.gather(1, owner_BQ) + among_BQ,
             torch.cat([past_BQC, own_BQQ], dim=-1),
             cell_R,
         )
@@ -196,18 +193,22 @@ class Expansion:
             self.normaliser = torch.cat([self.normaliser, normaliser_BQ], dim=1)
         block_BKQ = prefix_BQ[:, None, :] == torch.arange(K, device=device)[:, None]
         prefixes.sees = torch.cat([prefixes.sees, block_BKQ], dim=-1)
-        prefixes.slot = torch.where(length_BK > 0, used + start_BK + length_BK - 1, prefixes.slot)
+        prefixes.slot = torch.where(length_BK > 0, used + end_BK - 1, prefixes.slot)
 
     def _score(self, prefixes: Prefixes, n_children_BK: torch.Tensor, P: int, N: int, n_scored: int) -> Children:
         if prefixes.at_root:
             return self._score_root(n_children_BK.shape[0], P, N, n_scored)
-        tree, cache, head_VD = self.tree, self.cache, self.decoder.head_VD
-        B, K = n_children_BK.shape
+        tree, cache, (B, K), device = self.tree, self.cache, n_children_BK.shape, n_children_BK.device
         count = n_children_BK.flatten()
-        row_N, among_N = runs(count, N)
-        child_N = tree.first(prefixes.node.flatten())[row_N] + among_N
-        before_BK = n_children_BK.cumsum(1) - n_children_BK
-        cell_N = row_N // K * P + before_BK.flatten()[row_N] + among_N
+        start = count.cumsum(0) - count
+        user_B1 = torch.arange(B, device=device)[:, None]
+        row_N, along_N = torch.repeat_interleave(count, output_size=N), torch.arange(N, device=device)
+        # The children of a node are neighbours in the tree, among all children and among those of their user: from one
+        # place to the other it is as far for all of them.
+        child_N = (tree.first(prefixes.node).flatten() - start).index_select(0, row_N) + along_N
+        shift_BK = (user_B1 * P - start.view(B, K)[:, :1]).expand(B, K)
+        cell_N = shift_BK.flatten().index_select(0, row_N) + along_N
+        parent_N = torch.arange(K, device=device).repeat(B).index_select(0, row_N)
 
         slot_BK = prefixes.slot.clamp(min=0)
         log_prob_N = child_N.new_zeros(N, dtype=torch.float32)
@@ -215,12 +216,13 @@ class Expansion:
             row, place, child = row_N, None, child_N
             if n_scored < N:
                 row, among = runs(count * (count > 1), n_scored)
-                place = (count.cumsum(0) - count)[row] + among
-                child = child_N[place]
-            cell = row // K * cache.hidden.shape[1] + slot_BK.flatten()[row]
-            logit = products(cache.hidden.flatten(0, 1), cell, head_VD, tree.token[child].long())
+                place = start.index_select(0, row) + among
+                child = child_N.index_select(0, place)
+            cell = (user_B1 * cache.hidden.shape[1] + slot_BK).flatten().index_select(0, row)
+            token = tree.token.index_select(0, child).long()
+            logit = products(cache.hidden.flatten(0, 1), cell, self.decoder.head_VD, token)
             if self.full:
-                logit -= self.normaliser.gather(1, slot_BK).flatten()[row]
+                logit -= self.normaliser.gather(1, slot_BK).flatten().index_select(0, row)
             else:
                 logit -= log_sums(logit, row, B * K)
             self.watch(logit)
@@ -228,7 +230,7 @@ class Expansion:
 
         return Children(
             node=child_N.new_zeros(B * P).index_copy_(0, cell_N, child_N).view(B, P),
-            parent=row_N.new_zeros(B * P).index_copy_(0, cell_N, row_N % K).view(B, P),
+            parent=row_N.new_zeros(B * P).index_copy_(0, cell_N, parent_N).view(B, P),
             log_prob=log_prob_N.new_full((B * P,), NEVER).index_copy_(0, cell_N, log_prob_N).view(B, P),
             n=N,
         )
@@ -257,7 +259,7 @@ def spread(values_R: torch.Tensor, padding: int, cell_R: torch.Tensor, shape: tu
 def runs(count: torch.Tensor, total: int) -> tuple[torch.Tensor, torch.Tensor]:
     """For each of `total` elements in runs of `count` elements, its run and its place there."""
     run = torch.repeat_interleave(count, output_size=total)
-    return run, torch.arange(total, device=count.device) - (count.cumsum(0) - count)[run]
+    return run, torch.arange(total, device=count.device) - (count.cumsum(0) - count).index_select(0, run)
 
 
 def products(hidden: torch.Tensor, row: torch.Tensor, head_VD: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
@@ -267,20 +269,18 @@ def products(hidden: torch.Tensor, row: torch.Tensor, head_VD: torch.Tensor, tok
     size = _GATHERED_ON_CPU if hidden.device.type == "cpu" else _GATHERED
     shape = (min(len(row), size), hidden.shape[1])
     states, weights = hidden.new_empty(shape), head_VD.new_empty(shape)
-    both = hidden.new_empty(shape, dtype=torch.float32)
     logit = hidden.new_empty(len(row), dtype=torch.float32)
-    for first in range(0, len(row), size):
-        rows, tokens = row[first : first + size], token[first : first + size]
-        n = len(rows)
-        torch.index_select(hidden, 0, rows, out=states[:n])
-        torch.index_select(head_VD, 0, tokens, out=weights[:n])
-        torch.mul(states[:n].float(), weights[:n], out=both[:n])
-        torch.sum(both[:n], -1, out=logit[first : first + n])
+    for rows, tokens, sums in zip(row.split(size), token.split(size), logit.split(size), strict=True):  # type: ignore[no-untyped-call]
+        if len(rows) < len(states):
+            states, weights = states[: len(rows)], weights[: len(rows)]
+        torch.index_select(hidden, 0, rows, out=states)
+        torch.index_select(head_VD, 0, tokens, out=weights)
+        torch.sum(states.float().mul_(weights), -1, out=sums)
     return logit
 
 
 def log_sums(logit_N: torch.Tensor, row_N: torch.Tensor, n_rows: int) -> torch.Tensor:
     """For each logit, the logarithm of the sum of exponentials over the logits of its row."""
     top = logit_N.new_full((n_rows,), NEVER).scatter_reduce_(0, row_N, logit_N, "amax")
-    total = logit_N.new_zeros(n_rows).index_add_(0, row_N, (logit_N - top[row_N]).exp_())
-    return (top + total.log())[row_N]
+    total = logit_N.new_zeros(n_rows).index_add_(0, row_N, (logit_N - top.index_select(0, row_N)).exp_())
+    return (top + total.log()).index_select(0, row_N)

@@ -9,6 +9,8 @@ to items that may be returned.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from itertools import chain
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,18 +33,26 @@ class Tree:
         self.token = torch.tensor(trie.token, device=device)
         self.token[0] = start
         self.crown = len(trie.item_lo)
+        self.open = torch.from_numpy(trie.token != trie.eos).to(device)  # whether a node is no leaf
         crown = np.arange(self.crown)
-        # Of the nodes of the crown, how many children each has, and the first; anything at a leaf.
-        self.count = torch.from_numpy(trie.n_children(crown).astype(np.int32)).to(device)
-        first = np.minimum(trie.first(crown), len(trie) - 1)
-        self.child = torch.from_numpy(first.astype(np.int32)).to(device)
+
+        def table(of_crown: npt.NDArray[Any], of_tails: int | list[int]) -> torch.Tensor:
+            """What is known of each node of the crown and, in one more entry, of all nodes of tails."""
+            return torch.from_numpy(np.concatenate([of_crown, [of_tails]]).astype(np.int32)).to(device)
+
+        # How many children a node has, how far off the first is (anything at a leaf), and how many items are below it.
+        self.count = table(trie.n_children(crown), 1)
+        self.step = table(trie.first(crown) - crown, 1)
+        self.size = table(trie.item_hi - trie.item_lo, 1)
+        # The ranks below it. In a tail, which is as alive as its head, all of them: where no item of the user is left,
+        # its head is not asked for either.
+        self.span = table(np.stack([trie.item_lo, trie.item_hi], 1), [0, len(trie.item)])
         # On the CPU these are the tree's own arrays, which may be mapped from a file that other processes share.
         self.item_lo = torch.from_numpy(trie.item_lo).to(device)
-        self.item_hi = torch.from_numpy(trie.item_hi).to(device)
         self.tail = torch.from_numpy(trie.tail).to(device)
         self.chain = torch.from_numpy(_chains(trie)).to(device)
         self.item = trie.item
-        self.depth = trie.depth
+        self.depth, self.least_depth = trie.depth, int(trie.lengths.min())
         self.rank = np.empty(len(trie.item), dtype=np.int64)
         self.rank[trie.item] = np.arange(len(trie.item))
         self.allowed = None if allowed is None else np.asarray(allowed, dtype=bool)[trie.item]
@@ -52,58 +62,60 @@ class Tree:
 
     def barred(self, excluded: Sequence[Collection[int]]) -> torch.Tensor | None:
         """[B, E] the sorted ranks of each user's excluded items, filled up with the number of items."""
-        rows = []
-        for items in excluded:
-            ranks = np.unique(self.rank[np.fromiter(items, dtype=np.int64, count=len(items))])
-            rows.append(ranks if self.allowed is None else ranks[self.allowed[ranks]])
-        width = max(len(row) for row in rows)
-        if width == 0:
+        n_items = len(self.rank)
+        user = np.repeat(np.arange(len(excluded)), [len(items) for items in excluded])
+        ranks = self.rank[np.fromiter(chain.from_iterable(excluded), dtype=np.int64, count=len(user))]
+        pairs = user * n_items + ranks
+        user, ranks = np.divmod(np.unique(pairs if self.allowed is None else pairs[self.allowed[ranks]]), n_items)
+        if len(user) == 0:
             return None
-        table = np.full((len(rows), width), len(self.rank), dtype=np.int64)
-        for index, row in enumerate(rows):
-            table[index, : len(row)] = row
+        counts = np.bincount(user, minlength=len(excluded))
+        table = np.full((len(excluded), counts.max()), n_items, dtype=np.int64)
+        table[user, np.arange(len(user)) - (counts.cumsum() - counts)[user]] = ranks
         return torch.from_numpy(table).to(self.token.device)
 
     def alive(self, node_BP: torch.Tensor, barred_BE: torch.Tensor | None) -> torch.Tensor | None:
         """[B, P] whether any item below a node may be returned to the user; None if all may.
 
-        The nodes of a tail are as alive as its head, which is always asked for first.
+        The nodes of a tail are as alive as its head, which is always asked for first; of them it is not known again.
         """
         if self.n_allowed is None and barred_BE is None:
             return None
-        crown = node_BP.clamp(max=self.crown - 1)
-        lo, hi = self.item_lo[crown].long(), self.item_hi[crown].long()
-        left = hi - lo if self.n_allowed is None else self.n_allowed[hi] - self.n_allowed[lo]
+        lo_hi = self.span.index_select(0, self._entry(node_BP).flatten()).long().view(len(node_BP), -1)
+        below = lo_hi if self.n_allowed is None else self.n_allowed.take(lo_hi)
         if barred_BE is not None:
-            left = left - (torch.searchsorted(barred_BE, hi) - torch.searchsorted(barred_BE, lo))
-        return (left > 0) | (node_BP >= self.crown)
+            below = below - torch.searchsorted(barred_BE, lo_hi)
+        below = below.view(*node_BP.shape, 2)
+        return below[..., 1] > below[..., 0]
+
+    def _entry(self, node: torch.Tensor) -> torch.Tensor:
+        """Where a node stands in the tables."""
+        return node.clamp(max=self.crown)
 
     def is_leaf(self, node: torch.Tensor) -> torch.Tensor:
-        return (self.token[node] == self.eos) & (node > 0)  # at the root stands the start token, which may be EOS
+        return ~self.open.take(node)
 
     def n_children(self, node: torch.Tensor) -> torch.Tensor:
-        of_crown = self.count[node.clamp(max=self.crown - 1)]
-        return torch.where(node < self.crown, of_crown, self.token[node] != self.eos).long()
+        return (self.count.take(self._entry(node)) * self.open.take(node)).long()
 
     def first(self, node: torch.Tensor) -> torch.Tensor:
         """The first child; anything at a leaf."""
-        of_crown = self.child[node.clamp(max=self.crown - 1)]
-        return torch.where(node < self.crown, of_crown, node + 1).clamp(max=len(self.token) - 1)
+        return (node + self.step.take(self._entry(node))).clamp(max=len(self.token) - 1)
 
     def n_items(self, node: torch.Tensor) -> torch.Tensor:
-        crown = node.clamp(max=self.crown - 1)
-        return torch.where(node < self.crown, self.item_hi[crown] - self.item_lo[crown], 1)
+        return self.size.take(self._entry(node))
 
     def rank_of(self, node: torch.Tensor) -> torch.Tensor:
         """The first rank below a node."""
         behind = torch.searchsorted(self.tail, node.int(), right=True) - 1
-        return torch.where(node < self.crown, self.item_lo[node.clamp(max=self.crown - 1)], behind)
+        return torch.where(node < self.crown, self.item_lo.take(node.clamp(max=self.crown - 1)), behind)
 
     def block(self, node: torch.Tensor) -> torch.Tensor:
         """The tokens from a node to the end of the chain that it begins: 1 at a node with several children, and 0 at a
         leaf, whose EOS needs no evaluation."""
         after = torch.searchsorted(self.tail, node.int(), right=True)
-        return torch.where(node < self.crown, self.chain[node.clamp(max=self.crown - 1)], self.tail[after] - node - 1)
+        of_crown = self.chain.take(node.clamp(max=self.crown - 1))
+        return torch.where(node < self.crown, of_crown, self.tail.take(after) - node - 1)
 
 
 def _chains(trie: Trie) -> npt.NDArray[np.int32]:
