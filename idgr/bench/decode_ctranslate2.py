@@ -16,7 +16,7 @@ import torch
 
 from idgr.bench.decode_contenders import Answer, Done, Task, run_contender
 from idgr.decoding.beam import Ranking, SearchOptions
-from idgr.errors import IdgrError
+from idgr.errors import IdgrError, UsageError
 from idgr.models.device import pick_device
 
 if TYPE_CHECKING:
@@ -35,12 +35,12 @@ def convert(folder: str) -> None:
     """Write a causal model as CTranslate2 reads it, into a new folder within the model's own.
 
     Raises:
-        IdgrError: the model begins items at places of their own, which CTranslate2 counts through, or its converter
+        UsageError: the model begins items at places of their own, which CTranslate2 counts through, or its converter
             cannot read the model.
     """
     if orjson.loads(Path(folder, "config.json").read_bytes()).get("item_slots"):
         what = "--beside ctranslate2 with a model that begins items at places of their own, which it counts through"
-        raise IdgrError(what, "leave it out, or take a model of plain places")
+        raise UsageError(what, "leave it out, or take a model of plain places")
     from ctranslate2.converters import TransformersConverter
 
     into = Path(folder, _INTO)
@@ -48,7 +48,9 @@ def convert(folder: str) -> None:
         TransformersConverter(folder).convert(str(into))
     except Exception as error:  # what it raises depends on the versions of both libraries
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise IdgrError(f"ctranslate2 cannot convert the model ({reason})", "leave --beside ctranslate2 out") from error
+        raise UsageError(
+            f"ctranslate2 cannot convert the model ({reason})", "leave --beside ctranslate2 out"
+        ) from error
     # A tokenizer may lack special tokens that no search here asks for; as null, they are not read.
     facts = orjson.loads((into / "config.json").read_bytes())
     named = {name: facts["eos_token"] if value is None else value for name, value in facts.items()}
@@ -69,7 +71,7 @@ class Engine:
         dtype: fp32 or bf16.
 
     Raises:
-        IdgrError: CTranslate2 does not run it so.
+        UsageError: CTranslate2 does not run it so.
     """
 
     def __init__(self, folder: str, device: str, dtype: str) -> None:
@@ -85,7 +87,7 @@ class Engine:
             )
         except (RuntimeError, ValueError) as error:
             what = f"ctranslate2 cannot run the model in {dtype} ({error})"
-            raise IdgrError(what, "leave --beside ctranslate2 out") from error
+            raise UsageError(what, "leave --beside ctranslate2 out") from error
 
     def search(
         self, prompts: Sequence[Sequence[int]], end: int, steps: int, options: SearchOptions, batch_size: int

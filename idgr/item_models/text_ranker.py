@@ -21,6 +21,7 @@ from idgr.engine.task import TrainingTask
 from idgr.evaluation.item_scores import Floats, ItemScores
 from idgr.evaluation.metrics import hit_rate, ndcg
 from idgr.item_models.text_features import TextFeatures
+from idgr.models.device import to_device
 from idgr.models.text_ranker import TextRanker
 from idgr.progress import Progress
 
@@ -96,7 +97,7 @@ def ranker_task(
     def loss_of(batch: Ints, epoch: int) -> tuple[Tensor, int]:
         rows = torch.from_numpy(batch)
         scores_BC = _scores(model, features_NCF[rows], open_NC[rows])
-        return F.cross_entropy(scores_BC, target_N[rows].to(model.device), reduction="sum"), len(batch)
+        return F.cross_entropy(scores_BC, to_device(target_N[rows], model.device), reduction="sum"), len(batch)
 
     return TrainingTask(
         "train-text-ranker",
@@ -110,8 +111,8 @@ def ranker_task(
 
 def _scores(model: TextRanker, features_BCF: Tensor, open_BC: Tensor) -> Tensor:
     """[B, C] in fp32, far below all others where there is no candidate."""
-    scores_BC: Tensor = model(features_BCF.to(model.device, torch.float32)).float()
-    return scores_BC.masked_fill(~open_BC.to(model.device), _NEVER)
+    scores_BC: Tensor = model(to_device(features_BCF, model.device).float()).float()
+    return scores_BC.masked_fill(to_device(~open_BC, model.device), _NEVER)
 
 
 @torch.no_grad()
