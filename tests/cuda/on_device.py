@@ -159,8 +159,10 @@ def test_the_counts_see_a_wait_that_is_put_in(shop: Shop, monkeypatch: pytest.Mo
     (shop.folder / "planted").mkdir()
     assert shop.result("train-rec trie", "cuda").steps[0] == {"_local_scalar_dense": 1}
     depths = shop.result("recommend beam full", "cuda").depths
-    assert depths
-    assert all(depth == {"copy from the GPU": 1, "_local_scalar_dense": 1} for depth in depths)
+    planted = {"copy from the GPU": 1, "_local_scalar_dense": 1}
+    # Above the shortest ID nothing is finished.
+    assert planted in depths
+    assert all(depth in ({"copy from the GPU": 1}, planted) for depth in depths)
 
 
 def test_soft_ids_of_bf16_enter_prompts_of_fp32() -> None:
