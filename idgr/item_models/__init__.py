@@ -1,1 +1,1 @@
-"""Models that rank items by vectors: their training and ranking."""
+"""Models that rank items by vectors or texts: their training and ranking."""

@@ -25,9 +25,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import sparse
 
 from idgr.evaluation.item_scores import best_scores, history_weights
+from idgr.evaluation.shared_words import WordCounts
 from idgr.ids.keyphrase import words_of
 from idgr.ids.spelling import fold
 
@@ -121,17 +121,6 @@ def _heads(texts: Sequence[str]) -> list[list[str]]:
 
 def _weighed(rows: Sequence[Sequence[Hashable]]) -> tuple[Any, npt.NDArray[np.float64]]:
     """Rows of words as vectors [I, W] of length 1 or 0, as CSR; and [I] the mean log(df) of a row's words, or 0."""
-    number: dict[Hashable, int] = {}
-    words: list[int] = []
-    ends = [0]
-    for row in rows:
-        words += sorted({number.setdefault(word, len(number)) for word in row})
-        ends.append(len(words))
-    word, shape = np.array(words, dtype=np.int64), (len(rows), len(number))
-    held_by_W = np.maximum(np.bincount(word, minlength=len(number)), 1)
-    vectors_IW = sparse.csr_matrix((np.log(len(rows) / held_by_W)[word], word, ends), shape=shape)
-    length_I = np.sqrt(np.asarray(vectors_IW.multiply(vectors_IW).sum(axis=1)).ravel())
-    vectors_IW = (sparse.diags(1 / np.where(length_I > 0, length_I, 1)) @ vectors_IW).tocsr().astype(np.float32)
-    vectors_IW.eliminate_zeros()
-    common_I = np.asarray(sparse.csr_matrix((np.log(held_by_W)[word], word, ends), shape=shape).sum(axis=1)).ravel()
-    return vectors_IW, common_I / np.maximum(np.diff(ends), 1)
+    counts = WordCounts.of(rows)
+    common_I = np.asarray(counts.table(np.log(counts.held_by_W)).sum(axis=1)).ravel()
+    return counts.vectors().astype(np.float32), common_I / np.maximum(np.diff(counts.ends), 1)
