@@ -124,7 +124,7 @@ class _Plan:
     def _offer(self) -> str:
         output = self.first / "candidates.jsonl"
         if self.gen is None:
-            return self.add(0, "offer", output, items=self.items)
+            return self.add(0, "offer", output, items=self.items, train=self.train)
         return self.add(0, "gen-ids", output, items=self.items, model=self.gen, shard="1/1", **self.what.ids_options)
 
     def _first_ids(self) -> str:
@@ -235,9 +235,13 @@ def _hold_out(phase: Phase) -> None:
 
 
 def _offer(phase: Phase) -> None:
-    info = RunInfo("offer", {}, {"items": phase.arguments["items"]})
+    told = phase.arguments
+    info = RunInfo("offer", {}, {"items": told["items"], "train": told["train"]})
     with info.replace_file(phase.output) as written:
-        written.writelines(map(dump_line, word_candidates(read_catalogue(phase.arguments["items"]))))
+        items = read_catalogue(told["items"])
+        number = {item.item_id: place for place, item in enumerate(items)}
+        sequences = [[number[item] for item in row.items] for row in read_sequences(told["train"], number)]
+        written.writelines(map(dump_line, word_candidates(items, sequences)))
 
 
 def _loaded(rec: str, ids: str, device: str) -> tuple[Backbone, PromptRenderer | HistoryRenderer, str, list[ItemId]]:

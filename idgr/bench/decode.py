@@ -15,14 +15,15 @@ import numpy as np
 import torch
 
 from idgr.bench import decode_contenders as contenders
-from idgr.bench import decode_ctranslate2 as other_engine
+from idgr.bench import decode_ctranslate2, decode_onnxruntime
 from idgr.bench.decode_contenders import Done, Task
 from idgr.bench.processes import Measurement, measure
 from idgr.bench.synthetic_ids import synthetic_ids
 from idgr.decoding.beam import Ranking, SearchOptions
 from idgr.decoding.trie import build_trie, save_trie
-from idgr.errors import IdgrError
+from idgr.errors import IdgrError, UsageError
 from idgr.evaluation.metrics import hit_rate, ndcg, target_ranks
+from idgr.formats.json_file import read_object
 from idgr.formats.rec_folder import RecommenderFacts, read_item_head_weight
 from idgr.models.backbone import (
     CAUSAL_PRESETS,
@@ -90,11 +91,14 @@ class DecodeBench:
     seed: int
 
 
+Engine = Literal["ctranslate2", "onnxruntime"]
+_ENGINES: dict[str, Any] = {"ctranslate2": decode_ctranslate2, "onnxruntime": decode_onnxruntime}
+
 Contender = tuple[Callable[[], Callable[[Task], Done]], Task]
 
 
 def bench_against_peer(
-    bench: DecodeBench, *, one_by_one: bool = False, with_ctranslate2: bool = False
+    bench: DecodeBench, *, one_by_one: bool = False, beside: Sequence[Engine] = ()
 ) -> Iterator[dict[str, Any]]:
     """idgr beside `transformers`, constrained and not, in users per second.
 
@@ -103,23 +107,25 @@ def bench_against_peer(
 
     Args:
         one_by_one: one user at a time, for the time that each of them waits.
-        with_ctranslate2: of a causal model, CTranslate2 without the tree as one more contender.
+        beside: of a causal model, other engines without the tree as further contenders.
 
     Raises:
-        IdgrError: CTranslate2 is missing, or does not read the model.
+        IdgrError: one of them is missing, does not run so, or does not read the model.
     """
-    if with_ctranslate2:
-        other_engine.check_installed()
+    for name in beside:
+        _ENGINES[name].check_runs(pick_device(bench.device).type, bench.dtype)
     with tempfile.TemporaryDirectory(prefix="idgr-bench-") as folder:
         task = replace(_task(bench, folder, None), one_by_one=one_by_one)
         plain = replace(task, options=replace(bench.options, compile=False))
         ours = replace(plain, batch_size=1) if one_by_one else plain
         peer = replace(plain, batch_size=1 if one_by_one else _best_batch(plain, contenders.transformers_constrained))
         engines: dict[str, Contender] = {}
-        if with_ctranslate2:
-            other_engine.convert(folder)
-            size = 1 if one_by_one else _best_batch(plain, other_engine.ctranslate2_free)
-            engines["ctranslate2, unconstrained"] = (other_engine.ctranslate2_free, replace(plain, batch_size=size))
+        for name in beside:
+            engine = _ENGINES[name]
+            _check_plain_places(folder, name)
+            engine.convert(folder)
+            size = 1 if one_by_one or engine.ONE_BY_ONE else _best_batch(plain, engine.unconstrained)
+            engines[f"{name}, unconstrained"] = (engine.unconstrained, replace(plain, batch_size=size))
         trie = replace(ours, options=replace(ours.options, normalize="trie"))
         compiled = {
             f"idgr, {normalize}, compiled": (
@@ -268,6 +274,13 @@ def _backbone(bench: DecodeBench) -> Backbone:
     if causal:
         return new_causal_backbone(causal, words, bench.seed)
     return new_backbone(PRESETS[bench.shape], words, bench.seed)
+
+
+def _check_plain_places(folder: str, engine: Engine) -> None:
+    """Other engines count a sequence's places through."""
+    if read_object(Path(folder, "config.json"), "take another model").get("item_slots"):
+        what = f"--beside {engine} with a model that begins items at places of their own, which it counts through"
+        raise UsageError(what, "leave it out, or take a model of plain places")
 
 
 def _best_batch(task: Task, make: Callable[[], Callable[[Task], Done]]) -> int:

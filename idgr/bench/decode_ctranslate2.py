@@ -22,11 +22,13 @@ from idgr.models.device import pick_device
 if TYPE_CHECKING:
     from idgr.decoding.trie import Trie
 
+ONE_BY_ONE = False  # it answers several users at a time as well
+
 _INTO = "ctranslate2"
 
 
-def check_installed() -> None:
-    """Raise `IdgrError` where CTranslate2 is missing."""
+def check_runs(device: str, dtype: str) -> None:
+    """Raise `IdgrError` where CTranslate2 is missing; how it runs on a device depends on the processor as well."""
     if find_spec("ctranslate2") is None:
         raise IdgrError("--beside ctranslate2 needs ctranslate2, which is not installed", "pip install 'idgr[bench]'")
 
@@ -35,12 +37,8 @@ def convert(folder: str) -> None:
     """Write a causal model as CTranslate2 reads it, into a new folder within the model's own.
 
     Raises:
-        UsageError: the model begins items at places of their own, which CTranslate2 counts through, or its converter
-            cannot read the model.
+        UsageError: its converter cannot read the model.
     """
-    if orjson.loads(Path(folder, "config.json").read_bytes()).get("item_slots"):
-        what = "--beside ctranslate2 with a model that begins items at places of their own, which it counts through"
-        raise UsageError(what, "leave it out, or take a model of plain places")
     from ctranslate2.converters import TransformersConverter
 
     into = Path(folder, _INTO)
@@ -57,7 +55,7 @@ def convert(folder: str) -> None:
     (into / "config.json").write_bytes(orjson.dumps(named))
 
 
-def ctranslate2_free() -> Callable[[Task], Done]:
+def unconstrained() -> Callable[[Task], Done]:
     """Beam search of as many new tokens as a mean ID has, over what `convert` wrote."""
     return lambda task: run_contender(task, lambda _, trie: (_answers(task, trie), None))
 

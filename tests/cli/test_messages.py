@@ -54,6 +54,7 @@ WITHOUT_A_PLACE = {
     ("bench/processes.py", "the contender {} ended with code {}"),
     ("bench/trainers.py", "there are {} training instances, not the {} of all steps"),
     ("bench/commands.py", "pandas, which idgr is compared with, is not installed"),
+    ("bench/decode_onnxruntime.py", "--beside onnxruntime needs onnxruntime-genai and onnx, which are not installed"),
     ("bench/decode_ctranslate2.py", "--beside ctranslate2 needs ctranslate2, which is not installed"),
     ("evaluation/report/plots.py", "matplotlib, which a report needs, is not installed"),
     ("ids/schemes/libraries.py", "{} needs {}, which is not installed"),
