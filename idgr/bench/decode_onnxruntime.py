@@ -42,8 +42,10 @@ def check_runs(device: str, dtype: str) -> None:
         UsageError: it would not run on the device, or not in the precision.
     """
     if not all(map(find_spec, _NEEDED)):
-        what = "--beside onnxruntime needs onnxruntime-genai and onnx, which are not installed"
-        raise IdgrError(what, "pip install 'idgr[bench]'")
+        raise IdgrError(
+            "--beside onnxruntime needs onnxruntime-genai and onnx, which are not installed",
+            "pip install 'idgr[bench]'",
+        )
     if (device, dtype) != ("cpu", "fp32"):
         raise UsageError(f"--beside onnxruntime on {device} in {dtype}, where it is not run", "take the CPU and fp32")
 
