@@ -38,6 +38,7 @@ from idgr.generator.soft_ids import (
     prompt_embeddings,
     straight_through,
 )
+from idgr.ids.own_words import outside, own_words
 from idgr.models.device import to_device
 from idgr.prompts.histories import HistoryRenderer
 from idgr.prompts.rendering import Prompt, PromptRenderer
@@ -230,6 +231,7 @@ class SoftPrompts:
         self.texts = read_texts(generator, texts, options.max_text_tokens, longest)
         self.ids = ids
         self.generator = generator.model
+        self.words = own_words(generator, texts) if options.own_words else None
         self.start = copy.deepcopy(generator.model).eval().requires_grad_(False) if options.anchor else None
         self.n_tokens = min(len(generator.tokenizer), recommender.config.vocab_size)
         self.embedding_VD = recommender.get_input_embeddings().weight.detach()
@@ -250,6 +252,14 @@ class SoftPrompts:
         texts = [self.texts[item] for item in splice.items]
         ids = [self.ids[item] for item in splice.items]
         logits_NV = id_logits(self.generator, texts, ids)
+        left_out: Tensor | float = 0.0
+        if self.words is not None:
+            words = [self.words[item] for item in splice.items]
+            allowed = [
+                one.following(row[:place]) for one, row in zip(words, ids, strict=True) for place in range(len(row))
+            ]
+            left_out = outside(allowed, logits_NV.shape[1], logits_NV.device, logits_NV.dtype)
+        logits_NV = logits_NV + left_out
         soft_ND = expected_embeddings(
             id_probabilities(logits_NV, self.n_tokens, self.options.temperature), self.embedding_VD
         )
@@ -258,7 +268,7 @@ class SoftPrompts:
             soft_ND = straight_through(soft_ND, F.embedding(tokens_N, self.embedding_VD))
         if self.start is not None:
             with torch.no_grad():
-                start_NV = id_logits(self.start, texts, ids)
+                start_NV = id_logits(self.start, texts, ids) + left_out
             self.divergence = anchor_divergence(logits_NV, start_NV, self.n_tokens)
         return prompt_embeddings(tokens_BS, self.embedding_VD, splice, soft_ND)
 

@@ -19,5 +19,6 @@ class IdLearningOptions(StageOptions):
 
     temperature: float = option("Temperature of the softmax at each ID position.", 1.0, TRAINING, above=0)
     straight_through: bool = option("Show the hard IDs, with the gradient of the soft ones.", False, TRAINING)
+    own_words: bool = option("Of a T5: soft IDs of the words of an item's own text alone.", False, TRAINING)
     anchor: float = option("Weight of staying close to the starting generator.", 0.0, TRAINING, at_least=0)
     max_text_tokens: int = option("Texts are cut behind so many tokens.", 256, at_least=1)

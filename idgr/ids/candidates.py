@@ -20,6 +20,7 @@ from torch import Tensor
 from idgr.errors import IdgrError, UsageError
 from idgr.ids.diverse_beam import Batch, Found, diverse_beam_search
 from idgr.ids.options import BeamOptions
+from idgr.ids.own_words import OwnWords
 from idgr.ids.schedule import Limits
 from idgr.models import llama, t5
 from idgr.models.llama_cache import LlamaReader
@@ -57,6 +58,7 @@ class Candidates:
         sources: the tokens of each source: EOS included, or the prompt that a Llama continues, of two tokens or more.
         options: the shape of the search.
         batch_size: sources in a batch.
+        words: those that the candidates of each source are made of; None for any.
         ends: for a Llama, the tokens that end a continuation, the first of which stands for all.
         close: searches with a margin below this are repeated in double precision.
 
@@ -70,6 +72,7 @@ class Candidates:
     options: BeamOptions
     batch_size: int
     ends: Sequence[int] = ()
+    words: Sequence[OwnWords] | None = None
     close: float = CLOSE
     n_searches: int = 0
     n_close: int = 0
@@ -121,7 +124,11 @@ class Candidates:
             result = found[place]
             if result is not None and result.margin < _CLOSE_IN_DOUBLE:
                 self._fill(found, wanted, [place], self._double, self._encoded_in_double)
-        return [self._checked(result) for result in found]
+        rows = [self._checked(result) for result in found]
+        if self.words is None:
+            return rows
+        words = [self.words[source] for source, _ in wanted]
+        return [[one.whole_words(row) for row in mine] for one, mine in zip(words, rows, strict=True)]
 
     def _batches(self, wanted: Sequence[tuple[int, Limits]], places: Iterable[int]) -> list[list[int]]:
         """Places in `wanted`, in batches of like lengths: the longest first, so that a lack of memory shows at once."""
@@ -145,7 +152,9 @@ class Candidates:
         try:
             with torch.inference_mode():
                 rows = [self.sources[source] for source in sources]
-                results = diverse_beam_search(reader.batch(*encoded(list(sources)), rows), limits, self.options)
+                words = None if self.words is None else [self.words[source] for source in sources]
+                read = reader.batch(*encoded(list(sources)), rows)
+                results = diverse_beam_search(read, limits, self.options, words)
         except torch.OutOfMemoryError:
             if len(batch) == 1:
                 raise

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from idgr.ids.options import BeamOptions
+from idgr.ids.own_words import OwnWords, outside
 from idgr.ids.schedule import Limits
 
 # Leaving finished sources in the batch costs their share of the work; taking them out copies the rest.
@@ -136,12 +137,15 @@ class _State:
 
 
 @torch.inference_mode()
-def diverse_beam_search(batch: Batch, limits: Sequence[Limits], options: BeamOptions) -> list[Found]:
+def diverse_beam_search(
+    batch: Batch, limits: Sequence[Limits], options: BeamOptions, words: Sequence[OwnWords] | None = None
+) -> list[Found]:
     """Search from each source under its own limits.
 
     Args:
         batch: the sources as the model has read them; it is used up.
         limits: those of each source.
+        words: those that the answers to each source are made of; None for any.
 
     Returns:
         A result for each source, in their order.
@@ -177,7 +181,7 @@ def diverse_beam_search(batch: Batch, limits: Sequence[Limits], options: BeamOpt
     batch.begin(G * M, L)
     found: list[Found | None] = [None] * B
     for step in range(L):
-        _advance(batch, state, step, options)
+        _advance(batch, state, step, options, words)
         ended_B = ~state.told_B & (state.done_BG.all(1) | (step + 2 >= state.max_tokens_B))
         if ended_B.any():
             for place, result in _collect(state, ended_B, step + 1, options.length_penalty):
@@ -192,7 +196,7 @@ def diverse_beam_search(batch: Batch, limits: Sequence[Limits], options: BeamOpt
     return [result for result in found if result is not None]
 
 
-def _advance(batch: Batch, state: _State, step: int, options: BeamOptions) -> None:
+def _advance(batch: Batch, state: _State, step: int, options: BeamOptions, words: Sequence[OwnWords] | None) -> None:
     """Add a token to every beam; the groups take turns, each penalized for the tokens of those before it (Eq. 5)."""
     B, G, M, _ = state.tokens_BGML.shape
     K = G * M
@@ -204,6 +208,11 @@ def _advance(batch: Batch, state: _State, step: int, options: BeamOptions) -> No
     V = logits_RV.shape[1]
     # As in transformers, the start token, where there is one, is one of a sequence's tokens.
     rows_RL = F.pad(state.tokens_BGML[..., :step].reshape(B * K, step)[first_R], (1, 0), value=batch.start)
+    if words is not None:
+        which_R = state.which_B[first_R // K].tolist()
+        answers = zip(which_R, rows_RL[:, 1:].tolist(), strict=True)
+        allowed = [words[source].following(tokens) for source, tokens in answers]
+        logits_RV = logits_RV + outside(allowed, V, batch.device, batch.dtype)
     n = options.no_repeat_ngram
     barred_RN = _repeats(rows_RL, n) if 0 < n <= step + 1 else rows_RL[:, :0]
     # A penalty only lowers scores, there are at most K - M penalized tokens, and EOS and repeats may be ruled out: the

@@ -17,6 +17,7 @@ from idgr.ids.assignment import Assigned, assign
 from idgr.ids.candidates import Candidates
 from idgr.ids.causal_prompts import causal_prompts, end_tokens
 from idgr.ids.options import GenerationOptions
+from idgr.ids.own_words import own_words
 from idgr.ids.schedule import Schedule
 from idgr.ids.spelling import can_spell, clean_id
 from idgr.models.tokenizer import decode, encode
@@ -142,6 +143,7 @@ def _is_asked(backbone: Backbone) -> bool:
 
 def _candidates(backbone: Backbone, shown: Sequence[_Shown], options: GenerationOptions) -> Candidates:
     texts = [text for text, _ in shown]
+    words = own_words(backbone, texts) if options.own_words else None
     if backbone.arch == "causal":
         beside = [short for _, short in shown]
         prompts = causal_prompts(backbone.tokenizer, texts, options.max_text_tokens, beside, taught=backbone.taught)
@@ -151,7 +153,7 @@ def _candidates(backbone: Backbone, shown: Sequence[_Shown], options: Generation
     rows = encode(backbone.tokenizer, texts, max_tokens=options.max_text_tokens - 1)
     eos = backbone.tokenizer.eos_token_id
     sources = [np.array([*row, eos], dtype=np.int32) for row in rows]
-    return Candidates(backbone.model, sources, options, options.batch_size)
+    return Candidates(backbone.model, sources, options, options.batch_size, words=words)
 
 
 def _check_room(backbone: Backbone, longest: int, options: GenerationOptions) -> None:

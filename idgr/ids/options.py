@@ -51,6 +51,9 @@ class GenerationOptions(BeamOptions, Schedule):
     exhausted: Annotated[
         Literal["number", "error"], _search("After the last attempt: add a number to the first candidate, or stop.")
     ] = "number"
+    own_words: Annotated[
+        bool, _search("Of a T5: IDs of the words of an item's text alone, as far as there are enough.")
+    ] = False
     max_text_tokens: Annotated[int, _search("Tokens of an item's text that the generator reads.", at_least=2)] = 256
     batch_size: Annotated[
         int, _search("Items at once; the IDs do not depend on it.", role=Role.RUN, panel=RUN, at_least=1)

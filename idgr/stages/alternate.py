@@ -51,7 +51,10 @@ PARTS = ("items", "train", "valid")
 # What this stage settles itself: paths, and what both trainings have in common.
 _PATHS = frozenset({"train", "items", "ids", "old_ids", "valid", "rec", "gen", "output", "templates"})
 _SHARED = frozenset(
-    {"objective", "max_history", "max_prompt_tokens", "max_text_tokens", "precision", "device", "seed", "old_ids"}
+    {
+        *("objective", "max_history", "max_prompt_tokens", "max_text_tokens", "own_words"),
+        *("precision", "device", "seed", "old_ids"),
+    }
 )
 _RUN = frozenset({"overwrite", "dry_run", "force", "paper", "skip_finished"})
 _SETTLED = _PATHS | _SHARED | _RUN
@@ -87,6 +90,7 @@ class Options(ValidationOptions, PromptOptions, ChoosingOptions):
     objective: Literal["full", "trie"] = option("The recommender's: trie, the default, or full.", UNSET, TRAINING)
     max_history: int = UNSET
     max_text_tokens: int = option("Texts are cut behind so many.", 256, TRAINING, at_least=2)
+    own_words: bool = option("With --gen: IDs of the words of an item's own text alone.", False, TRAINING)
     precision: Precision = "fp32"
     device: Device = "auto"
     seed: Seed = 0
@@ -144,6 +148,8 @@ class Options(ValidationOptions, PromptOptions, ChoosingOptions):
         super().__post_init__()
         if self.method == SOFT and self.gen is None:
             raise UsageError("--gen is missing", "give the ID generator to begin from")
+        if self.own_words and self.gen is None:
+            raise UsageError("--own-words without --gen", "give a generator, or leave it out")
         self.check_method(self.gen, self.gen_options, self.ids_options)
         if self.method != SOFT and (self.mode, self.user_ids) != ("alternate", "none"):
             other = f"--user-ids {self.user_ids}" if self.mode == "alternate" else f"--mode {self.mode}"
@@ -245,10 +251,11 @@ def _alternation(options: Options) -> Alternation:
     from idgr.models.backbone import CAUSAL_PRESETS
 
     both = {"precision": options.precision, "device": options.device}
-    texts = {"max_text_tokens": options.max_text_tokens}
+    texts, words = {"max_text_tokens": options.max_text_tokens}, {"own_words": options.own_words}
     validation = {name: getattr(options, name) for name in ("valid_users", "valid_beams", "patience")}
     prompts = ("objective", "max_history", "max_prompt_tokens", "templates")
-    teaching = {} if options.method == SOFT else {"epochs": 1, "lr": DEFAULT_LR, "anchor": 0.1, "held_out": 0.0}
+    taught = {"epochs": 1, "lr": DEFAULT_LR, "anchor": 0.1, "held_out": 0.0}  # the IDs that were chosen
+    teaching: dict[str, Any] = words if options.method == SOFT else taught
     # New IDs may be longer than any before.
     places = {"item_slots": False} if options.method == SOFT and options.rec in CAUSAL_PRESETS else {}
     return Alternation(
@@ -259,7 +266,7 @@ def _alternation(options: Options) -> Alternation:
         options.mode,
         options.order,
         gen_options={**teaching, **options.gen_options, **texts, **both},
-        ids_options={**options.ids_options, **texts, "device": options.device},
+        ids_options={**options.ids_options, **texts, **words, "device": options.device},
         rec_options={**places, **separator_of(options.rec), **options.rec_options, **validation, **both},
         prompt_options={name: getattr(options, name) for name in prompts},
         user_ids=options.user_ids,

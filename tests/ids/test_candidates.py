@@ -76,11 +76,11 @@ def test_too_little_memory_halves_the_batch(model: Any, monkeypatch: pytest.Monk
     wanted = Candidates(model, SOURCES, BeamOptions(), 30).search(WANTED)
     sizes: list[int] = []
 
-    def cramped(batch: Any, limits: Any, options: Any) -> Any:
+    def cramped(batch: Any, limits: Any, options: Any, words: Any) -> Any:
         sizes.append(len(limits))
         if len(limits) > 10:
             raise torch.OutOfMemoryError("no memory left")
-        return diverse_beam_search(batch, limits, options)
+        return diverse_beam_search(batch, limits, options, words)
 
     monkeypatch.setattr(candidates, "diverse_beam_search", cramped)
     assert Candidates(model, SOURCES, BeamOptions(), 30).search(WANTED) == wanted

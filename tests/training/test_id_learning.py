@@ -21,6 +21,7 @@ from idgr.formats.jsonl import write_jsonl
 from idgr.generator.answers import generator_inputs
 from idgr.generator.id_learning import SoftPrompts, id_logits, learn_ids, stretches
 from idgr.generator.options import IdLearningOptions
+from idgr.ids.own_words import own_words
 from idgr.models.backbone import Backbone, Preset, load_backbone, new_backbone, save_backbone
 from idgr.models.tokenizer import id_tokens, train_tokenizer
 from idgr.prompts.rendering import PromptRenderer
@@ -142,6 +143,38 @@ def test_each_distinct_item_passes_once_and_no_gradient_reaches_another(
     assert outside
     assert moved <= read | {tokenizer.pad_token_id}
     assert not moved & outside
+
+
+def test_with_own_words_alone_nothing_else_of_the_vocabulary_is_learnt(
+    tokenizer: Any, recommender: Backbone, renderer: PromptRenderer
+) -> None:
+    generator = new_backbone(TINY, tokenizer, seed=1)
+    generator.model.config.tie_word_embeddings = False
+    generator.model.lm_head.weight = torch.nn.Parameter(generator.model.lm_head.weight.detach().clone())
+    options = IdLearningOptions(own_words=True)
+    soft = SoftPrompts(generator, recommender.model, renderer.id_tokens, TEXTS, options)
+    batch = [0, 1, 2]  # prefixes of the first sequence, whose histories show the items 0 to 2
+    loss_with(soft, recommender, renderer, batch).backward()
+    moved = set(generator.model.lm_head.weight.grad.abs().sum(1).nonzero().squeeze(1).tolist())
+    words = own_words(generator, TEXTS[:3])
+    allowed = {
+        token
+        for item, one in enumerate(words)
+        for place in range(len(renderer.id_tokens[item]))
+        for token in one.following(renderer.id_tokens[item][:place])
+    }
+    assert moved <= allowed
+    assert len(allowed) < len(tokenizer) / 4
+    assert moved & {one.after[()][-1] for one in words}
+
+
+def test_the_anchor_is_of_own_words_too(tokenizer: Any, recommender: Backbone, renderer: PromptRenderer) -> None:
+    generator = new_backbone(TINY, tokenizer, seed=1)
+    options = IdLearningOptions(own_words=True, anchor=1.0)
+    generator.model.eval()
+    soft = SoftPrompts(generator, recommender.model, renderer.id_tokens, TEXTS, options)
+    loss_with(soft, recommender, renderer, [0, 1, 2])
+    assert soft.divergence.item() == pytest.approx(0.0, abs=1e-6)  # nothing has been learnt yet
 
 
 @settings(derandomize=True, deadline=None, max_examples=50)
