@@ -164,8 +164,8 @@ class DecodeOptions(ModelBenchOptions):
     )
     dtype: Literal["fp32", "bf16"] = option("Precision of the weights.", "fp32", MODEL)
     compile: bool = option("Beside the others, idgr through torch.compile; with --items and --against it is.", False)
-    beside: list[Literal["ctranslate2", "onnxruntime"]] | None = option(
-        "causal: one more contender, another engine without the tree; may be repeated.", None
+    beside: Literal["ctranslate2", "onnxruntime"] | None = option(
+        "causal: one more contender, another engine without the tree.", None
     )
 
     def __post_init__(self) -> None:
@@ -317,8 +317,7 @@ def run_decode(options: DecodeOptions) -> Records:
     if options.against is not None:
         against = bench_against_exact if options.against == "exact" else bench_against_cpu
         return _written(options, against(bench))
-    beside = options.beside or ()
-    return _written(options, bench_against_peer(bench, one_by_one=options.latency, beside=beside))
+    return _written(options, bench_against_peer(bench, one_by_one=options.latency, beside=options.beside))
 
 
 def _decode_bench(options: DecodeOptions) -> DecodeBench:

@@ -98,7 +98,7 @@ Contender = tuple[Callable[[], Callable[[Task], Done]], Task]
 
 
 def bench_against_peer(
-    bench: DecodeBench, *, one_by_one: bool = False, beside: Sequence[Engine] = ()
+    bench: DecodeBench, *, one_by_one: bool = False, beside: Engine | None = None
 ) -> Iterator[dict[str, Any]]:
     """idgr beside `transformers`, constrained and not, in users per second.
 
@@ -107,25 +107,25 @@ def bench_against_peer(
 
     Args:
         one_by_one: one user at a time, for the time that each of them waits.
-        beside: of a causal model, other engines without the tree as further contenders.
+        beside: of a causal model, another engine without the tree as one more contender.
 
     Raises:
-        IdgrError: one of them is missing, does not run so, or does not read the model.
+        IdgrError: that engine is missing, does not run so, or does not read the model.
     """
-    for name in beside:
-        _ENGINES[name].check_runs(pick_device(bench.device).type, bench.dtype)
+    if beside is not None:
+        _ENGINES[beside].check_runs(pick_device(bench.device).type, bench.dtype)
     with tempfile.TemporaryDirectory(prefix="idgr-bench-") as folder:
         task = replace(_task(bench, folder, None), one_by_one=one_by_one)
         plain = replace(task, options=replace(bench.options, compile=False))
         ours = replace(plain, batch_size=1) if one_by_one else plain
         peer = replace(plain, batch_size=1 if one_by_one else _best_batch(plain, contenders.transformers_constrained))
         engines: dict[str, Contender] = {}
-        for name in beside:
-            engine = _ENGINES[name]
-            _check_plain_places(folder, name)
+        if beside is not None:
+            engine = _ENGINES[beside]
+            _check_plain_places(folder, beside)
             engine.convert(folder)
             size = 1 if one_by_one or engine.ONE_BY_ONE else _best_batch(plain, engine.unconstrained)
-            engines[f"{name}, unconstrained"] = (engine.unconstrained, replace(plain, batch_size=size))
+            engines[f"{beside}, unconstrained"] = (engine.unconstrained, replace(plain, batch_size=size))
         trie = replace(ours, options=replace(ours.options, normalize="trie"))
         compiled = {
             f"idgr, {normalize}, compiled": (

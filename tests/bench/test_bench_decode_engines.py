@@ -54,7 +54,7 @@ def test_another_engine_is_a_contender_without_the_tree(
 ) -> None:
     save_backbone(backbone, tmp_path)
     bench = replace(bench, arch="causal", model=str(tmp_path))
-    records = {record["contender"]: record for record in bench_against_peer(bench, beside=[engine])}
+    records = {record["contender"]: record for record in bench_against_peer(bench, beside=engine)}
     theirs = records[f"{engine}, unconstrained"]
     assert theirs["users_per_s"] > 0
     assert theirs["batch_size"] in ((1,) if engine == "onnxruntime" else (1, 2, 4, 16))
@@ -90,7 +90,7 @@ def test_a_model_of_places_for_items_is_refused(
     assert item_slots(backbone.model) == 20
     save_backbone(backbone, tmp_path)
     with pytest.raises(UsageError, match=f"--beside {engine} with a model that begins items at places of their own"):
-        next(bench_against_peer(replace(bench, arch="causal", model=str(tmp_path)), beside=[engine]))
+        next(bench_against_peer(replace(bench, arch="causal", model=str(tmp_path)), beside=engine))
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -126,16 +126,16 @@ def test_where_it_is_missing_the_extra_is_named(
 ) -> None:
     monkeypatch.setattr(MODULES[engine], "find_spec", lambda _: None)
     with pytest.raises(IdgrError, match=r"pip install 'idgr\[bench\]'"):
-        next(bench_against_peer(replace(bench, arch="causal"), beside=[engine]))
+        next(bench_against_peer(replace(bench, arch="causal"), beside=engine))
 
 
 @needs_onnxruntime
 def test_onnxruntime_is_run_on_the_cpu_in_fp32_alone(bench: DecodeBench) -> None:
     with pytest.raises(UsageError, match="--beside onnxruntime on cpu in bf16"):
-        next(bench_against_peer(replace(bench, arch="causal", dtype="bf16"), beside=["onnxruntime"]))
+        next(bench_against_peer(replace(bench, arch="causal", dtype="bf16"), beside="onnxruntime"))
 
 
 @pytest.mark.parametrize("more", [{}, {"arch": "causal", "items": [100]}, {"arch": "causal", "against": "exact"}])
 def test_it_is_a_contender_against_transformers_alone(more: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="--beside"):
-        DecodeOptions(beside=["ctranslate2"], **more)
+        DecodeOptions(beside="ctranslate2", **more)
