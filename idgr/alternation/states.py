@@ -20,7 +20,7 @@ from torch import Tensor
 from idgr.decoding.trie import common_length
 from idgr.models.device import to_device
 from idgr.models.llama import item_slots, pad_token, position_ids
-from idgr.models.padding import causal_mask, decoder_inputs, pad_labels, pad_rows, padded, prompt_mask
+from idgr.models.padding import causal_mask, decoder_inputs, encoder_mask, pad_labels, pad_rows, padded, prompt_mask
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, T5ForConditionalGeneration
@@ -49,7 +49,7 @@ class Row:
 def t5_states(model: T5ForConditionalGeneration, prompts: Tokens, rows: Sequence[Row], paths: Tokens) -> Tensor:
     """[R, T, D] the states that decide each token of the rows' paths; the prompts are encoded once each."""
     prompt_ES, mask_ES = pad_rows(prompts, model.config.pad_token_id, model.device)
-    encoded_ESD = model.encoder(input_ids=prompt_ES, attention_mask=prompt_mask(model, mask_ES))[0]
+    encoded_ESD = model.encoder(input_ids=prompt_ES, attention_mask=encoder_mask(model, prompt_ES, mask_ES))[0]
     prompt_R = to_device(np.array([row.prompt for row in rows], dtype=np.int64), model.device)
     hidden_RTD: Tensor = model.decoder(
         input_ids=decoder_inputs(model, pad_labels(paths)),

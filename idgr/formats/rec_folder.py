@@ -40,6 +40,7 @@ class RecommenderFacts:
         history: "shown", or "none" where the user's ID stands for it.
         arch: "t5", or "causal" where history and answer are one sequence, without templates.
         separator: what stands between the items of that sequence: "eos", before the first one too, or "newline".
+        causal_encoder: of a T5: whether its encoder is causal by item, whose IDs end with EOS in the prompt.
     """
 
     objective: Literal["full", "trie"]
@@ -52,6 +53,7 @@ class RecommenderFacts:
     history: str = "shown"
     arch: str = "t5"
     separator: str = "eos"
+    causal_encoder: bool = False
 
 
 def item_model_type(folder: str | os.PathLike[str]) -> str | None:
@@ -95,7 +97,7 @@ def read_recommender_facts(
     return RecommenderFacts(**facts)
 
 
-_LATER = ("user_ids", "user_gen", "history", "arch", "separator")  # facts that older records lack
+_LATER = ("user_ids", "user_gen", "history", "arch", "separator", "causal_encoder")  # facts that older records lack
 _OURS = "give a folder that `idgr train-rec` wrote"
 _CHOICES = {
     "objective": ("full", "trie"),
@@ -116,6 +118,7 @@ def _check_facts(folder: str | os.PathLike[str], facts: dict[str, Any]) -> None:
     templates = facts["templates"]
     good["templates"] = all(isinstance(template, str) and _is_template(template) for template in templates)
     good["templates"] &= bool(templates) or facts.get("arch") == "causal"
+    good["causal_encoder"] = isinstance(facts.get("causal_encoder", False), bool)
     good["user_gen"] = isinstance(facts.get("user_gen"), (str, type(None)))
     for name, is_good in good.items():
         if not is_good:

@@ -129,7 +129,7 @@ def _check_t5(config: dict[str, Any], shapes: Shapes, name: str) -> None:
     acts = re.fullmatch(r"(gated-)?([^-]+)", projection) if isinstance(projection, str) else None
     _check_activation("feed_forward_proj", projection, acts[2] if acts else None, name)
     _check_activation("dense_act_fn", config.get("dense_act_fn", "relu"), config.get("dense_act_fn", "relu"), name)
-    for key in ("is_gated_act", "scale_decoder_outputs", "tie_word_embeddings"):
+    for key in ("is_gated_act", "scale_decoder_outputs", "tie_word_embeddings", "causal_encoder"):
         _check_flag(config, key, name)
     _check_layers(shapes, r"encoder\.block\.(\d+)\.", layers, "num_layers", name)
     _check_layers(shapes, r"decoder\.block\.(\d+)\.", decoder_layers, "num_decoder_layers", name)

@@ -50,6 +50,31 @@ def prompt_mask(model: T5ForConditionalGeneration, mask_BS: Tensor) -> Tensor:
     return mask_BS if _asks_cheaply(model) else mask_BS[:, None, None].bool()
 
 
+def encoder_mask(model: T5ForConditionalGeneration, tokens_BS: Tensor, mask_BS: Tensor) -> Tensor:
+    """The mask of padded prompts for a T5's encoder: that of `prompt_mask`, unless it is causal by item."""
+    if not getattr(model.config, "causal_encoder", False):
+        return prompt_mask(model, mask_BS)
+    return attention_mask(model, item_mask(tokens_BS, int(model.config.eos_token_id)))
+
+
+def item_mask(tokens_BS: Tensor, eos: int) -> Tensor:
+    """[B, 1, S, S] what each token of prompts sees where items end with EOS: its own item and all before it.
+
+    The words before the history are of the first item. Padding, behind the last EOS, is seen by padding alone.
+    """
+    is_eos_BS = tokens_BS == eos
+    item_BS = is_eos_BS.cumsum(1) - is_eos_BS.long()
+    return item_BS[:, None, :, None] >= item_BS[:, None, None, :]
+
+
+def attention_mask(model: T5ForConditionalGeneration, sees: Tensor) -> Tensor:
+    """Truth values [B, 1, Q, S] as the model's attention takes them: those of plain products are added to scores."""
+    if model.config._attn_implementation == "sdpa":
+        return sees
+    dtype = model.dtype
+    return torch.zeros(sees.shape, dtype=dtype, device=sees.device).masked_fill_(~sees, torch.finfo(dtype).min)
+
+
 def causal_mask(model: LlamaForCausalLM, tokens_BS: Tensor) -> Tensor:
     """The mask of rows that are filled up at the end, each token of which sees those before it.
 

@@ -20,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from idgr.models.padding import item_mask
+
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
 
@@ -58,7 +60,8 @@ class DecoderLayer(NamedTuple):
 class T5:
     """A T5's weights in one precision on one device; those of the module itself where it has that precision.
 
-    `encoder_bias(q, k)` and `decoder_bias(q, k)` are the relative position biases [1, H, q, k] of all layers.
+    `encoder_bias(q, k)` and `decoder_bias(q, k)` are the relative position biases [1, H, q, k] of all layers. With
+    `causal_encoder` a token of a source sees what `idgr.models.padding.item_mask` tells, else all.
     """
 
     embedding_VD: Tensor
@@ -76,6 +79,7 @@ class T5:
     start: int
     eos: int
     pad: int
+    causal_encoder: bool = False
 
     @property
     def device(self) -> torch.device:
@@ -155,6 +159,7 @@ def read_weights(model: T5ForConditionalGeneration, dtype: torch.dtype) -> T5:
         start=config.pad_token_id if config.decoder_start_token_id is None else config.decoder_start_token_id,
         eos=config.eos_token_id,
         pad=config.pad_token_id,
+        causal_encoder=bool(getattr(config, "causal_encoder", False)),
     )
 
 
@@ -173,6 +178,9 @@ def encode(t5: T5, rows: Sequence[Sequence[int] | npt.NDArray[np.int32]]) -> tup
     lengths_B = lengths_B.to(t5.device)
     tokens_N = torch.from_numpy(np.concatenate([np.asarray(row, dtype=np.int64) for row in rows])).to(t5.device)
     bias_BHSS = t5.encoder_bias(S, S) + _padding_mask(lengths_B, S, t5.dtype)
+    if t5.causal_encoder:
+        tokens_BS = tokens_N.new_full((B * S,), t5.pad).index_copy_(0, places_N, tokens_N).view(B, S)
+        bias_BHSS = bias_BHSS.masked_fill(~item_mask(tokens_BS, t5.eos), -torch.inf)
 
     def padded(x_ND: Tensor) -> Tensor:
         x_BSD = x_ND.new_zeros((B * S, x_ND.shape[-1])).index_copy_(0, places_N, x_ND)

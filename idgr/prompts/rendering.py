@@ -1,6 +1,7 @@
 """Prompts as tokens: the segments of a template and the IDs of a history, joined as token lists.
 
-With user IDs, `user: ID;` stands before the template.
+With user IDs, `user: ID;` stands before the template. For an encoder that is causal by item, each ID ends with EOS, and
+the template's words behind the history, which would change with it, are left out.
 
 Text is never tokenized again after joining, so an ID has the same tokens wherever it stands, and its place in the
 prompt is known exactly.
@@ -50,6 +51,7 @@ class PromptRenderer:
             prompts without user IDs.
         user_room: a user's ID has at most so many tokens.
         show_history: whether the IDs of the history are shown, or the user's ID alone.
+        causal_encoder: whether the recommender's encoder is causal by item.
 
     Raises:
         IdgrError: the longest ID does not fit into `max_tokens` beside the longest template.
@@ -66,18 +68,22 @@ class PromptRenderer:
         user_ids: UserIds | None = None,
         user_room: int = 0,
         show_history: bool = True,
+        causal_encoder: bool = False,
     ) -> None:
         self.id_tokens = [list(row) for row in id_tokens]
         self.max_history = max_history
         self.max_tokens = max_tokens
-        self.separator = _comma(tokenizer)
         self.end: int = tokenizer.eos_token_id
+        self.causal_encoder = causal_encoder
+        self.separator = [self.end] if causal_encoder else _comma(tokenizer)
         halves = [split_template(template) for template in templates]
         self.before = encode(tokenizer, [before for before, _ in halves])
         self.after = [
             [*_without_word_start(tokenizer, row, text), tokenizer.eos_token_id]
             for row, (_, text) in zip(encode(tokenizer, [after for _, after in halves]), halves, strict=True)
         ]
+        if causal_encoder:
+            self.after = [[self.end] for _ in halves]
         self.user_ids, self.show_history = user_ids, show_history
         self.user_before, (self.user_after,) = encode(tokenizer, ["user:"])[0], encode(tokenizer, [";"])
         self.user_after = _without_word_start(tokenizer, self.user_after, ";")

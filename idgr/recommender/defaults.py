@@ -11,16 +11,23 @@ from typing import Any
 from idgr.errors import UsageError
 
 T5 = {"objective": "trie", "max_history": 20, "epochs": 10, "lr": 1e-3, "weight_decay": 0.01, "dropout": None}
+T5 |= {"batch_size": 64}
 CAUSAL = {"objective": "trie", "max_history": 50, "epochs": 8, "lr": 2e-3, "weight_decay": 0.05, "dropout": 0.2}
+CAUSAL |= {"batch_size": 64}
 PAPER = T5 | {"objective": "full"}
+_SEQUENCES = {"batch_size": 16}  # about as many instances as 64 prefixes
 
 
-def defaults(arch: str, *, paper: bool) -> dict[str, Any]:
+def defaults(arch: str, *, paper: bool, causal_encoder: bool = False) -> dict[str, Any]:
     """Fields of `train-rec`'s options where nothing is given; a dropout of None is the model's own.
+
+    Args:
+        causal_encoder: whether a T5 reads sequences, each once for all its prefixes.
 
     Raises:
         UsageError: the paper's settings are asked for with another architecture than its own.
     """
     if paper and arch != "t5":
         raise UsageError(f"--paper given with --arch {arch}", "leave one of them out: the paper trains a T5")
-    return PAPER if paper else T5 if arch == "t5" else CAUSAL
+    settled = PAPER if paper else T5 if arch == "t5" else CAUSAL
+    return settled | _SEQUENCES if causal_encoder else settled

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from idgr.decoding.trie import Trie
 from idgr.models.device import to_device
-from idgr.models.padding import IGNORED, prompt_mask
+from idgr.models.padding import IGNORED, encoder_mask, prompt_mask
 
 if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
@@ -31,20 +31,41 @@ Ints = npt.NDArray[np.int64]
 
 
 def decoder_states(
-    model: T5ForConditionalGeneration, prompt: Tensor, prompt_mask_BS: Tensor, inputs_BT: Tensor
+    model: T5ForConditionalGeneration,
+    prompt_BS: Tensor,
+    mask_BS: Tensor,
+    inputs_BT: Tensor,
+    read_BSD: Tensor | None = None,
 ) -> Tensor:
     """[B, T, D] what the output head is applied to, after T5's scaling, at each position of the decoder's input.
 
     Args:
-        prompt: tokens [B, S], or what the encoder shall read in place of their embeddings [B, S, D].
+        prompt_BS: tokens of prompts, padded where `mask_BS` is 0.
+        read_BSD: what the encoder shall read in place of their embeddings; None for these.
     """
-    read = "input_ids" if prompt.ndim == 2 else "inputs_embeds"
-    mask = prompt_mask(model, prompt_mask_BS)
-    encoded_BSD = model.encoder(**{read: prompt}, attention_mask=mask)[0]
+    read = {"input_ids": prompt_BS} if read_BSD is None else {"inputs_embeds": read_BSD}
+    encoded_BSD = model.encoder(**read, attention_mask=encoder_mask(model, prompt_BS, mask_BS))[0]
+    return decode(model, encoded_BSD, prompt_mask(model, mask_BS), inputs_BT)
+
+
+def decode(
+    model: T5ForConditionalGeneration,
+    encoded_BSD: Tensor,
+    encoded_mask: Tensor,
+    inputs_BT: Tensor,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """[B, T, D] as `decoder_states`, behind encoded prompts.
+
+    Args:
+        encoded_mask: what of them each position sees.
+        mask: what of the decoder's input each position sees; None for all up to itself.
+    """
     hidden_BTD: Tensor = model.decoder(
         input_ids=inputs_BT,
+        attention_mask=mask,
         encoder_hidden_states=encoded_BSD,
-        encoder_attention_mask=mask,
+        encoder_attention_mask=encoded_mask,
         use_cache=False,
     )[0]
     return hidden_BTD * model.config.d_model**-0.5 if model.config.scale_decoder_outputs else hidden_BTD

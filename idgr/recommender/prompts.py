@@ -139,6 +139,7 @@ def renderer_of(
         user_ids=user_ids,
         user_room=user_ids.room if user_ids is not None else 0,
         show_history=facts.history == "shown",
+        causal_encoder=facts.causal_encoder,
     )
 
 

@@ -179,7 +179,7 @@ def window_loss(
         hidden_WSD = kept.hidden(batch, read_WS, place_WS) if kept else _states(model, read_WS, place_WS, read_WSD)
         wanted_N = place_N >= windows.first[batch][window_N]
         at_M = window_N[wanted_N], offset_N[wanted_N]
-        loss, terms = _cost(hidden_WSD, model.lm_head.weight, labels_IL, branches, named_N[wanted_N], *at_M)
+        loss, terms = targets_cost(hidden_WSD, model.lm_head.weight, labels_IL, branches, named_N[wanted_N], *at_M)
         total = loss
         if item_head is not None:
             state_MD = states_at(hidden_WSD, *at_M)
@@ -206,7 +206,7 @@ def _states(model: LlamaForCausalLM, tokens_WS: Tensor, place_WS: Tensor, read_W
     return states_WSD
 
 
-def _cost(
+def targets_cost(
     hidden_WSD: Tensor,
     head_VD: Tensor,
     labels_IL: Ints,
@@ -215,7 +215,7 @@ def _cost(
     row_M: Ints,
     offset_M: Ints,
 ) -> tuple[Tensor, int]:
-    """The summed cost of targets, each behind an EOS at a row and a place in it, and its number of terms.
+    """The summed cost of targets, asked for from a place in a row on, and its number of terms.
 
     Args:
         branches: of the trees in which they are asked for; none for all the vocabulary.

@@ -28,8 +28,8 @@ def load_for_serving(rec: str) -> tuple[Backbone, RecommenderFacts]:
     """A recommender that another program can run.
 
     Raises:
-        IdgrError: the folder is none of `idgr train-rec`; its prompts need a generator of users' IDs; it begins
-            items at fixed distances; or it is told items beside their IDs.
+        IdgrError: the folder is none of `idgr train-rec`; its prompts need a generator of users' IDs; its encoder is
+            causal by item; it begins items at fixed distances; or it is told items beside their IDs.
     """
     from idgr.models.backbone import load_backbone, load_causal_backbone
     from idgr.models.llama import item_slots
@@ -38,6 +38,9 @@ def load_for_serving(rec: str) -> tuple[Backbone, RecommenderFacts]:
     if facts.user_ids != "none":
         what = "its prompts begin with users' IDs, which a generator makes of their histories"
         raise IdgrError(what, "export a recommender trained without --user-ids", where=rec)
+    if facts.causal_encoder:
+        what = "its encoder is causal by item (causal_encoder), which other programs do not compute"
+        raise IdgrError(what, "export a recommender trained without --causal-encoder", where=rec)
     refuse_told_items(rec, "export one trained without --tell-items; other programs cannot add the vectors")
     backbone = load_backbone(rec) if facts.arch == "t5" else load_causal_backbone(rec)
     model: Any = backbone.model

@@ -1,8 +1,8 @@
 """The recommender's training (IDGenRec, section 2.5.1): from a prompt of history IDs to the ID of the next item.
 
 Every prefix of a training sequence is an instance; a causal model takes those of a sequence together
-(`idgr.recommender.sequences`). Validation ranks all items by constrained beam search, and the weights of the best epoch
-are kept.
+(`idgr.recommender.sequences`), and so does a T5 whose encoder is causal by item (`idgr.recommender.prefixes`).
+Validation ranks all items by constrained beam search, and the weights of the best epoch are kept.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from idgr.recommender.objectives import (
     trie_loss,
 )
 from idgr.recommender.options import VALID_K, RecommenderOptions
+from idgr.recommender.prefixes import prefix_loss
 from idgr.recommender.sequences import Windows, make_windows, window_costs, window_loss
 from idgr.recommender.two_names import two_names_loss
 
@@ -194,6 +195,18 @@ def recommender_task(
         )
         taught = make_tasks(backbone, trie, windows, options.objective, tasks or AuxiliaryTaskOptions(), seed)
         return with_tasks(task, taught)
+    if renderer.causal_encoder:
+        windows = make_windows(sequences, renderer.max_history)
+        return TrainingTask(
+            "train-rec",
+            window_costs(windows, trie),
+            prefix_loss(model, renderer, windows, options.objective, seed, old_ids),
+            sizes=windows.end - windows.first,
+            names=sequence_names(windows.sequence, names),
+            measure=measure,
+            best_by=best_by,
+            patience=options.patience,
+        )
     instances = make_instances(sequences, renderer.max_history)
     return TrainingTask(
         "train-rec",
@@ -256,9 +269,9 @@ def instance_loss(
         prompts = renderer.render_all(histories, templates.tolist())
         rows = [prompt.tokens for prompt in prompts]
         prompt_BS, mask_BS = pad_rows(rows, model.config.pad_token_id, model.device)
-        read = prompt_BS if embed is None else embed(prompts, prompt_BS)
+        read_BSD = None if embed is None else embed(prompts, prompt_BS)
         labels_BT = tokens_IL[targets, : filled_width(int(lengths[targets].max()))]
-        hidden_BTD = decoder_states(model, read, mask_BS, decoder_inputs(model, labels_BT))
+        hidden_BTD = decoder_states(model, prompt_BS, mask_BS, decoder_inputs(model, labels_BT), read_BSD)
         head_VD = model.lm_head.weight
         if branches is None:
             return full_loss(hidden_BTD, head_VD, labels_BT)

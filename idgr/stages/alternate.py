@@ -37,7 +37,7 @@ from idgr.progress import log
 from idgr.recommender.defaults import defaults
 from idgr.recommender.options import Paper, PromptOptions, ValidationOptions
 from idgr.stages import gen_ids, init_gen, train_gen, train_rec
-from idgr.stages.choosing import RANDOM, SOFT, ChoosingOptions, check_recommender, separator_of
+from idgr.stages.choosing import RANDOM, SOFT, ChoosingOptions, check_recommender, remembered
 from idgr.stages.options import refuse_stream, run_info
 
 if TYPE_CHECKING:
@@ -267,7 +267,7 @@ def _alternation(options: Options) -> Alternation:
         options.order,
         gen_options={**teaching, **options.gen_options, **texts, **both},
         ids_options={**options.ids_options, **texts, **words, "device": options.device},
-        rec_options={**places, **separator_of(options.rec), **options.rec_options, **validation, **both},
+        rec_options={**places, **remembered(options.rec), **options.rec_options, **validation, **both},
         prompt_options={name: getattr(options, name) for name in prompts},
         user_ids=options.user_ids,
         history=options.history,
@@ -299,7 +299,8 @@ def _check_inputs(options: Options) -> RunInfo:
     refuse_held_out(info.inputs)
     if options.gen is not None:
         check_t5(options.gen, "alternate")
-    check_recommender(options.rec, options.method, options.rec_options, paper=options.paper)
+    rec_options = options.rec_options
+    check_recommender(options.rec, options.method, rec_options, paper=options.paper, user_ids=options.user_ids)
     if rec is not None and options.gen is not None and options.method == SOFT:
         check_one_vocabulary(load_tokenizer(options.gen), load_tokenizer(rec), options.gen, rec)
     if rec is not None and options.method != SOFT:

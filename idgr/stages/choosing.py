@@ -82,13 +82,14 @@ class ChoosingOptions(StageOptions):
                 raise UsageError(f"--{prefix}.{name.replace('_', '-')} without --gen", "give a generator")
 
 
-def separator_of(rec: str) -> dict[str, str]:
-    """The option of `train-rec` by which a recommender's items stay on lines, where they are."""
-    told = read_run(rec).get("separator") if Path(rec).is_dir() else None
-    return {"separator": told} if told == "newline" else {}
+def remembered(rec: str) -> dict[str, Any]:
+    """The options of `train-rec` by which a recommender goes on to read histories as it does."""
+    told = read_run(rec) if Path(rec).is_dir() else {}
+    found: dict[str, Any] = {"separator": "newline"} if told.get("separator") == "newline" else {}
+    return found | ({"causal_encoder": True} if told.get("causal_encoder") is True else {})
 
 
-def check_recommender(rec: str, method: str, rec_options: Iterable[str], *, paper: bool) -> None:
+def check_recommender(rec: str, method: str, rec_options: Iterable[str], *, paper: bool, user_ids: str) -> None:
     """Raise where the recommender to begin from is none that the method or the options are for.
 
     Args:
@@ -96,7 +97,7 @@ def check_recommender(rec: str, method: str, rec_options: Iterable[str], *, pape
 
     Raises:
         IdgrError: it is neither a T5 nor a Llama, or has an item head.
-        UsageError: an option is for a causal recommender, or for a T5.
+        UsageError: an option is for a causal recommender, or for a T5; or there are user IDs beside a causal encoder.
     """
     from idgr.formats.rec_folder import read_item_head_weight
     from idgr.models.backbone import arch_of, check_t5, is_preset
@@ -108,6 +109,11 @@ def check_recommender(rec: str, method: str, rec_options: Iterable[str], *, pape
         for name in ("separator", "item_slots"):
             if name in rec_options:
                 raise UsageError(f"--rec.{name.replace('_', '-')} is for a causal --rec", "leave it out")
+    elif "causal_encoder" in rec_options:
+        raise UsageError("--rec.causal-encoder is for a T5 as --rec", "leave it out; a causal model reads so anyway")
+    if user_ids != "none" and "causal_encoder" in {*remembered(rec), *rec_options}:
+        what = f"--user-ids {user_ids} with a recommender whose encoder is causal by item (--causal-encoder)"
+        raise UsageError(what, "leave them out, or give another --rec")
     defaults(arch, paper=paper)
     if read_item_head_weight(rec) is not None:
         what = f"has an item head, which --method {method} does not score with"

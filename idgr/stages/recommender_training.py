@@ -119,6 +119,8 @@ def earlier_trainings(model: str, known: Sequence[ItemId], facts: RecommenderFac
     for name in ("objective", "max_history", "max_prompt_tokens", "user_ids", "history", "separator"):
         if then[name] != now[name]:
             line += f"; it was trained with --{name.replace('_', '-')} {then[name]}, now {now[name]}"
+    if then["causal_encoder"] != now["causal_encoder"]:
+        line += f"; it was trained with{'' if then['causal_encoder'] else 'out'} --causal-encoder"
     if then["templates"] != now["templates"]:
         line += "; it was trained with other --templates"
     if "item_head" in record:
@@ -142,3 +144,45 @@ def forecast_recommender(
     model = prepared.backbone.model
     with beside(model, prepared.contrast, prepared.item_head):
         return forecast_training(model, make_task(TRIED_USERS), options, min(TRIED_USERS, n_valid), n_users)
+
+
+def save_recommender(
+    prepared: Prepared, facts: RecommenderFacts, folder: Path, kept: dict[str, Any], *, lora: bool
+) -> dict[str, Any]:
+    """Write what was trained into a folder, and give what `run.json` shall tell of it.
+
+    Args:
+        kept: the record of the epoch whose weights it has.
+        lora: whether low-rank updates are to be merged into the weights.
+    """
+    from idgr.formats.rec_folder import write_rec_ids, write_seen_tokens
+    from idgr.formats.records import ids_fingerprint
+    from idgr.models.backbone import save_backbone
+    from idgr.models.lora import merge_lora
+
+    backbone, inputs, renderer = prepared.backbone, prepared.inputs, prepared.renderer
+    if lora:
+        merge_lora(backbone.model)
+    save_backbone(backbone, folder)
+    seen = {token for row in inputs.histories.sequences for item in row for token in renderer.id_tokens[item]}
+    write_seen_tokens(folder, seen | prepared.seen_tokens)
+    write_rec_ids(folder, inputs.known)
+    told = asdict(facts) | {
+        "ids_fingerprint": ids_fingerprint(inputs.known),
+        "kept": kept,
+        "eos_token_id": backbone.model.config.eos_token_id,
+    }
+    if prepared.earlier:
+        told["earlier"] = prepared.earlier
+    return told | _save_head(prepared, folder, kept)
+
+
+def _save_head(prepared: Prepared, folder: Path, kept: dict[str, Any]) -> dict[str, Any]:
+    """Write the item head, if there is one; what `run.json` shall tell of it."""
+    from idgr.recommender.item_head import UNVALIDATED
+    from idgr.recommender.item_head_file import save_item_head
+
+    if prepared.item_head is None:
+        return {}
+    save_item_head(prepared.item_head.head, prepared.inputs.keys, folder)
+    return {"item_head": {"weight": prepared.item_head.weight, "lambda": kept.get("lambda", UNVALIDATED)}}

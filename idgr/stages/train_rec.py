@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from idgr.errors import UsageError
@@ -21,6 +20,7 @@ from idgr.stages.recommender_training import (
     forecast_recommender,
     read_inputs,
     read_old_ids,
+    save_recommender,
 )
 from idgr.stages.training import SequenceTraining, run_training, say_if_unvalidated, say_what_is_kept
 
@@ -68,6 +68,12 @@ class Options(SequenceTraining, RecommenderOptions, PromptOptions, AuxiliaryOpti
         MODEL,
         flags=("--item-slots/--no-item-slots",),
     )
+    causal_encoder: bool = option(
+        "T5: what is read of an item depends on those before it alone, so that a history is read once for all its "
+        "prefixes; templates' words behind it are left out.",
+        False,
+        MODEL,
+    )
     lora: int | None = option(
         "Train low-rank updates of this rank and the rows of new tokens only; needs the extra `lora`.",
         None,
@@ -90,7 +96,12 @@ class Options(SequenceTraining, RecommenderOptions, PromptOptions, AuxiliaryOpti
     objective: Literal["full", "trie"] = UNSET
     epochs: int = option("Passes over the training instances: 10; causal 8.", UNSET, TRAINING, at_least=1)
     lr: float = option("Highest learning rate: 1e-3; causal 2e-3.", UNSET, TRAINING, above=0)
-    batch_size: int = option("Instances a batch; with --arch causal, sequences.", 64, TRAINING, at_least=1)
+    batch_size: int = option(
+        "Instances a batch: 64; causal as many sequences, with --causal-encoder 16 of them.",
+        UNSET,
+        TRAINING,
+        at_least=1,
+    )
     weight_decay: float = option("AdamW's weight decay: .01; causal .05.", UNSET, TRAINING, at_least=0)
     dropout: float | None = option(
         "Dropout; if not given, the model's own, with a causal one .2.", None, TRAINING, at_least=0, below=1
@@ -99,7 +110,7 @@ class Options(SequenceTraining, RecommenderOptions, PromptOptions, AuxiliaryOpti
     def __post_init__(self) -> None:
         arch = _arch(self.model) if self.arch is UNSET else self.arch
         settled = {"arch": arch, "model": PRESETS[arch], "near_items": self.near_items_settled()}
-        settled |= defaults(arch, paper=self.paper)
+        settled |= defaults(arch, paper=self.paper, causal_encoder=self.causal_encoder)
         for name, value in settled.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
@@ -139,6 +150,7 @@ def run(options: Options) -> dict[str, Any] | None:
         history=options.history,
         arch=options.arch,
         separator=options.separator,
+        causal_encoder=options.causal_encoder,
     )
     model = local_model(options.model)
     info = run_info("train-rec", options, text_vectors=options.encoder, model=model)
@@ -153,7 +165,7 @@ def run(options: Options) -> dict[str, Any] | None:
         options,
         lambda device: _prepare(options, facts, device),
         lambda prepared, running: _train(prepared, options, running),
-        lambda prepared, folder, kept: _save(prepared, options, facts, folder, kept),
+        lambda prepared, folder, kept: save_recommender(prepared, facts, folder, kept, lora=options.lora is not None),
     )
 
 
@@ -183,6 +195,12 @@ def _check(options: Options) -> None:
                 raise UsageError(f"{flag} is for --arch causal", "leave it out")
     elif options.templates is not None or options.user_ids != "none":
         raise UsageError("--arch causal has no prompts", "leave --templates and --user-ids out")
+    if options.causal_encoder:
+        if options.arch == "causal":
+            raise UsageError("--causal-encoder is for --arch t5", "leave it out; a causal model reads so anyway")
+        if options.user_ids != "none":
+            what = f"--causal-encoder with --user-ids {options.user_ids}, which change with the history"
+            raise UsageError(what, "leave one of them out")
     if options.item_slots and options.separator == "newline":
         raise UsageError("--item-slots with --separator newline, behind which there are none", "leave one of them out")
     if options.history == "none" and options.user_ids == "none":
@@ -252,6 +270,8 @@ def _prepare(options: Options, facts: RecommenderFacts, device: torch.device) ->
         seed=options.seed,
     )
     model, tokenizer = backbone.model, backbone.tokenizer
+    if options.causal_encoder or getattr(model.config, "causal_encoder", False):
+        model.config.causal_encoder = options.causal_encoder  # of a trained model it may have been another
     if options.layers is not None:
         keep_layers(model, options.layers)
     added: list[int] = []
@@ -359,39 +379,3 @@ def _keep_states(model: Any, options: Options, running: TrainingRun) -> KeepStat
 
     dtype = torch.bfloat16 if uses_bf16(options.precision, running.device) else torch.float32
     return partial(keep_states, model, options.freeze or 0, checkpoint_folder(options.output) / "states", dtype)
-
-
-def _save(
-    prepared: Prepared, options: Options, facts: RecommenderFacts, folder: Path, kept: dict[str, Any]
-) -> dict[str, Any]:
-    from idgr.formats.rec_folder import write_rec_ids, write_seen_tokens
-    from idgr.formats.records import ids_fingerprint
-    from idgr.models.backbone import save_backbone
-    from idgr.models.lora import merge_lora
-
-    backbone, inputs, renderer = prepared.backbone, prepared.inputs, prepared.renderer
-    if options.lora is not None:
-        merge_lora(backbone.model)
-    save_backbone(backbone, folder)
-    seen = {token for row in inputs.histories.sequences for item in row for token in renderer.id_tokens[item]}
-    write_seen_tokens(folder, seen | prepared.seen_tokens)
-    write_rec_ids(folder, inputs.known)
-    told = asdict(facts) | {
-        "ids_fingerprint": ids_fingerprint(inputs.known),
-        "kept": kept,
-        "eos_token_id": backbone.model.config.eos_token_id,
-    }
-    if prepared.earlier:
-        told["earlier"] = prepared.earlier
-    return told | _save_head(prepared, folder, kept)
-
-
-def _save_head(prepared: Prepared, folder: Path, kept: dict[str, Any]) -> dict[str, Any]:
-    """Write the item head, if there is one; what `run.json` shall tell of it."""
-    from idgr.recommender.item_head import UNVALIDATED
-    from idgr.recommender.item_head_file import save_item_head
-
-    if prepared.item_head is None:
-        return {}
-    save_item_head(prepared.item_head.head, prepared.inputs.keys, folder)
-    return {"item_head": {"weight": prepared.item_head.weight, "lambda": kept.get("lambda", UNVALIDATED)}}

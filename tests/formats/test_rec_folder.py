@@ -46,6 +46,13 @@ def test_a_template_without_its_slot_is_refused(tmp_path: Path, text: str) -> No
         read_recommender_facts(folder(tmp_path, {"templates": [*FACTS["templates"], text]}))
 
 
+def test_a_causal_encoder_is_told_or_not(tmp_path: Path) -> None:
+    assert read_recommender_facts(folder(tmp_path, {})).causal_encoder is False
+    assert read_recommender_facts(folder(tmp_path, {"causal_encoder": True})).causal_encoder is True
+    with pytest.raises(IdgrError, match=r"its run\.json tells causal_encoder 'yes'; give a folder"):
+        read_recommender_facts(folder(tmp_path, {"causal_encoder": "yes"}))
+
+
 @pytest.mark.parametrize("entry", [{}, {"path": "train.jsonl"}, {"sha256": "0"}, {"path": None, "sha256": None}, None])
 def test_an_input_without_path_or_hash_is_refused(tmp_path: Path, entry: Any) -> None:
     with pytest.raises(IdgrError, match=r"run\.json: its input 'train' has no path and hash; make the output again"):

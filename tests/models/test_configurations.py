@@ -236,6 +236,7 @@ T5S_REFUSED: dict[str, dict[str, Any]] = {
     "dense_act_fn unknown": {"dense_act_fn": "snake"},
     "gated told, not there": {"feed_forward_proj": "gated-gelu", "is_gated_act": True},
     "flag in words": {"is_gated_act": "yes"},
+    "mask in words": {"causal_encoder": "yes"},
     "buckets 0": {"relative_attention_num_buckets": 0},
     "buckets of others": {"relative_attention_num_buckets": 16},
     "buckets huge": {"relative_attention_num_buckets": 10**9},
