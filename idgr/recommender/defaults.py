@@ -10,10 +10,9 @@ from typing import Any
 
 from idgr.errors import UsageError
 
-T5 = {"objective": "trie", "max_history": 20, "epochs": 10, "lr": 1e-3, "weight_decay": 0.01, "dropout": None}
-T5 |= {"batch_size": 64}
-CAUSAL = {"objective": "trie", "max_history": 50, "epochs": 8, "lr": 2e-3, "weight_decay": 0.05, "dropout": 0.2}
-CAUSAL |= {"batch_size": 64}
+_BOTH = {"objective": "trie", "batch_size": 64}
+T5 = {**_BOTH, "max_history": 20, "epochs": 10, "lr": 1e-3, "weight_decay": 0.01, "dropout": None}
+CAUSAL = {**_BOTH, "max_history": 50, "epochs": 8, "lr": 2e-3, "weight_decay": 0.05, "dropout": 0.2}
 PAPER = T5 | {"objective": "full"}
 _SEQUENCES = {"batch_size": 16}  # about as many instances as 64 prefixes
 
