@@ -17,6 +17,7 @@ from idgr.ids.options import GenerationOptions
 from idgr.ids.own_words import outside, own_words
 from idgr.models.backbone import Backbone, CausalPreset, new_causal_backbone
 from idgr.models.tokenizer import decode, encode
+from idgr.stages import alternate
 
 from .conftest import TEXTS
 
@@ -92,3 +93,12 @@ def test_a_llama_is_refused(generator: Backbone) -> None:
     llama = new_causal_backbone(CausalPreset(16, 32, 1, 2, 400), generator.tokenizer, seed=0)
     with pytest.raises(UsageError, match="--own-words with a Llama"):
         own_words(llama, TEXTS)
+
+
+def test_alternate_makes_ids_of_own_words_and_teaches_no_others() -> None:
+    options = alternate.Options(data="data", gen="gen", output="run", rounds=2, own_words=True, dry_run=True)
+    lines = [line for line in alternate.run(options) if line.startswith(("idgr gen-ids", "idgr train-gen"))]
+    assert len(lines) == 3
+    assert all("--own-words" in line for line in lines)
+    with pytest.raises(UsageError, match="--own-words without --gen"):
+        alternate.Options(data="data", ids="ids.jsonl", method="select", output="run", own_words=True)
