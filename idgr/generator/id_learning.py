@@ -231,7 +231,7 @@ class SoftPrompts:
         self.texts = read_texts(generator, texts, options.max_text_tokens, longest)
         self.ids = ids
         self.generator = generator.model
-        self.words = own_words(generator, texts) if options.own_words else None
+        self.allowed = _own_tokens(generator, texts, ids) if options.own_words else None
         self.start = copy.deepcopy(generator.model).eval().requires_grad_(False) if options.anchor else None
         self.n_tokens = min(len(generator.tokenizer), recommender.config.vocab_size)
         self.embedding_VD = recommender.get_input_embeddings().weight.detach()
@@ -253,11 +253,8 @@ class SoftPrompts:
         ids = [self.ids[item] for item in splice.items]
         logits_NV = id_logits(self.generator, texts, ids)
         left_out: Tensor | float = 0.0
-        if self.words is not None:
-            words = [self.words[item] for item in splice.items]
-            allowed = [
-                one.following(row[:place]) for one, row in zip(words, ids, strict=True) for place in range(len(row))
-            ]
+        if self.allowed is not None:
+            allowed = [tokens for item in splice.items for tokens in self.allowed[item]]
             left_out = outside(allowed, logits_NV.shape[1], logits_NV.device, logits_NV.dtype)
         logits_NV = logits_NV + left_out
         soft_ND = expected_embeddings(
@@ -271,6 +268,12 @@ class SoftPrompts:
                 start_NV = id_logits(self.start, texts, ids) + left_out
             self.divergence = anchor_divergence(logits_NV, start_NV, self.n_tokens)
         return prompt_embeddings(tokens_BS, self.embedding_VD, splice, soft_ND)
+
+
+def _own_tokens(generator: Backbone, texts: Sequence[str], ids: Sequence[Sequence[int]]) -> list[list[list[int]]]:
+    """For each item and each position of its ID, the tokens that may stand there in an ID of its text's own words."""
+    words = own_words(generator, texts)
+    return [[one.following(row[:place]) for place in range(len(row))] for one, row in zip(words, ids, strict=True)]
 
 
 def id_logits(

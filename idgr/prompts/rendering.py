@@ -78,12 +78,11 @@ class PromptRenderer:
         self.separator = [self.end] if causal_encoder else _comma(tokenizer)
         halves = [split_template(template) for template in templates]
         self.before = encode(tokenizer, [before for before, _ in halves])
+        after = ["" if causal_encoder else text for _, text in halves]
         self.after = [
-            [*_without_word_start(tokenizer, row, text), tokenizer.eos_token_id]
-            for row, (_, text) in zip(encode(tokenizer, [after for _, after in halves]), halves, strict=True)
+            [*_without_word_start(tokenizer, row, text), self.end]
+            for row, text in zip(encode(tokenizer, after), after, strict=True)
         ]
-        if causal_encoder:
-            self.after = [[self.end] for _ in halves]
         self.user_ids, self.show_history = user_ids, show_history
         self.user_before, (self.user_after,) = encode(tokenizer, ["user:"])[0], encode(tokenizer, [";"])
         self.user_after = _without_word_start(tokenizer, self.user_after, ";")

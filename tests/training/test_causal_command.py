@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 
 import orjson
@@ -15,7 +14,7 @@ from idgr.models.sasrec import SasrecConfig, new_sasrec, save_sasrec
 from idgr.models.tokenizer import decode, encode, load_tokenizer
 
 from .conftest import TEXTUAL_IDS
-from .test_stage import forked, log_of, stop_after
+from .test_stage import check_goes_on, log_of
 
 FILES = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
 FILES |= {"log.jsonl", "run.json", "seen_tokens.json", "ids.jsonl"}
@@ -95,16 +94,7 @@ def test_stopped_within_an_epoch_it_goes_on_to_the_same_bytes(
     data: Path, sasrec: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = train_rec(data, *everything(data, sasrec))
-    assert run(command) == 0
-    whole, log = hash_folder(data / "out"), log_of(data / "out")
-    with monkeypatch.context() as patch:
-        stop_after(patch, 3, signal.SIGTERM)
-        assert forked(lambda: run([*command, "--overwrite"])) == 128 + signal.SIGTERM
-    for path in (data / "out").iterdir():
-        path.unlink()
-    assert run(command) == 0
-    assert hash_folder(data / "out") == whole
-    assert log_of(data / "out") == log
+    check_goes_on(command, data / "out", monkeypatch, 3)
 
 
 def test_a_dry_run_counts_what_is_learnt_beside(data: Path, sasrec: Path, capfd: pytest.CaptureFixture[str]) -> None:

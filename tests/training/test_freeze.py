@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,6 @@ from safetensors.torch import load_file
 from idgr.cli.main import run
 from idgr.decoding.trie import build_trie
 from idgr.errors import UsageError
-from idgr.formats.run_info import hash_folder
 from idgr.models.backbone import Backbone, CausalPreset, Preset, new_backbone, new_causal_backbone, save_backbone
 from idgr.models.freezing import freeze_layers
 from idgr.models.tokenizer import id_tokens, train_tokenizer
@@ -26,7 +24,7 @@ from idgr.recommender.sequences import make_windows, window_loss
 from idgr.recommender.training import instance_loss, make_instances
 
 from .conftest import TEXTUAL_IDS
-from .test_stage import forked, log_of, stop_after
+from .test_stage import check_goes_on, log_of
 
 N_LAYERS, FROZEN = 3, 2
 by_arch = pytest.mark.parametrize("arch", ["causal", "t5"])
@@ -127,16 +125,7 @@ def test_stopped_it_goes_on_to_the_same_bytes(data: Path, monkeypatch: pytest.Mo
     given = command(
         data, "causal", "--freeze", str(FROZEN), "--valid", str(data / "valid.jsonl"), "--valid-beams", "10"
     )
-    assert run(given) == 0
-    whole, log = hash_folder(data / "out"), log_of(data / "out")
-    with monkeypatch.context() as patch:
-        stop_after(patch, 5, signal.SIGTERM)
-        assert forked(lambda: run([*given, "--overwrite"])) == 128 + signal.SIGTERM
-    for path in (data / "out").iterdir():
-        path.unlink()
-    assert run(given) == 0
-    assert hash_folder(data / "out") == whole
-    assert log_of(data / "out") == log
+    check_goes_on(given, data / "out", monkeypatch, 5)
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,14 @@ def learn(
     return records
 
 
+def untied_generator(tokenizer: Any) -> Backbone:
+    """One whose head has a gradient of its own."""
+    backbone = new_backbone(TINY, tokenizer, seed=1)
+    backbone.model.config.tie_word_embeddings = False
+    backbone.model.lm_head.weight = torch.nn.Parameter(backbone.model.lm_head.weight.detach().clone())
+    return backbone
+
+
 def weights(backbone: Backbone) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in backbone.model.state_dict().items()}
 
@@ -122,9 +130,7 @@ def test_straight_through_has_the_loss_of_hard_prompts(
 def test_each_distinct_item_passes_once_and_no_gradient_reaches_another(
     tokenizer: Any, recommender: Backbone, renderer: PromptRenderer
 ) -> None:
-    generator = new_backbone(TINY, tokenizer, seed=1)
-    generator.model.config.tie_word_embeddings = False
-    generator.model.lm_head.weight = torch.nn.Parameter(generator.model.lm_head.weight.detach().clone())
+    generator = untied_generator(tokenizer)
     passed: list[list[int]] = []
     generator.model.encoder.register_forward_pre_hook(
         lambda module, args, kwargs: passed.extend(kwargs["input_ids"].tolist()), with_kwargs=True
@@ -148,9 +154,7 @@ def test_each_distinct_item_passes_once_and_no_gradient_reaches_another(
 def test_with_own_words_alone_nothing_else_of_the_vocabulary_is_learnt(
     tokenizer: Any, recommender: Backbone, renderer: PromptRenderer
 ) -> None:
-    generator = new_backbone(TINY, tokenizer, seed=1)
-    generator.model.config.tie_word_embeddings = False
-    generator.model.lm_head.weight = torch.nn.Parameter(generator.model.lm_head.weight.detach().clone())
+    generator = untied_generator(tokenizer)
     options = IdLearningOptions(own_words=True)
     soft = SoftPrompts(generator, recommender.model, renderer.id_tokens, TEXTS, options)
     batch = [0, 1, 2]  # prefixes of the first sequence, whose histories show the items 0 to 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ from ..decoding.oracle import plain_places
 from .conftest import TEXTUAL_IDS
 from .test_causal_command import FILES, train_rec
 from .test_distributed import TORCHRUN, compare, launch
-from .test_stage import forked, log_of, stop_after
+from .test_stage import check_goes_on, log_of
 
 SHAPE = CausalPreset(d_model=16, d_ff=24, num_layers=2, num_heads=2, vocab_size=400)
 EOS = 1
@@ -176,16 +175,7 @@ def test_stopped_within_an_epoch_it_goes_on_to_the_same_bytes(
     data: Path, options: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = train_rec(data, *HEAD, "--items", str(data / "items.jsonl"), "--reconstruction", "0.5", *options)
-    assert run(command) == 0
-    whole, log = hash_folder(data / "out"), log_of(data / "out")
-    with monkeypatch.context() as patch:
-        stop_after(patch, 3, signal.SIGTERM)
-        assert forked(lambda: run([*command, "--overwrite"])) == 128 + signal.SIGTERM
-    for path in (data / "out").iterdir():
-        path.unlink()
-    assert run(command) == 0
-    assert hash_folder(data / "out") == whole
-    assert log_of(data / "out") == log
+    check_goes_on(command, data / "out", monkeypatch, 3)
 
 
 def test_two_processes_train_as_one(data: Path) -> None:

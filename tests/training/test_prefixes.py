@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from idgr.decoding.beam import SearchOptions, beam_search
 from idgr.decoding.exact import ExactSearch
 from idgr.decoding.trie import build_trie
 from idgr.engine.device import eager_attention
-from idgr.formats.run_info import hash_folder
 from idgr.models.backbone import Backbone, load_backbone
 from idgr.models.padding import decoder_inputs, pad_labels, pad_rows
 from idgr.models.t5 import encode, read_weights
@@ -31,7 +29,7 @@ from idgr.recommender.training import Instances, instance_loss
 
 from ..decoding.oracle import DictionaryTrie
 from .conftest import TEXTUAL_IDS
-from .test_stage import forked, log_of, stop_after, train_rec
+from .test_stage import check_goes_on, log_of, train_rec
 
 EOS, START, HISTORY = 1, 0, 4
 SEQUENCES = [[0, 1, 2, 3, 4], [4, 3], [5, 6, 7, 8, 5, 0, 9, 1, 2], [9, 2, 2, 1], [3, 8, 7]]
@@ -225,15 +223,7 @@ def test_the_folder_remembers_and_is_read_so(data: Path, small_folder: Path, cap
 
 def test_stopped_it_goes_on_to_the_same_bytes(data: Path, small_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = train_rec(data, small_folder, GIVEN)
-    assert run(given) == 0
-    whole, log = hash_folder(data / "out"), log_of(data / "out")
-    with monkeypatch.context() as patch:
-        stop_after(patch, 3, signal.SIGTERM)
-        assert forked(lambda: run([*given, "--overwrite"])) == 128 + signal.SIGTERM
-    for path in (data / "out").iterdir():
-        path.unlink()
-    assert run(given) == 0
-    assert (hash_folder(data / "out"), log_of(data / "out")) == (whole, log)
+    check_goes_on(given, data / "out", monkeypatch, 3)
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,20 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int, number: signal.Signa
     monkeypatch.setattr(trainer, "optimizer_step", counted)
 
 
+def check_goes_on(command: list[str], output: Path, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    """A training that is stopped after so many steps and run again writes the bytes of one that nothing stopped."""
+    assert run(command) == 0
+    whole, log = hash_folder(output), log_of(output)
+    with monkeypatch.context() as patch:
+        stop_after(patch, steps, signal.SIGTERM)
+        assert forked(lambda: run([*command, "--overwrite"])) == 128 + signal.SIGTERM
+    for path in output.iterdir():
+        path.unlink()
+    assert run(command) == 0
+    assert hash_folder(output) == whole
+    assert log_of(output) == log
+
+
 @by_command
 def test_a_finished_stage_is_not_run_again(
     command: Command, data: Path, small_folder: Path, capfd: pytest.CaptureFixture[str]
