@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -25,12 +25,14 @@ def scheme_ids(
     sequences: Iterable[Sequence[str]],
     options: SchemeOptions,
     kept: Kept | None = None,
+    can_name: Callable[[Sequence[str]], list[bool]] | None = None,
 ) -> list[str]:
     """An ID for each item, in the order of the items: words of letters and digits, all different, also in case.
 
     Args:
         sequences: training sequences of item keys, for the schemes `OF_SEQUENCES`.
         kept: IDs that are there already: only the other items get one (schemes `GROWING`).
+        can_name: whether an item can be called by each text, for the scheme "clusters"; None where it can by any.
 
     Raises:
         IdgrError: a package is not installed, or the items lack what the scheme makes IDs of.
@@ -53,6 +55,8 @@ def scheme_ids(
             found = shared_word_ids(said, rows, options.words, options.shared_words, places=places, taken=taken)
             made = dict(zip(places, found, strict=True))
             return [made[place[keys[number]]] for number in new]
+        case "clusters":
+            return _cluster_ids(dict(zip(keys, texts, strict=True)), sequences, options, can_name)
         case "sequential":
             return sequential_ids(keys, sequences, options.seed)
         case "collaborative":
@@ -71,6 +75,30 @@ def scheme_ids(
             return semantic_ids(_vectors_of(texts, options), options.levels, options.codebook, options.seed)
         case _:
             return _tree_ids(dict(zip(keys, texts, strict=True)), options)
+
+
+def _cluster_ids(
+    texts: Mapping[str, str],
+    sequences: Iterable[Sequence[str]],
+    options: SchemeOptions,
+    can_name: Callable[[Sequence[str]], list[bool]] | None,
+) -> list[str]:
+    """IDs by clusters of use, the same whatever the order of the items."""
+    from idgr.ids.schemes.cluster_words import cluster_word_ids
+
+    rows = [list(row) for row in sequences]
+    order, _ = training_order(list(texts), rows, options.seed)
+    place = {key: number for number, key in enumerate(order)}
+    found = cluster_word_ids(
+        [texts[key] for key in order],
+        [[place[key] for key in row] for row in rows],
+        cluster_size=options.cluster_size,
+        n_telling=options.telling_words,
+        seed=options.seed,
+        can_name=can_name,
+    )
+    made = dict(zip(order, found, strict=True))
+    return [made[key] for key in texts]
 
 
 def _tree_ids(texts: Mapping[str, str], options: SchemeOptions) -> list[str]:

@@ -12,13 +12,18 @@ from importlib.metadata import PackageNotFoundError, version
 from idgr.errors import IdgrError
 
 _TREES = ("semantic-tree", "behavior-tree", "dual")
-_NEEDED = {"collaborative": ("scikit-learn",)} | dict.fromkeys(("semantic", *_TREES), ("scikit-learn", "faiss-cpu"))
+_OF_VECTORS = ("clusters", "semantic", *_TREES)
+_NEEDED = {"collaborative": ("scikit-learn",)} | dict.fromkeys(_OF_VECTORS, ("scikit-learn", "faiss-cpu"))
 
 
-def check_packages(scheme: str) -> None:
-    """Raise `IdgrError` where a package that the scheme needs is not installed."""
+def check_packages(scheme: str, option: str = "") -> None:
+    """Raise `IdgrError` where a package that the scheme needs is not installed.
+
+    Args:
+        option: what asks for them; `--scheme` if not given.
+    """
     for package in _NEEDED.get(scheme, ()):
-        check_package(package, f"--scheme {scheme}")
+        check_package(package, option or f"--scheme {scheme}")
 
 
 def check_package(package: str, option: str) -> None:

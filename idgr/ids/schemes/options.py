@@ -13,12 +13,14 @@ from idgr.ids.schemes.code_words import LEVELS
 from idgr.options import UNSET, Option, Role, StageOptions, option
 
 Trees = Literal["semantic-tree", "behavior-tree", "dual"]
-Scheme = Literal["textual", "shared", "sequential", "collaborative", "category", "title", "random", "semantic", Trees]
+Scheme = Literal[
+    "textual", "shared", "clusters", "sequential", "collaborative", "category", "title", "random", "semantic", Trees
+]
 TEXTUAL: Scheme = "textual"  # Algorithm 1 or the keyphrase rule: `idgr.ids.generation`, `idgr.ids.keyphrase`
 TREES = get_args(Trees)
 SCHEMES = tuple(scheme for scheme in get_args(Scheme) if scheme != TEXTUAL)
-OF_SEQUENCES = ("shared", "sequential", "collaborative")
-OF_TEXT = ("shared", "category", "title", "semantic", "semantic-tree", "dual")
+OF_SEQUENCES = ("shared", "clusters", "sequential", "collaborative")
+OF_TEXT = ("shared", "clusters", "category", "title", "semantic", "semantic-tree", "dual")
 OF_TEXT_VECTORS = ("semantic", "semantic-tree", "dual")
 OF_USE = ("behavior-tree", "dual")  # by the item vectors of a model that was trained on sequences
 GROWING = (TEXTUAL, "shared", "category", "title", "random")  # an item's ID may be made beside those that there are
@@ -49,7 +51,8 @@ class SchemeOptions(StageOptions):
     """The options of all schemes but the textual; each scheme reads its own."""
 
     scheme: Scheme = option(
-        "What IDs are made of; textual is Algorithm 1 or, by --model, the keyphrase rule; shared too is of words."
+        "What IDs are made of; textual is Algorithm 1 or, by --model, the keyphrase rule; shared and clusters are of "
+        "words too."
     )
     seed: int = option("Seed of what is random in a scheme; nothing is in category, title and textual.", 0, at_least=0)
     words: Annotated[
@@ -61,6 +64,13 @@ class SchemeOptions(StageOptions):
             "How many of them, the first, an item shares with what is bought with it.", schemes=("shared",), at_least=0
         ),
     ] = 1
+    cluster_size: Annotated[
+        int, SchemeOption("Items of a small cluster, about.", schemes=("clusters",), at_least=1)
+    ] = 24
+    telling_words: Annotated[
+        int,
+        SchemeOption("Words of the item's own text behind those of its clusters.", schemes=("clusters",), at_least=0),
+    ] = 2
     clusters: Annotated[
         int, SchemeOption("Parts that a cluster is divided into.", schemes=("collaborative",), at_least=2)
     ] = 20

@@ -12,18 +12,15 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from idgr.ids.assignment import assign
 from idgr.ids.keyphrase import most_telling, words_of
+from idgr.ids.schemes.bought_together import near_pairs
 from idgr.ids.spelling import fold
 
-WINDOW = 5  # places of a sequence within which two items count as bought together
 _COMMON = 5  # texts that a word must be part of to be shared
 _PRIOR = 4.0  # purchases' weight that the word's own frequency counts as
 _SWAPS = 8  # further words that may take the place of the last one
-
-Ints = npt.NDArray[np.int64]
 
 
 def shared_word_ids(
@@ -105,8 +102,7 @@ def _shared(
     starts = np.cumsum([0, *map(len, columns)])
     flat = np.fromiter((column for row in columns for column in row), dtype=np.int64, count=int(starts[-1]))
     has: Any = csr_array((np.ones(len(flat)), flat, starts), shape=(n_items, len(common)))
-    near: Any = csr_array(_near(sequences), shape=(n_items, n_items))
-    near = near + near.T
+    near = near_pairs(sequences, n_items)
     total = near.sum(axis=1)
     found: Any = (near @ has).multiply(has).tocsr()
     names = list(common)
@@ -129,16 +125,3 @@ def _surprise(word: str, weight: float, total: float, usual: float) -> float:
     share = (weight + _PRIOR * usual) / (total + _PRIOR)
     surprise = share * math.log(share / usual)
     return surprise * 0.3 if len(word) == 1 or any(character.isdigit() for character in word) else surprise
-
-
-def _near(sequences: Sequence[Sequence[int]]) -> tuple[npt.NDArray[np.float64], tuple[Ints, Ints]]:
-    """Pairs of different items of a sequence at most `WINDOW` places apart, each with 1 by its distance."""
-    items = np.fromiter((item for row in sequences for item in row), dtype=np.int64)
-    owner = np.repeat(np.arange(len(sequences)), [len(row) for row in sequences])
-    before, after, weight = [], [], []
-    for distance in range(1, WINDOW + 1):
-        pair = (owner[distance:] == owner[:-distance]) & (items[distance:] != items[:-distance])
-        before.append(items[:-distance][pair])
-        after.append(items[distance:][pair])
-        weight.append(np.full(np.count_nonzero(pair), 1 / distance))
-    return np.concatenate(weight), (np.concatenate(before), np.concatenate(after))

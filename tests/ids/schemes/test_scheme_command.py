@@ -121,7 +121,7 @@ def test_sequential_ids_reach_training_and_recommendations(
         (["--scheme", "random", "--clusters", "3"], "for collaborative"),
         (
             ["--scheme", "random", "--empty-text", "key"],
-            "for shared and category and title and semantic and semantic-tree and dual",
+            "for shared and clusters and category and title and semantic and semantic-tree and dual",
         ),
         (["--scheme", "shared"], "--scheme shared without --train"),
         (["--scheme", "shared", "--train", "t", "--words", "1", "--shared-words", "2"], "--shared-words 2"),
@@ -186,7 +186,7 @@ def test_a_tokenizer_that_does_not_spell_the_ids(
     )
 
 
-@pytest.mark.parametrize("scheme", ["collaborative", "semantic", "dual"])
+@pytest.mark.parametrize("scheme", ["collaborative", "semantic", "dual", "clusters"])
 def test_a_package_that_is_not_installed(
     scheme: str, shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -245,7 +245,7 @@ def test_ids_are_words_and_unique_and_the_same_again(sasrec: str, texts: list[tu
         assert ids == scheme_ids(items, sequences, options)
 
 
-@pytest.mark.parametrize("scheme", ["collaborative", "semantic"])
+@pytest.mark.parametrize("scheme", ["collaborative", "semantic", "clusters"])
 def test_ids_do_not_depend_on_the_number_of_threads(scheme: str) -> None:
     import sklearn.cluster  # noqa: F401 - its libraries must be there to be limited
     from threadpoolctl import threadpool_limits

@@ -1,0 +1,145 @@
+"""IDs that begin with words for what an item is bought with; further words tell it apart.
+
+Items that are bought with the same ones make a cluster: some large ones, each divided into small ones. A cluster is
+called by a word of its items' texts, which need not be a word of each of them. So the first levels of a prefix tree
+say what an item is bought with, which its own text may not.
+
+Legend: N items, D width of their vectors, K clusters.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from idgr.ids.assignment import assign
+from idgr.ids.keyphrase import most_telling, words_of
+from idgr.ids.schemes.bought_together import bought_vectors
+from idgr.ids.schemes.libraries import one_thread
+from idgr.ids.schemes.text_vectors import Floats32
+from idgr.ids.schemes.vector_tree import divide
+from idgr.ids.spelling import fold
+
+_COMMON = 5  # texts that a word must be part of to stand for a cluster
+_PRIOR = 4.0  # items that the word's own frequency counts as
+_OTHERS = 8  # further words that may take the place of the last one
+
+Ints = npt.NDArray[np.int64]
+
+
+def cluster_word_ids(
+    texts: Sequence[str],
+    sequences: Sequence[Sequence[int]],
+    *,
+    cluster_size: int = 24,
+    n_telling: int = 2,
+    seed: int = 0,
+    can_name: Callable[[Sequence[str]], list[bool]] | None = None,
+) -> list[str]:
+    """An ID for each item: the words of its two clusters, the larger first, then its most telling words.
+
+    Args:
+        texts: the items' plain texts, `key: value; key: value`.
+        sequences: of places in `texts`, oldest first; of training alone.
+        cluster_size: items of a small cluster, about; there are about the root of their number of large ones.
+        n_telling: words of an item's own text behind those of its clusters.
+        seed: of the vectors' decomposition and of k-means.
+        can_name: whether an item can be called by each text; None where it can by any.
+    """
+    import faiss  # noqa: F401 - before `one_thread`, as is this
+    import sklearn.utils.extmath  # noqa: F401
+
+    words = [list(words_of(text)) for text in texts]
+    frequency = Counter(word for row in words for word in set(row))
+    telling = [most_telling(row, frequency, len(texts), len(row)) for row in words]
+    with one_thread():
+        levels = nested_clusters(bought_vectors(sequences, len(texts), seed), cluster_size, seed)
+    named = _cluster_words(levels, words, frequency)
+    firsts = [[word for word in chosen if word] for chosen in zip(*named, strict=True)]
+
+    def propose(wanted: list[tuple[int, int]]) -> list[list[str]]:
+        found = [_phrases(firsts[place], telling[place], n_telling) for place, _ in wanted]
+        right = iter(named_right([phrase for phrases in found for phrase in phrases]))
+        return [[phrase for phrase in phrases if next(right)] for phrases in found]
+
+    named_right = can_name or (lambda ids: [True] * len(ids))
+    return [chosen.text for chosen in assign(range(len(texts)), propose, 1, named_right)]
+
+
+def nested_clusters(vectors_ND: Floats32, cluster_size: int, seed: int) -> tuple[Ints, Ints]:
+    """[N] the number of each item's large cluster, and [N] that of its small one, no number in both.
+
+    Call it within `one_thread`, with faiss imported before.
+    """
+    n_items = len(vectors_ND)
+    n_large = max(1, round(math.sqrt(n_items / cluster_size)))
+    large_N = divide(vectors_ND, n_large, n_items, seed)
+    small_N = np.zeros_like(large_N)
+    following = int(large_N.max()) + 1
+    for number in range(following):
+        members = np.flatnonzero(large_N == number)
+        parts = divide(vectors_ND[members], max(1, round(len(members) / cluster_size)), len(members), seed + 1)
+        small_N[members] = parts + following
+        following += int(parts.max()) + 1
+    return large_N, small_N
+
+
+def _cluster_words(levels: tuple[Ints, Ints], words: list[list[str]], frequency: Counter[str]) -> list[list[str]]:
+    """For each level the word of each item's cluster, "" for a cluster that no word is left for.
+
+    The largest cluster chooses first, and no word stands for two: the one that most of its items' texts have more often
+    than texts on the whole, p log(p / q), of its share p among them and its share q among all.
+    """
+    taken: set[str] = set()
+    named = []
+    for level_N in levels:
+        members: dict[int, list[int]] = {}
+        for item, cluster in enumerate(level_N.tolist()):
+            members.setdefault(cluster, []).append(item)
+        word_of: dict[int, str] = {}
+        for cluster in sorted(members, key=lambda cluster: (-len(members[cluster]), cluster)):
+            found = Counter(word for item in members[cluster] for word in dict.fromkeys(words[item]))
+            ranked = sorted((-_surprise(word, n, len(members[cluster]), frequency, len(words)), word)
+                            for word, n in found.items() if _is_common(word, frequency))  # fmt: skip
+            best = next((word for score, word in ranked if score < 0 and fold(word) not in taken), "")
+            taken.add(fold(best))
+            word_of[cluster] = best
+        named.append([word_of[cluster] for cluster in level_N.tolist()])
+    return named
+
+
+def _is_common(word: str, frequency: Counter[str]) -> bool:
+    return frequency[word] >= _COMMON and len(word) > 1 and not any(character.isdigit() for character in word)
+
+
+def _surprise(word: str, n: int, size: int, frequency: Counter[str], n_texts: int) -> float:
+    usual = frequency[word] / n_texts
+    share = (n + _PRIOR * usual) / (size + _PRIOR)
+    return share * math.log(share / usual)
+
+
+def _phrases(firsts: list[str], telling: list[tuple[int, str]], n_telling: int) -> list[str]:
+    """Phrases in the order of preference: another last word where the phrase is taken, then fewer words, then more.
+
+    Args:
+        telling: an item's words with their places, the most telling first; chosen ones stand in the order of the text.
+    """
+    had = set(map(fold, firsts))
+    rest = [(place, word) for place, word in telling if fold(word) not in had]
+    tails = [rest[:n_telling]]
+    if n_telling:
+        tails += [[*rest[: n_telling - 1], other] for other in rest[n_telling : n_telling + _OTHERS]]
+    tails += [[other] for other in rest[:_OTHERS]]
+    tails += [rest[:count] for count in range(n_telling + 1, min(len(rest), n_telling + _OTHERS) + 1)]
+    tails.append([])
+    phrases = [[*firsts, *_in_order(tail)] for tail in tails]
+    phrases += [[*firsts[:1], *_in_order(rest[:count])] for count in range(1, min(len(rest), _OTHERS) + 1)]
+    return list(dict.fromkeys(" ".join(phrase) for phrase in phrases if phrase))
+
+
+def _in_order(words: list[tuple[int, str]]) -> list[str]:
+    return [word for _, word in sorted(words)]
