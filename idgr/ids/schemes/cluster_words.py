@@ -36,7 +36,7 @@ def cluster_word_ids(
     sequences: Sequence[Sequence[int]],
     *,
     cluster_size: int = 24,
-    n_telling: int = 2,
+    n_telling: int = 4,
     seed: int = 0,
     can_name: Callable[[Sequence[str]], list[bool]] | None = None,
 ) -> list[str]:
@@ -123,17 +123,16 @@ def _surprise(word: str, n: int, size: int, frequency: Counter[str], n_texts: in
 
 
 def _phrases(firsts: list[str], telling: list[tuple[int, str]], n_telling: int) -> list[str]:
-    """Phrases in the order of preference: another last word where the phrase is taken, then fewer words, then more.
+    """Phrases in the order of preference: another last word where one is taken, fewer and fewer words, then more.
 
     Args:
         telling: an item's words with their places, the most telling first; chosen ones stand in the order of the text.
     """
     had = set(map(fold, firsts))
     rest = [(place, word) for place, word in telling if fold(word) not in had]
-    tails = [rest[:n_telling]]
-    if n_telling:
-        tails += [[*rest[: n_telling - 1], other] for other in rest[n_telling : n_telling + _OTHERS]]
-    tails += [[other] for other in rest[:_OTHERS]]
+    tails = []
+    for count in range(min(n_telling, len(rest)), 0, -1):
+        tails += [[*rest[: count - 1], other] for other in rest[count - 1 : count + _OTHERS]]
     tails += [rest[:count] for count in range(n_telling + 1, min(len(rest), n_telling + _OTHERS) + 1)]
     tails.append([])
     phrases = [[*firsts, *_in_order(tail)] for tail in tails]

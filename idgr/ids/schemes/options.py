@@ -70,7 +70,7 @@ class SchemeOptions(StageOptions):
     telling_words: Annotated[
         int,
         SchemeOption("Words of the item's own text behind those of its clusters.", schemes=("clusters",), at_least=0),
-    ] = 2
+    ] = 4
     clusters: Annotated[
         int, SchemeOption("Parts that a cluster is divided into.", schemes=("collaborative",), at_least=2)
     ] = 20
