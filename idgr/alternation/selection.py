@@ -1,8 +1,7 @@
-"""Alternate training by hard choices: a frozen recommender chooses other IDs for the items.
+"""Alternate training by hard choices: a frozen recommender chooses among candidates for the items' IDs.
 
-A round: the recommender scores candidates and the IDs of some items change (`idgr.alternation.scoring`), or all begin
-with words for what the items are bought with (`idgr.ids.schemes.cluster_words`). It goes on for an epoch in which both
-names are in use, then with the new ones; the generator, if there is one, is taught them. If
+A round: the recommender scores the candidates and the IDs of some items change (`idgr.alternation.scoring`); it goes on
+for an epoch in which both names are in use, then with the new ones; the generator, if there is one, is taught them. If
 held-out targets of training cost less than they cost the same recommender after as many epochs with the old IDs, the
 round is accepted; else everything stays as it was before, and the next round asks for twice the gain. The cost before
 the round is no measure, since more epochs change it with any IDs. As in `idgr.alternation.phases`, a round is a list of
@@ -32,8 +31,6 @@ from idgr.formats.jsonl import dump_line
 from idgr.formats.rec_folder import check_ids_known, read_recommender_facts
 from idgr.formats.records import ItemId, Query, Sequence, read_ids, read_queries, read_sequences
 from idgr.formats.run_info import RunInfo, read_run
-from idgr.ids.schemes.choice import scheme_ids
-from idgr.ids.schemes.options import SchemeOptions
 from idgr.models.backbone import is_preset, load_either
 from idgr.models.device import pick_device
 from idgr.models.tokenizer import id_tokens
@@ -47,9 +44,7 @@ if TYPE_CHECKING:
     from idgr.models.backbone import Backbone
     from idgr.prompts.histories import HistoryRenderer
 
-COMMANDS = ("hold-out", "offer", "select", "cluster", "judge")
-
-SELECT, RANDOM, CLUSTER = "select", "random", "cluster"
+COMMANDS = ("hold-out", "offer", "select", "judge")
 
 # Beside the seed of a round, that of its last epochs.
 _SETTLING = 10_000
@@ -68,7 +63,7 @@ class Selection:
         switching_cost: nats that an epoch has to cost less before an item's ID changes.
         held_out: the share of training sequences whose last item is held out, to judge rounds by.
         round_epochs: of the recommender in a round; in the first both names are in use.
-        method: "select"; "random", where as many items get candidates that are drawn, as a control; or "cluster".
+        at_random: whether as many items get candidates that are drawn, as a control.
     """
 
     ids: str | None = None
@@ -78,7 +73,7 @@ class Selection:
     switching_cost: float = 1.0
     held_out: float = 0.05
     round_epochs: int = 2
-    method: str = SELECT
+    at_random: bool = False
 
 
 def plan_selection(run: Path, what: Alternation, how: Selection, device: str) -> list[Phase]:
@@ -104,7 +99,7 @@ class _Plan:
             self.add(0, "hold-out", self.first / name, train=train, share=how.held_out, seed=what.seed, part=name)
             for name in ("train.jsonl", "held.jsonl")
         )
-        self.offers = self._offer() if how.method != CLUSTER or how.ids is None else ""
+        self.offers = self._offer()
         self.ids = self._first_ids()
         self.decisions: list[str] = []
 
@@ -152,7 +147,12 @@ class _Plan:
     def _round(self, number: int, folder: Path) -> None:
         how, seed = self.how, _seed(self.what, number)
         old = {"gen": self.gen, "rec": self.rec, "ids.jsonl": self.ids}
-        chosen = self._choose(number, folder / "chosen.jsonl", seed)
+        earlier = {f"decision_{place}": path for place, path in enumerate(self.decisions, 1)}
+        chosen = self.add(
+            number, "select", folder / "chosen.jsonl",
+            train=self.train, ids=self.ids, rec=self.rec, candidates=self.offers, how=how, seed=seed,
+            device=self.device, **earlier,
+        )  # fmt: skip
         rest = how.round_epochs - 1
         mixed = self._train_rec(number, folder / "mixed", self.rec, chosen, seed, old_ids=self.ids, epochs=1)
         tried = self._train_rec(number, folder / "tried", mixed, chosen, seed + _SETTLING, epochs=rest)
@@ -177,13 +177,6 @@ class _Plan:
         }
         self.gen, self.rec, self.ids = settled.get("gen"), settled["rec"], settled["ids.jsonl"]
 
-    def _choose(self, number: int, output: Path, seed: int) -> str:
-        read = {"train": self.train, "ids": self.ids, "rec": self.rec, "seed": seed, "device": self.device}
-        if self.how.method == CLUSTER:
-            return self.add(number, "cluster", output, items=self.items, **read)
-        earlier = {f"decision_{place}": path for place, path in enumerate(self.decisions, 1)}
-        return self.add(number, "select", output, candidates=self.offers, how=self.how, **read, **earlier)
-
 
 def _seed(what: Alternation, number: int) -> int:
     """The seed of a round."""
@@ -192,8 +185,7 @@ def _seed(what: Alternation, number: int) -> int:
 
 def perform(phase: Phase) -> None:
     """Do a phase that is no command."""
-    does = {"hold-out": _hold_out, "offer": _offer, "select": _select, "cluster": _cluster, "judge": _judge}
-    does[phase.command](phase)
+    {"hold-out": _hold_out, "offer": _offer, "select": _select, "judge": _judge}[phase.command](phase)
 
 
 def table(run: Path, rounds: int) -> list[str]:
@@ -204,10 +196,10 @@ def table(run: Path, rounds: int) -> list[str]:
 
 def in_words(decision: dict[str, Any]) -> str:
     """A line on a round."""
-    hoped = f"predicted {decision['gain_predicted']:.4f}, " if "gain_predicted" in decision else ""
     return (
-        f"round {decision['round']}: {decision['changed']} of {decision['items']} IDs changed, gain {hoped}found "
-        f"{decision['gain_found']:.4f} nats an item: " + ("accepted" if decision["accepted"] else "undone")
+        f"round {decision['round']}: {decision['changed']} of {decision['items']} IDs changed, gain predicted "
+        f"{decision['gain_predicted']:.4f}, found {decision['gain_found']:.4f} nats an item: "
+        + ("accepted" if decision["accepted"] else "undone")
     )
 
 
@@ -298,21 +290,6 @@ def _select(phase: Phase) -> None:
         written.writelines(dump_line(record.row()) for record in records)
 
 
-def _cluster(phase: Phase) -> None:
-    told = phase.arguments
-    info = RunInfo("cluster", {}, {name: told[name] for name in ("train", "items", "ids", "rec")}, told["seed"])
-    with info.replace_file(phase.output) as written:
-        known, items = read_ids(told["ids"]), read_catalogue(told["items"])
-        sequences = [row.items for row in read_sequences(told["train"], {record.item_id for record in known})]
-        how = SchemeOptions(scheme="clusters", seed=told["seed"])
-        made = scheme_ids(items, sequences, how, can_name=partial(can_name, load_either(told["rec"])))
-        new = dict(zip((item.item_id for item in items), made, strict=True))
-        records = [ItemId(record.item_id, new[record.item_id]) for record in known]
-        changed = sum(one != other for one, other in zip(records, known, strict=True))
-        info.facts["selection"] = {"items": len(known), "changed": changed}
-        written.writelines(dump_line(record.row()) for record in records)
-
-
 def _choose(
     known: list[ItemId],
     names: list[list[str]],
@@ -324,7 +301,7 @@ def _choose(
     keys, current = [record.item_id for record in known], [record.id for record in known]
     most = max(1, int(how.share_changed * len(known)))
     found = reassign(keys, current, names, gains, switching_cost=cost, most=most)
-    if how.method == RANDOM:
+    if how.at_random:
         return reassign_at_random(keys, current, names, gains, n=len(found), seed=seed)
     return found
 

@@ -18,7 +18,6 @@ from idgr.formats.lock import hold
 from idgr.formats.replacing import discard, remove
 from idgr.formats.run_info import RUN_FILE, RunInfo, differences, read_run
 from idgr.generator.options import DEFAULT_LR, PAPER_LR
-from idgr.ids.schemes.libraries import check_packages
 from idgr.ids.schemes.options import SchemeOptions
 from idgr.options import (
     RUN,
@@ -38,7 +37,7 @@ from idgr.progress import log
 from idgr.recommender.defaults import defaults
 from idgr.recommender.options import Paper, PromptOptions, ValidationOptions
 from idgr.stages import gen_ids, init_gen, train_gen, train_rec
-from idgr.stages.choosing import CLUSTER, SOFT, ChoosingOptions, check_recommender, remembered
+from idgr.stages.choosing import RANDOM, SOFT, ChoosingOptions, check_recommender, remembered
 from idgr.stages.options import refuse_stream, run_info
 
 if TYPE_CHECKING:
@@ -174,7 +173,7 @@ def run(options: Options) -> list[str]:
     folder, what = Path(options.output), _alternation(options)
     phases = _phases(folder, what, options)
     rounds = rounds_in_words(phases)
-    if options.mode == "alternate" and not any(phase.command in ("train-gen", "select", "cluster") for phase in phases):
+    if options.mode == "alternate" and not any(phase.command in ("train-gen", "select") for phase in phases):
         does = "trains no generator" if options.method == SOFT else "chooses no IDs"
         log(f"alternate: a single round from an untrained recommender {does}; --rounds 2 does")
     if options.dry_run:
@@ -205,7 +204,8 @@ def _phases(folder: Path, what: Alternation, options: Options) -> list[Phase]:
         return plan(folder, what)
     from idgr.alternation.selection import Selection, plan_selection
 
-    return plan_selection(folder, what, Selection(**options.choosing()), options.device)
+    how = Selection(**options.choosing(), at_random=options.method == RANDOM)
+    return plan_selection(folder, what, how, options.device)
 
 
 def _perform(phase: Phase, n_processes: int) -> None:
@@ -297,8 +297,6 @@ def _check_inputs(options: Options) -> RunInfo:
     rec = None if is_preset(options.rec) else options.rec
     info = run_info("alternate", options, **files, data=None, rec=rec)
     refuse_held_out(info.inputs)
-    if options.method == CLUSTER:
-        check_packages("clusters", "--method cluster")
     if options.gen is not None:
         check_t5(options.gen, "alternate")
     rec_options = options.rec_options

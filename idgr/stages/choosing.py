@@ -9,23 +9,21 @@ from typing import Any, Literal
 
 from idgr.errors import IdgrError, UsageError
 from idgr.formats.run_info import read_run
-from idgr.options import Field, Role, StageOptions, option, option_fields
+from idgr.options import Role, StageOptions, option, option_fields
 from idgr.recommender.defaults import defaults
 from idgr.stages import init_gen
 
-SOFT, CLUSTER = "soft", "cluster"
-PANEL = "Choosing IDs, by --method select, random or cluster"
-_SCORING = ("candidates", "contexts", "share_changed", "switching_cost")  # what cluster does not read
+SOFT, RANDOM = "soft", "random"
+PANEL = "Choosing IDs, by --method select"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChoosingOptions(StageOptions):
     """Options of `alternate` for it."""
 
-    method: Literal["soft", "select", "random", "cluster"] = option(
+    method: Literal["soft", "select", "random"] = option(
         "soft: the generator learns through the recommender, as in the paper. select: the recommender chooses among "
-        "candidates; random, as many are drawn, as a control. cluster: IDs begin with words for "
-        "what items are bought with.",
+        "candidates; random, as many are drawn, as a control.",
         SOFT,
     )
     ids: str | None = option("IDs to begin from; else those of --gen.", None, PANEL, role=Role.INPUT)
@@ -51,17 +49,13 @@ class ChoosingOptions(StageOptions):
 
     def choosing(self) -> dict[str, Any]:
         """Those of choosing, with their values."""
-        return {one.name: getattr(self, one.name) for one in option_fields(ChoosingOptions)}
+        return {one.name: getattr(self, one.name) for one in option_fields(ChoosingOptions) if one.name != "method"}
 
     def by_role(self, role: Role) -> dict[str, Any]:
         """Those that the method reads."""
         found = super().by_role(role)
-        return {key: value for key, value in found.items() if key not in [one.key for one in self._unread()]}
-
-    def _unread(self) -> list[Field]:
-        """The options that the method does not read."""
-        ours = list(option_fields(ChoosingOptions))
-        return ours if self.method == SOFT else [one for one in ours if self.method == CLUSTER and one.name in _SCORING]
+        left_out = [one.key for one in option_fields(ChoosingOptions)] if self.method == SOFT else []
+        return {key: value for key, value in found.items() if key not in left_out}
 
     def check_method(self, gen: str | None, gen_options: Iterable[str], ids_options: Iterable[str]) -> None:
         """Raise `UsageError` where an option is not for the method, or one is missing.
@@ -70,10 +64,10 @@ class ChoosingOptions(StageOptions):
             gen: the generator, if there is one.
             gen_options, ids_options: the names of those that are given for its training and its IDs.
         """
-        for one in self._unread():
-            if one.name != "method" and getattr(self, one.name) != one.default:
-                raise UsageError(f"{one.flag} is for --method select", "leave it out")
         if self.method == SOFT:
+            for one in option_fields(ChoosingOptions):
+                if getattr(self, one.name) != one.default:
+                    raise UsageError(f"{one.flag} is for --method select", "leave it out")
             return
         how = f"--method {self.method}"
         if gen is None and self.ids is None:

@@ -19,9 +19,7 @@ from idgr.alternation.selection import Selection, hold_out, plan_selection
 from idgr.cli.main import run
 from idgr.formats.inputs import sha256_file
 from idgr.formats.jsonl import write_jsonl
-from idgr.formats.records import Sequence, read_items
-from idgr.ids.schemes.choice import scheme_ids
-from idgr.ids.schemes.options import SchemeOptions
+from idgr.formats.records import Sequence
 from idgr.models.backbone import CAUSAL_PRESETS, PRESETS, CausalPreset, load_causal_backbone
 from idgr.models.tokenizer import id_tokens
 
@@ -38,8 +36,7 @@ def _tiny_preset(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def arguments(data: Path, output: Path, *more: str, method: str = "select", gen: bool = True) -> list[str]:
     few = ["--rounds", "3", "--rec.epochs", "1", "--valid-beams", "10", "--device", "cpu", "--held-out", "0.5"]
-    few += ["--method", method]
-    few += ["--switching-cost", "0", "--share-changed", "0.25"] if method in ("select", "random") else []
+    few += ["--switching-cost", "0", "--share-changed", "0.25", "--method", method]
     # So strong a penalty that the groups of the search have different candidates.
     few += ["--gen", str(data / "gen"), "--ids.penalty-start", "20", "--ids.penalty-stop", "20"] if gen else []
     return ["alternate", str(data), *few, *more, "-o", str(output)]
@@ -93,19 +90,6 @@ def test_the_phases_of_a_round() -> None:
         0: "hold-out, hold-out, offer",
         1: "select, train-rec, train-rec, train-rec, train-rec, judge",
     }
-    # Words for what items are bought with are no candidates; those of the generator's search are for its own first IDs.
-    for gen, ids, first in (
-        (None, "ids.jsonl", "hold-out, hold-out"),
-        ("gen", None, "hold-out, hold-out, gen-ids, gen-ids"),
-    ):
-        what = Alternation(Path("d"), gen, "rec", rounds=1)
-        phases = plan_selection(Path("run"), what, Selection(ids=ids, method="cluster"), "cpu")
-        taught = "" if gen is None else "init-gen, "
-        assert rounds_in_words(phases) == {0: first, 1: f"cluster, {'train-rec, ' * 4}{taught}judge"}
-        assert (
-            next(phase for phase in phases if phase.command == "cluster").arguments["train"]
-            == "run/round-0/train.jsonl"
-        )
 
 
 def test_held_out_are_last_items_whatever_the_order() -> None:
@@ -170,48 +154,6 @@ def test_a_round_is_taken_or_undone_whole(of: str, request: pytest.FixtureReques
     whole = {row["user_id"]: row["items"] for row in lines_of(data / "train.jsonl")}
     assert 0 < len(held) < len(SEQUENCES)
     assert {user: [*items, *([held[user]["target"]] if user in held else [])] for user, items in rows.items()} == whole
-
-
-@pytest.fixture(scope="module")
-def clustered(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run by --method cluster from IDs of a file."""
-    folder = tmp_path_factory.mktemp("clustered")
-    write_jsonl(folder / "ids.jsonl", ({"item_id": f"i{n}", "id": text} for n, text in enumerate(IDS)))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(CAUSAL_PRESETS, "nano-causal", TINY_CAUSAL)
-        assert run(clusters(data, folder / "run", folder / "ids.jsonl")) == 0
-    return folder
-
-
-def clusters(data: Path, output: Path, ids: Path) -> list[str]:
-    more = ["--ids", str(ids), "--rec", "nano-causal", "--rounds", "2"]
-    return arguments(data, output, *more, method="cluster", gen=False)
-
-
-def test_words_for_what_items_are_bought_with(data: Path, clustered: Path) -> None:
-    made, told = clustered / "run" / "round-2", decision(clustered / "run", 2)
-    before, after = ids_of(clustered / "run" / "round-1" / "ids.jsonl"), ids_of(made / "chosen.jsonl")
-    backbone = load_causal_backbone(clustered / "run" / "round-1" / "rec")
-    known = [row["items"] for row in lines_of(clustered / "run" / "round-0" / "train.jsonl")]
-    options = SchemeOptions(scheme="clusters", seed=1)
-    expected = scheme_ids(
-        read_items(data / "items.jsonl"), known, options, can_name=lambda ids: can_name(backbone, ids)
-    )
-    assert list(after.values()) == expected
-    assert told["changed"] == sum(before[item] != after[item] for item in before)
-    assert "gain_predicted" not in told
-    assert told["accepted"] is (told["loss_after"] < told["loss_control"])
-    settled = after if told["accepted"] else before
-    assert ids_of(clustered / "run" / "final" / "ids.jsonl") in (before, settled)  # by the better round on validation
-    assert not (clustered / "run" / "round-0" / "candidates.jsonl").exists()
-
-
-def test_clusters_go_on_after_being_killed_anywhere(data: Path, clustered: Path, tmp_path: Path) -> None:
-    output, kills = tmp_path / "run", 0
-    while run_until_killed(clusters(data, output, clustered / "ids.jsonl"), kills):
-        kills += 1
-    assert kills > 8
-    assert results(output) == results(clustered / "run")
 
 
 def test_a_round_that_is_undone_doubles_the_cost_of_switching(
@@ -304,7 +246,6 @@ def test_the_single_commands_are_shown(data: Path, tmp_path: Path, capsys: pytes
         (("--user-ids", "history"), "with --user-ids history"),
         (("--gen.temperature", "2"), "--gen.temperature is for --method soft"),
         (("--method", "soft"), "--share-changed is for --method select"),
-        (("--method", "cluster"), "--share-changed is for --method select"),
         (("--round-epochs", "1"), "--round-epochs 1"),
         (("--share-changed", "0"), "--share-changed 0"),
     ],

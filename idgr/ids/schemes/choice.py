@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -25,14 +25,12 @@ def scheme_ids(
     sequences: Iterable[Sequence[str]],
     options: SchemeOptions,
     kept: Kept | None = None,
-    can_name: Callable[[Sequence[str]], list[bool]] | None = None,
 ) -> list[str]:
     """An ID for each item, in the order of the items: words of letters and digits, all different, also in case.
 
     Args:
         sequences: training sequences of item keys, for the schemes `OF_SEQUENCES`.
         kept: IDs that are there already: only the other items get one (schemes `GROWING`).
-        can_name: whether an item can be called by each text, for the scheme "clusters"; None where it can by any.
 
     Raises:
         IdgrError: a package is not installed, or the items lack what the scheme makes IDs of.
@@ -56,7 +54,7 @@ def scheme_ids(
             made = dict(zip(places, found, strict=True))
             return [made[place[keys[number]]] for number in new]
         case "clusters":
-            return _cluster_ids(dict(zip(keys, texts, strict=True)), sequences, options, can_name)
+            return _cluster_ids(dict(zip(keys, texts, strict=True)), sequences, options)
         case "sequential":
             return sequential_ids(keys, sequences, options.seed)
         case "collaborative":
@@ -81,7 +79,6 @@ def _cluster_ids(
     texts: Mapping[str, str],
     sequences: Iterable[Sequence[str]],
     options: SchemeOptions,
-    can_name: Callable[[Sequence[str]], list[bool]] | None,
 ) -> list[str]:
     """IDs by clusters of use, the same whatever the order of the items."""
     from idgr.ids.schemes.cluster_words import cluster_word_ids
@@ -95,7 +92,6 @@ def _cluster_ids(
         cluster_size=options.cluster_size,
         n_telling=options.telling_words,
         seed=options.seed,
-        can_name=can_name,
     )
     made = dict(zip(order, found, strict=True))
     return [made[key] for key in texts]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +38,6 @@ def cluster_word_ids(
     cluster_size: int = 24,
     n_telling: int = 4,
     seed: int = 0,
-    can_name: Callable[[Sequence[str]], list[bool]] | None = None,
 ) -> list[str]:
     """An ID for each item: the words of its two clusters, the larger first, then its most telling words.
 
@@ -48,7 +47,6 @@ def cluster_word_ids(
         cluster_size: items of a small cluster, about; there are about the root of their number of large ones.
         n_telling: words of an item's own text behind those of its clusters.
         seed: of the vectors' decomposition and of k-means.
-        can_name: whether an item can be called by each text; None where it can by any.
     """
     import faiss  # noqa: F401 - before `one_thread`, as is this
     import sklearn.utils.extmath  # noqa: F401
@@ -62,12 +60,9 @@ def cluster_word_ids(
     firsts = [[word for word in chosen if word] for chosen in zip(*named, strict=True)]
 
     def propose(wanted: list[tuple[int, int]]) -> list[list[str]]:
-        found = [_phrases(firsts[place], telling[place], n_telling) for place, _ in wanted]
-        right = iter(named_right([phrase for phrases in found for phrase in phrases]))
-        return [[phrase for phrase in phrases if next(right)] for phrases in found]
+        return [_phrases(firsts[place], telling[place], n_telling) for place, _ in wanted]
 
-    named_right = can_name or (lambda ids: [True] * len(ids))
-    return [chosen.text for chosen in assign(range(len(texts)), propose, 1, named_right)]
+    return [chosen.text for chosen in assign(range(len(texts)), propose, 1, lambda ids: [True] * len(ids))]
 
 
 def nested_clusters(vectors_ND: Floats32, cluster_size: int, seed: int) -> tuple[Ints, Ints]:
@@ -123,21 +118,19 @@ def _surprise(word: str, n: int, size: int, frequency: Counter[str], n_texts: in
 
 
 def _phrases(firsts: list[str], telling: list[tuple[int, str]], n_telling: int) -> list[str]:
-    """Phrases in the order of preference: another last word where one is taken, fewer and fewer words, then more.
+    """Phrases in the order of preference: another last word where the phrase is taken, then more words, then fewer.
 
     Args:
         telling: an item's words with their places, the most telling first; chosen ones stand in the order of the text.
     """
     had = set(map(fold, firsts))
     rest = [(place, word) for place, word in telling if fold(word) not in had]
-    tails = []
-    for count in range(min(n_telling, len(rest)), 0, -1):
-        tails += [[*rest[: count - 1], other] for other in rest[count - 1 : count + _OTHERS]]
+    tails = [rest[:n_telling]]
+    if n_telling:
+        tails += [[*rest[: n_telling - 1], other] for other in rest[n_telling : n_telling + _OTHERS]]
     tails += [rest[:count] for count in range(n_telling + 1, min(len(rest), n_telling + _OTHERS) + 1)]
-    tails.append([])
-    phrases = [[*firsts, *_in_order(tail)] for tail in tails]
-    phrases += [[*firsts[:1], *_in_order(rest[:count])] for count in range(1, min(len(rest), _OTHERS) + 1)]
-    return list(dict.fromkeys(" ".join(phrase) for phrase in phrases if phrase))
+    tails += [rest[:count] for count in range(n_telling - 1, -1, -1)]
+    return list(dict.fromkeys(" ".join([*firsts, *_in_order(tail)]) for tail in tails if firsts or tail))
 
 
 def _in_order(words: list[tuple[int, str]]) -> list[str]:

@@ -16,14 +16,10 @@ _OF_VECTORS = ("clusters", "semantic", *_TREES)
 _NEEDED = {"collaborative": ("scikit-learn",)} | dict.fromkeys(_OF_VECTORS, ("scikit-learn", "faiss-cpu"))
 
 
-def check_packages(scheme: str, option: str = "") -> None:
-    """Raise `IdgrError` where a package that the scheme needs is not installed.
-
-    Args:
-        option: what asks for them; `--scheme` if not given.
-    """
+def check_packages(scheme: str) -> None:
+    """Raise `IdgrError` where a package that the scheme needs is not installed."""
     for package in _NEEDED.get(scheme, ()):
-        check_package(package, option or f"--scheme {scheme}")
+        check_package(package, f"--scheme {scheme}")
 
 
 def check_package(package: str, option: str) -> None:

@@ -63,21 +63,6 @@ def test_clusters_lie_within_larger_ones() -> None:
     assert [level.tolist() for level in again] == [[0], [1]]
 
 
-def test_only_names_that_can_be_had() -> None:
-    """Fewer words where all are too many; at last those of the clusters with a number."""
-    short = cluster_word_ids(
-        TEXTS, BOUGHT, cluster_size=5, seed=0, can_name=lambda ids: [len(text.split()) < 4 for text in ids]
-    )
-    assert {len(text.split()) for text in short} == {3}
-    assert short[0].startswith("tea green ")
-    bare = cluster_word_ids(
-        TEXTS, BOUGHT, cluster_size=5, seed=0, can_name=lambda ids: ["ada" not in text for text in ids]
-    )
-    assert bare[0].startswith("tea")
-    assert not any("ada" in text for text in bare)
-    assert len(set(bare)) == 22
-
-
 @settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_unique_and_of_words_of_texts(data: st.DataObject) -> None:
