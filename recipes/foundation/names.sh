@@ -11,8 +11,8 @@
 #     [--data DIR | --prepared DIR | --raw DIR] [--rows "ROW ROW"] [--items N] [--users N] [--neighbours N] [--alone N]
 #     [--rec DIR] [--epochs N] [--epoch-instances N] [--max-text-tokens N] [--out DIR] [--seed N] [--stage N]
 #     [--stop-stage N]
-#   --rows: of model, model-beside (shown what is bought with an item too), keyphrase, shared, gen (model, keyphrase,
-#     shared, and gen where --gen is given)
+#   --rows: of model, model-beside (shown what is bought with an item too), keyphrase, shared, clusters, gen (model,
+#     keyphrase, shared, and gen where --gen is given)
 #   --items: of the data set the items that are bought most, as so many (0: all); a language model on a processor names
 #     one to a few a second
 #   --neighbours: of so many items bought with an item model-beside is shown a few words (3)
@@ -49,6 +49,7 @@ settle_data_set
 read -ra rows <<< "$rows"
 ((${#rows[@]})) || die "--rows names no row"
 by_model=
+extras=
 for row in "${rows[@]}"; do
   case $row in
     model | model-beside)
@@ -57,6 +58,7 @@ for row in "${rows[@]}"; do
       ;;
     gen) [[ -n $gen ]] || die "name an ID generator by --gen, or leave gen out of --rows" ;;
     keyphrase | shared) ;;
+    clusters) extras=schemes ;;
     *) die "--rows: there is no row $row; see $0 --help" ;;
   esac
 done
@@ -65,7 +67,7 @@ whole=${data:-$out/whole}
 ready=$data
 data=$out/data
 names() { python "$root/recipes/foundation/names.py" "$@"; }
-install
+install "$extras"
 SECONDS=0
 
 if begin 1 "split the data set, and keep what is bought most"; then
@@ -83,7 +85,7 @@ if begin 2 "name the items"; then
         how=(--model "$model" --max-text-tokens "$max_text_tokens" --neighbours "$neighbours" --train "$data/train.jsonl")
         ;;
       keyphrase) how=(--model keyphrase) ;;
-      shared) how=(--scheme shared --train "$data/train.jsonl") ;;
+      shared | clusters) how=(--scheme "$row" --train "$data/train.jsonl") ;;
       gen) how=(--model "$gen" --max-text-tokens "$max_text_tokens") ;;
     esac
     [[ -z $rec ]] || how+=(--rec-tokenizer "$rec")
