@@ -5,7 +5,7 @@
 # weights on the first IDs and on the chosen ones.
 #
 # Reads: the folder --data, made by `idgr prep`. Writes: the folder --out.
-# Usage: recipes/ablation/choose.sh --data DIR [--ids shared|keyphrase] [--rows "ROW ROW"] [--epochs N] [--rounds N]
+# Usage: recipes/ablation/choose.sh --data DIR [--ids shared|keyphrase|clusters] [--rows "ROW ROW"] [--epochs N] [--rounds N]
 #     [--round-epochs N] [--candidates N] [--contexts N] [--share-changed F] [--held-out F] [--settle-epochs N]
 #     [--valid-users N] [--out DIR] [--seed N] [--stage N] [--stop-stage N]
 #   --rows: of select, random, rec-only, scratch-first, scratch-select; select is always there
@@ -35,9 +35,9 @@ parse_options "$@"
 [[ -n $data ]] || die "--data is missing: name a folder that idgr prep wrote"
 [[ -f $data/items.jsonl ]] || die "$data has no items.jsonl; name a folder that idgr prep wrote"
 case $ids in
-  shared) rule=(--scheme shared --train "$data/train.jsonl") ;;
+  shared | clusters) rule=(--scheme "$ids" --train "$data/train.jsonl") ;;
   keyphrase) rule=(--model keyphrase) ;;
-  *) die "--ids $ids: name shared or keyphrase" ;;
+  *) die "--ids $ids: name shared, keyphrase or clusters" ;;
 esac
 out=${out:-runs/choose-$ids-$seed}
 read -ra rows <<< "$rows"
