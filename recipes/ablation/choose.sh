@@ -5,8 +5,8 @@
 # weights on the first IDs and on the chosen ones.
 #
 # Reads: the folder --data, made by `idgr prep`. Writes: the folder --out.
-# Usage: recipes/ablation/choose.sh --data DIR [--ids shared|keyphrase|clusters] [--rows "ROW ROW"] [--epochs N] [--rounds N]
-#     [--round-epochs N] [--candidates N] [--contexts N] [--share-changed F] [--held-out F] [--settle-epochs N]
+# Usage: recipes/ablation/choose.sh --data DIR [--ids shared|keyphrase|clusters] [--rows "ROW ROW"] [--epochs N]
+#     [--rounds N] [--round-epochs N] [--candidates N] [--contexts N] [--share-changed F] [--held-out F] [--settle-epochs N]
 #     [--valid-users N] [--out DIR] [--seed N] [--stage N] [--stop-stage N]
 #   --rows: of select, random, rec-only, scratch-first, scratch-select; select is always there
 #   stages: 1 IDs, 2 select, 3 random, 4 rec-only, 5 train on the last IDs, 6 recommend and eval, 7 show

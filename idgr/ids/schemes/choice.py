@@ -44,9 +44,8 @@ def scheme_ids(
         case "shared":
             from idgr.ids.schemes.shared_words import shared_word_ids
 
-            order, _ = training_order(keys, sequences, options.seed)
+            order, rows = _in_training_order(keys, sequences, options.seed)
             place, text_of = {key: number for number, key in enumerate(order)}, dict(zip(keys, texts, strict=True))
-            rows = [[place[key] for key in row] for row in sequences]
             said = [text_of[key] for key in order]
             wanted = {keys[number] for number in new}
             places = [number for number, key in enumerate(order) if key in wanted]
@@ -75,20 +74,23 @@ def scheme_ids(
             return _tree_ids(dict(zip(keys, texts, strict=True)), options)
 
 
-def _cluster_ids(
-    texts: Mapping[str, str],
-    sequences: Iterable[Sequence[str]],
-    options: SchemeOptions,
-) -> list[str]:
+def _in_training_order(
+    keys: Sequence[str], sequences: Iterable[Sequence[str]], seed: int
+) -> tuple[list[str], list[list[int]]]:
+    """The keys in `training_order`, and the sequences as places in it."""
+    order, _ = training_order(keys, sequences, seed)
+    place = {key: number for number, key in enumerate(order)}
+    return order, [[place[key] for key in row] for row in sequences]
+
+
+def _cluster_ids(texts: Mapping[str, str], sequences: Iterable[Sequence[str]], options: SchemeOptions) -> list[str]:
     """IDs by clusters of use, the same whatever the order of the items."""
     from idgr.ids.schemes.cluster_words import cluster_word_ids
 
-    rows = [list(row) for row in sequences]
-    order, _ = training_order(list(texts), rows, options.seed)
-    place = {key: number for number, key in enumerate(order)}
+    order, rows = _in_training_order(list(texts), sequences, options.seed)
     found = cluster_word_ids(
         [texts[key] for key in order],
-        [[place[key] for key in row] for row in rows],
+        rows,
         cluster_size=options.cluster_size,
         n_telling=options.telling_words,
         seed=options.seed,

@@ -17,16 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 from idgr.ids.assignment import assign
-from idgr.ids.keyphrase import most_telling, words_of
 from idgr.ids.schemes.bought_together import bought_vectors
 from idgr.ids.schemes.libraries import one_thread
+from idgr.ids.schemes.shared_words import surprise, tails, told_words
 from idgr.ids.schemes.text_vectors import Floats32
 from idgr.ids.schemes.vector_tree import divide
 from idgr.ids.spelling import fold
 
 _COMMON = 5  # texts that a word must be part of to stand for a cluster
-_PRIOR = 4.0  # items that the word's own frequency counts as
-_OTHERS = 8  # further words that may take the place of the last one
 
 Ints = npt.NDArray[np.int64]
 
@@ -35,9 +33,9 @@ def cluster_word_ids(
     texts: Sequence[str],
     sequences: Sequence[Sequence[int]],
     *,
-    cluster_size: int = 24,
-    n_telling: int = 4,
-    seed: int = 0,
+    cluster_size: int,
+    n_telling: int,
+    seed: int,
 ) -> list[str]:
     """An ID for each item: the words of its two clusters, the larger first, then its most telling words.
 
@@ -51,9 +49,7 @@ def cluster_word_ids(
     import faiss  # noqa: F401 - before `one_thread`, as is this
     import sklearn.utils.extmath  # noqa: F401
 
-    words = [list(words_of(text)) for text in texts]
-    frequency = Counter(word for row in words for word in set(row))
-    telling = [most_telling(row, frequency, len(texts), len(row)) for row in words]
+    words, frequency, telling = told_words(texts)
     with one_thread():
         levels = nested_clusters(bought_vectors(sequences, len(texts), seed), cluster_size, seed)
     named = _cluster_words(levels, words, frequency)
@@ -98,7 +94,7 @@ def _cluster_words(levels: tuple[Ints, Ints], words: list[list[str]], frequency:
         word_of: dict[int, str] = {}
         for cluster in sorted(members, key=lambda cluster: (-len(members[cluster]), cluster)):
             found = Counter(word for item in members[cluster] for word in dict.fromkeys(words[item]))
-            ranked = sorted((-_surprise(word, n, len(members[cluster]), frequency, len(words)), word)
+            ranked = sorted((-surprise(n, len(members[cluster]), frequency[word] / len(words)), word)
                             for word, n in found.items() if _is_common(word, frequency))  # fmt: skip
             best = next((word for score, word in ranked if score < 0 and fold(word) not in taken), "")
             taken.add(fold(best))
@@ -111,26 +107,17 @@ def _is_common(word: str, frequency: Counter[str]) -> bool:
     return frequency[word] >= _COMMON and len(word) > 1 and not any(character.isdigit() for character in word)
 
 
-def _surprise(word: str, n: int, size: int, frequency: Counter[str], n_texts: int) -> float:
-    usual = frequency[word] / n_texts
-    share = (n + _PRIOR * usual) / (size + _PRIOR)
-    return share * math.log(share / usual)
-
-
 def _phrases(firsts: list[str], telling: list[tuple[int, str]], n_telling: int) -> list[str]:
-    """Phrases in the order of preference: another last word where the phrase is taken, then more words, then fewer.
+    """Phrases in the order of preference, those of fewer words last.
 
     Args:
         telling: an item's words with their places, the most telling first; chosen ones stand in the order of the text.
     """
     had = set(map(fold, firsts))
     rest = [(place, word) for place, word in telling if fold(word) not in had]
-    tails = [rest[:n_telling]]
-    if n_telling:
-        tails += [[*rest[: n_telling - 1], other] for other in rest[n_telling : n_telling + _OTHERS]]
-    tails += [rest[:count] for count in range(n_telling + 1, min(len(rest), n_telling + _OTHERS) + 1)]
-    tails += [rest[:count] for count in range(n_telling - 1, -1, -1)]
-    return list(dict.fromkeys(" ".join([*firsts, *_in_order(tail)]) for tail in tails if firsts or tail))
+    fewer = [rest[:count] for count in range(n_telling - 1, -1, -1)]
+    phrases = [[*firsts, *_in_order(tail)] for tail in tails(rest, n_telling) + fewer]
+    return list(dict.fromkeys(" ".join(phrase) for phrase in phrases if phrase))
 
 
 def _in_order(words: list[tuple[int, str]]) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,8 +19,10 @@ from idgr.ids.schemes.bought_together import near_pairs
 from idgr.ids.spelling import fold
 
 _COMMON = 5  # texts that a word must be part of to be shared
-_PRIOR = 4.0  # purchases' weight that the word's own frequency counts as
+_PRIOR = 4.0  # of the total, that the word's own frequency counts as
 _SWAPS = 8  # further words that may take the place of the last one
+
+Word = TypeVar("Word")
 
 
 def shared_word_ids(
@@ -68,23 +70,32 @@ def _words(
     texts: Sequence[str], sequences: Sequence[Sequence[int]], n_shared: int
 ) -> tuple[list[list[tuple[int, str]]], list[list[str]]]:
     """The words of each text, the most telling first, with their places, and up to `n_shared` shared ones of each."""
-    words = [list(words_of(text)) for text in texts]
-    frequency = Counter(word for row in words for word in set(row))
-    telling = [most_telling(row, frequency, len(texts), len(row)) for row in words]
+    _, frequency, telling = told_words(texts)
     common = {word: column for column, word in enumerate(word for word, n in frequency.items() if n >= _COMMON)}
     return telling, _shared(telling, common, frequency, sequences, n_shared)
 
 
+def told_words(texts: Sequence[str]) -> tuple[list[list[str]], Counter[str], list[list[tuple[int, str]]]]:
+    """The words of each text, the number of texts that each is a part of, and each text's words by `most_telling`."""
+    words = [list(words_of(text)) for text in texts]
+    frequency = Counter(word for row in words for word in set(row))
+    return words, frequency, [most_telling(row, frequency, len(texts), len(row)) for row in words]
+
+
 def _phrases(shared: list[str], telling: list[str], n_words: int) -> list[str]:
-    """Phrases in the order of preference: another last word where the phrase is taken, then more words."""
+    """Phrases in the order of preference."""
     taken = set(map(fold, shared))
     rest = [word for word in telling if fold(word) not in taken]
-    room = n_words - len(shared)
-    phrases = [[*shared, *rest[:room]]]
-    if room and len(rest) > room:
-        phrases += [[*shared, *rest[: room - 1], other] for other in rest[room : room + _SWAPS]]
-    phrases += [[*shared, *rest[:count]] for count in range(room + 1, min(len(rest), room + _SWAPS) + 1)]
+    phrases = [[*shared, *tail] for tail in tails(rest, n_words - len(shared))]
     return list(dict.fromkeys(" ".join(phrase) for phrase in phrases if phrase))
+
+
+def tails(rest: list[Word], n: int) -> list[list[Word]]:
+    """The first `n` of an item's further words, then others in the last one's place, then more words."""
+    found = [rest[:n]]
+    if n:
+        found += [[*rest[: n - 1], other] for other in rest[n : n + _SWAPS]]
+    return found + [rest[:count] for count in range(n + 1, min(len(rest), n + _SWAPS) + 1)]
 
 
 def _shared(
@@ -122,6 +133,11 @@ def _shared(
 
 
 def _surprise(word: str, weight: float, total: float, usual: float) -> float:
+    found = surprise(weight, total, usual)
+    return found * 0.3 if len(word) == 1 or any(character.isdigit() for character in word) else found
+
+
+def surprise(weight: float, total: float, usual: float) -> float:
+    """p log(p / q), of a word's share p, `weight` of `total` and a little of what is usual, and its usual share q."""
     share = (weight + _PRIOR * usual) / (total + _PRIOR)
-    surprise = share * math.log(share / usual)
-    return surprise * 0.3 if len(word) == 1 or any(character.isdigit() for character in word) else surprise
+    return share * math.log(share / usual)

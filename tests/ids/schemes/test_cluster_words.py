@@ -27,6 +27,8 @@ GREEN, BLACK, COPPER, IRON = ([*range(5 * kind, 5 * kind + 5)] for kind in range
 KINDS_OF_USERS = [[*GREEN, 20], BLACK, COPPER, [*IRON, 21], [*GREEN, *BLACK], [*COPPER, *IRON]]
 BOUGHT = [random.Random(n).sample(items, len(items)) for n in range(20) for items in KINDS_OF_USERS]
 
+USUAL = {"cluster_size": 24, "n_telling": 4, "seed": 0}
+
 
 def test_the_words_of_the_clusters_come_first() -> None:
     ids = cluster_word_ids(TEXTS, BOUGHT, cluster_size=5, n_telling=1, seed=0)
@@ -41,14 +43,16 @@ def test_the_words_of_the_clusters_come_first() -> None:
 
 def test_telling_words_stand_in_the_order_of_the_text() -> None:
     texts = [f"title: soap {name} {colour}" for name, colour in zip("abcdefgh", ["red", "blue"] * 4, strict=True)]
-    ids = cluster_word_ids([text.replace(" ", " big ", 1) for text in texts], [[*range(8)]] * 3, seed=0)
+    ids = cluster_word_ids(
+        [text.replace(" ", " big ", 1) for text in texts], [[*range(8)]] * 3, cluster_size=24, n_telling=4, seed=0
+    )
     assert ids[0].split()[-2:] == ["a", "red"]
 
 
 def test_items_that_nobody_bought_have_ids_too() -> None:
-    assert cluster_word_ids(["title: green tea"] * 2, [], seed=0) == ["green tea", "green"]
-    assert cluster_word_ids(["", ""], [], seed=0) == ["item 1", "item 2"]
-    assert cluster_word_ids(["title: tea"], [[0]], seed=0) == ["tea"]
+    assert cluster_word_ids(["title: green tea"] * 2, [], **USUAL) == ["green tea", "green"]
+    assert cluster_word_ids(["", ""], [], **USUAL) == ["item 1", "item 2"]
+    assert cluster_word_ids(["title: tea"], [[0]], **USUAL) == ["tea"]
 
 
 def test_clusters_lie_within_larger_ones() -> None:
