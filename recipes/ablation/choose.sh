@@ -1,22 +1,25 @@
 #!/usr/bin/env bash
-# What choosing IDs is worth on a data set (alternate --method select): a causal recommender is trained on IDs made by a
-# rule, chooses among other words of each item's text for some rounds, and goes on. Beside it the same recommender on the
-# first IDs for as many epochs, one whose items get as many words that are drawn, and recommenders trained from random
-# weights on the first IDs and on the chosen ones.
+# What choosing IDs is worth on a data set (alternate --method select): a causal recommender is trained on IDs made by
+# a rule, chooses among other words of each item's text for some rounds, and goes on. Beside it the same recommender on
+# the first IDs for as many epochs, one whose items get as many words that are drawn, Table 5's other rows (IDs of a
+# generator that learns through the same recommender), and recommenders trained from random weights on the first IDs and
+# on the chosen ones.
 #
 # Reads: the folder --data, made by `idgr prep`. Writes: the folder --out.
 # Usage: recipes/ablation/choose.sh --data DIR [--ids shared|keyphrase|clusters] [--rows "ROW ROW"] [--epochs N]
-#     [--rounds N] [--round-epochs N] [--candidates N] [--contexts N] [--share-changed F] [--held-out F] [--settle-epochs N]
-#     [--valid-users N] [--out DIR] [--seed N] [--stage N] [--stop-stage N]
-#   --rows: of select, random, rec-only, scratch-first, scratch-select; select is always there
-#   stages: 1 IDs, 2 select, 3 random, 4 rec-only, 5 train on the last IDs, 6 recommend and eval, 7 show
+#     [--rounds N] [--round-epochs N] [--candidates N] [--contexts N] [--share-changed F] [--held-out F]
+#     [--settle-epochs N] [--gen-epochs N] [--gen-instances N] [--valid-users N] [--out DIR] [--seed N] [--stage N]
+#     [--stop-stage N]
+#   --rows: of select, random, rec-only, soft, id-only, scratch-first, scratch-select; select is always there. soft is
+#     Table 5's alternate, and id-only its IDs for the recommender that never learnt them
+#   stages: 1 IDs, 2 select, 3 random, 4 rec-only, 5 soft, 6 train on the last IDs, 7 recommend and eval, 8 show
 set -euo pipefail
 
 source "$(dirname -- "${BASH_SOURCE[0]}")/../common.sh"
 
 data=
 ids=shared
-rows="select random rec-only scratch-first scratch-select"
+rows="select random rec-only soft id-only scratch-first scratch-select"
 epochs=6          # of the recommender on the first IDs
 rounds=1          # that choose
 round_epochs=2    # of the recommender in each of them
@@ -24,13 +27,15 @@ candidates=5
 contexts=3
 share_changed=0.2
 held_out=0.1
+gen_epochs=4      # of the first generator, on the first IDs
+gen_instances=0   # of the epoch in which it learns through the recommender (0: all)
 settle_epochs=2   # of the recommender at the end
 valid_users=2000  # who choose a training's epoch
 out=
 seed=0
 
-options=(data ids rows epochs rounds round_epochs candidates contexts share_changed held_out settle_epochs valid_users
-  out seed)
+options=(data ids rows epochs rounds round_epochs candidates contexts share_changed held_out settle_epochs
+  gen_epochs gen_instances valid_users out seed)
 parse_options "$@"
 [[ -n $data ]] || die "--data is missing: name a folder that idgr prep wrote"
 [[ -f $data/items.jsonl ]] || die "$data has no items.jsonl; name a folder that idgr prep wrote"
@@ -78,11 +83,28 @@ if wanted rec-only && begin 4 "the same recommender on the first IDs, for as man
     --epochs "$((rounds * round_epochs))" --seed "$seed"
 fi
 
+text=(--max-text-tokens 64)
+# Its own words, none twice, and no more of them than the recommender has places for.
+short=("${text[@]}" --own-words --no-repeat-ngram 1 --max-length-rounds 1)
+
+if { wanted soft || wanted id-only; } && begin 5 "a generator learns through the recommender, that its IDs"; then
+  base=$out/select/round-1/rec
+  idgr init-gen "$data/items.jsonl" --pairs "$out/ids.jsonl" --model nano --tokenizer "$base" --epochs "$gen_epochs" \
+    "${text[@]}" --precision auto --seed "$seed" -o "$out/soft/gen-1"
+  idgr train-gen "$out/select/round-0/train.jsonl" --items "$data/items.jsonl" --ids "$out/ids.jsonl" --rec "$base" \
+    --gen "$out/soft/gen-1" "${text[@]}" --own-words --temperature 3 --batch-size 24 \
+    --epoch-instances "$gen_instances" --precision auto --seed "$seed" -o "$out/soft/gen-2"
+  idgr gen-ids "$data/items.jsonl" --model "$out/soft/gen-2" "${short[@]}" -o "$out/soft/ids.jsonl"
+  ! wanted soft || train "$out/soft/ids.jsonl" "$out/soft/rec" --model "$base" \
+    --epochs "$((rounds * round_epochs))" --seed "$seed"
+fi
+
 # Where a row's IDs and its recommender lie before the last training.
 ids_of() {
   case $1 in
     select | scratch-select) echo "$out/select/round-$((rounds + 1))/ids.jsonl" ;;
     random) echo "$out/random/round-$rounds/ids.jsonl" ;;
+    soft | id-only) echo "$out/soft/ids.jsonl" ;;
     *) echo "$out/ids.jsonl" ;;
   esac
 }
@@ -91,13 +113,14 @@ rec_of() {
   case $1 in
     select) echo "$out/select/round-$((rounds + 1))/rec" ;;
     random) echo "$out/random/round-$rounds/rec" ;;
-    rec-only) echo "$out/rec-only/rec" ;;
+    rec-only | soft) echo "$out/$1/rec" ;;
     *) echo nano-causal ;;
   esac
 }
 
-if begin 5 "train all recommenders on their last IDs"; then
+if begin 6 "train all recommenders on their last IDs"; then
   for row in "${rows[@]}"; do
+    [[ $row != id-only ]] || continue
     last=$settle_epochs
     [[ $row != scratch-* ]] || last=$epochs
     idgr train-rec "$data/train.jsonl" --ids "$(ids_of "$row")" --valid "$data/valid.jsonl" --arch causal \
@@ -106,15 +129,17 @@ if begin 5 "train all recommenders on their last IDs"; then
   done
 fi
 
-if begin 6 "recommend to every user and score"; then
+if begin 7 "recommend to every user and score"; then
   for row in "${rows[@]}"; do
-    idgr recommend "$data/test.jsonl" --rec "$out/$row-settled" --ids "$(ids_of "$row")" -o "$out/$row-recs.jsonl"
+    asked=(--rec "$out/$row-settled")
+    [[ $row != id-only ]] || asked=(--rec "$out/select/round-1/rec" --force)
+    idgr recommend "$data/test.jsonl" "${asked[@]}" --ids "$(ids_of "$row")" -o "$out/$row-recs.jsonl"
     idgr eval "$out/$row-recs.jsonl" --truth "$data/test.jsonl" --train "$data/train.jsonl" --segments \
       --per-user "$out/$row-users.jsonl" -o "$out/$row-metrics.json"
   done
 fi
 
-if begin 7 "what it is worth, and which items gained"; then
+if begin 8 "what it is worth, and which items gained"; then
   others=("${rows[@]/#/$out/}")
   idgr compare "${others[@]/%/-users.jsonl}" -m hr@10 -m ndcg@10 --seed "$seed" -o "$out/significance.json"
   ! wanted rec-only || python "$here/moved.py" "$data/items.jsonl" "$data/test.jsonl" "$out/ids.jsonl" \

@@ -142,15 +142,17 @@ def test_ablation(path: str, tmp_path: Path) -> None:
 
 
 def test_choosing_ids(path: str, tmp_path: Path) -> None:
-    """What chosen IDs are worth, and the items that moved: the targets whose IDs are others."""
+    """What chosen IDs and a generator's are worth, and the items that moved: the targets whose IDs are others."""
     data, out = tmp_path / "data", tmp_path / "out"
     assert run(["prep", "demo", "--items", "40", "--users", "60", "-o", str(data)]) == 0
-    short = ("--rows", "rec-only", "--epochs", "1", "--settle-epochs", "1", "--valid-users", "20", "--held-out", "0.3")
-    done = recipe(path, "ablation", "--data", str(data), *short, "--out", str(out), script="choose.sh")
+    short = ("--epochs", "1", "--settle-epochs", "1", "--gen-epochs", "1", "--valid-users", "20", "--held-out", "0.3")
+    rows = ["select", "rec-only", "soft", "id-only"]
+    words = ("--data", str(data), "--rows", " ".join(rows), *short, "--out", str(out))
+    done = recipe(path, "ablation", *words, script="choose.sh")
     start, end = done.stdout.index("| gain |"), done.stdout.index("| 60 users |")
     (table,) = tables(done.stdout[end:])
-    assert list(table) == ["select", "rec-only", "popularity", "markov"]
-    for row in ("select", "rec-only"):
+    assert list(table) == [*rows, "popularity", "markov"]
+    for row in rows:
         check(table[row], out / f"{row}-metrics.json", 60)
     chosen = out / "select" / "round-2"
     first, last = ({one.item_id: one.id for one in read_ids(folder / "ids.jsonl")} for folder in (out, chosen))
