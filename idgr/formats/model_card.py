@@ -112,7 +112,7 @@ def model_card(
     tags += [str(arch)] if arch else []
     lines = ["---", _front_matter(name, license, tags, evaluations, data_name, base_model), "---", "", f"# {name}", ""]
     lines += [f"{_KINDS[command]}, made with idgr {record.get('versions', {}).get('idgr', __version__)}.", ""]
-    lines += ["## Use", "", "```sh", *_use(name, command), "```", ""]
+    lines += ["## Use", "", "```sh", *_use(name, record), "```", ""]
     if evaluations:
         lines += ["## Results", ""]
         for one in evaluations:
@@ -157,10 +157,13 @@ def _front_matter(
     return str(card.to_yaml()).strip()
 
 
-def _use(name: str, command: str) -> list[str]:
+def _use(name: str, record: Mapping[str, Any]) -> list[str]:
+    command, encoder = str(record["command"]), record.get("inputs", {}).get("text-vectors")
     if command.endswith("-gen"):
         return [f"idgr pull {name} -o gen/", "idgr gen-ids items.jsonl --model gen/ -o ids.jsonl"]
     catalogue = " --items items.jsonl" if command == "train-text-ranker" else ""
+    if command == "train-sasrec" and encoder is not None:
+        catalogue = f" --items items.jsonl --text-vectors {encoder['path']}/"
     return [f"idgr pull {name} -o rec/", f"idgr recommend histories.jsonl --rec rec/{catalogue} -k 10"]
 
 

@@ -77,6 +77,15 @@ def test_a_card_tells_what_the_record_and_the_metrics_tell(shop: Shop, capfd: py
     assert "which is not" not in capfd.readouterr().err
 
 
+def test_the_card_of_a_ranker_of_texts_names_the_catalogue(shop: Shop) -> None:
+    rec = shop.folders["sasrec"]
+    (rec / "run.json").unlink()
+    RunInfo("train-sasrec", {}, {"text-vectors": str(shop.folders["llama"])}, 7).write(rec)
+    card, _ = card_of(shop)
+    asked = f"--rec rec/ --items items.jsonl --text-vectors {shop.folders['llama'].name}/ -k 10"
+    assert f"idgr recommend histories.jsonl {asked}" in card.text
+
+
 def test_nothing_of_the_machine_is_pushed(shop: Shop) -> None:
     _, place = card_of(shop, "--metrics", str(shop.place / "metrics.json"))
     whole = b"".join(path.read_bytes() for path in sorted(place.iterdir()) if path.suffix != ".safetensors")
