@@ -98,7 +98,7 @@ class Alternation:
 class Phase:
     """A command of idgr, or `keep` for a copy of what a round does not change, or `validate`.
 
-    Where IDs are chosen (`idgr.alternation.selection`) also what is done there, and `settle` for a copy of what a round
+    Where IDs are chosen (`idgr.alternation.selection`) also its steps, and `settle` for a copy of what a round
     has made or of what was before it, as it was decided.
 
     Attributes:

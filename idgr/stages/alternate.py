@@ -210,7 +210,7 @@ def _phases(folder: Path, what: Alternation, options: Options) -> list[Phase]:
 
 def _perform(phase: Phase, n_processes: int) -> None:
     if phase.command not in STAGES:
-        from idgr.alternation.selection import perform
+        from idgr.alternation.selection_steps import perform
 
         perform(phase)
         return

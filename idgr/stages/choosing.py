@@ -32,10 +32,10 @@ class ChoosingOptions(StageOptions):
         "Contexts drawn for an item as target, and as many with it in the history.", 8, PANEL, at_least=1
     )
     share_changed: float = option(
-        "Share of the items that get another ID in a round, at most.", 0.1, PANEL, above=0, at_most=1
+        "Share of the items that try another ID in a round, at most.", 0.1, PANEL, above=0, at_most=1
     )
     switching_cost: float = option(
-        "Nats that an epoch must cost less before an item's ID changes; doubled by a round that is undone.",
+        "Nats that an epoch must cost less for an item to try another ID; doubled by a round that is undone.",
         1.0,
         PANEL,
         at_least=0,

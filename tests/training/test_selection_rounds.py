@@ -9,13 +9,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import pytest
 
-from idgr.alternation import selection
+from idgr.alternation import selection_steps
 from idgr.alternation.candidates import can_name
 from idgr.alternation.phases import Alternation, rounds_in_words
-from idgr.alternation.selection import Selection, hold_out, plan_selection
+from idgr.alternation.scoring import Contexts
+from idgr.alternation.selection import Selection, plan_selection
+from idgr.alternation.selection_steps import hold_out
 from idgr.cli.main import run
 from idgr.formats.inputs import sha256_file
 from idgr.formats.jsonl import write_jsonl
@@ -61,12 +64,14 @@ def test_the_phases_of_a_round() -> None:
     assert rounds_in_words(phases) == {
         0: "hold-out, hold-out, gen-ids, gen-ids",
         1: "train-rec",
-        2: "select, train-rec, train-rec, train-rec, train-rec, init-gen, judge",
+        2: "select, train-rec, confirm, train-rec, train-rec, train-rec, init-gen, judge",
     }
     of_round = [phase for phase in phases if phase.round == 2]
-    select, mixed, tried, same, control, taught, judge, *settled = of_round
+    select, mixed, confirm, tried, same, control, taught, judge, *settled = of_round
     assert mixed.arguments["old_ids"] == "run/round-1/ids.jsonl"
-    assert mixed.arguments["ids"] == tried.arguments["ids"] == taught.arguments["pairs"] == str(select.output)
+    assert mixed.arguments["ids"] == confirm.arguments["chosen"] == str(select.output)
+    assert (confirm.arguments["ids"], confirm.arguments["rec"]) == ("run/round-1/ids.jsonl", str(mixed.output))
+    assert tried.arguments["ids"] == taught.arguments["pairs"] == str(confirm.output)
     assert (mixed.arguments["model"], tried.arguments["model"]) == ("run/round-1/rec", "run/round-2/mixed")
     # The control sees as many epochs, in the same order, with the IDs that were.
     assert (same.arguments["model"], control.arguments["model"]) == ("run/round-1/rec", "run/round-2/same")
@@ -80,7 +85,7 @@ def test_the_phases_of_a_round() -> None:
         for name, new, old in (
             ("gen", "run/round-2/taught", "run/round-1/gen"),
             ("rec", "run/round-2/tried", "run/round-1/rec"),
-            ("ids.jsonl", "run/round-2/chosen.jsonl", "run/round-1/ids.jsonl"),
+            ("ids.jsonl", "run/round-2/confirmed.jsonl", "run/round-1/ids.jsonl"),
         )
     }
     # Without a generator nobody is taught; a trained recommender chooses at once.
@@ -88,7 +93,7 @@ def test_the_phases_of_a_round() -> None:
     phases = plan_selection(Path("run"), what, Selection(ids="ids.jsonl"), "cpu")
     assert rounds_in_words(phases) == {
         0: "hold-out, hold-out, offer",
-        1: "select, train-rec, train-rec, train-rec, train-rec, judge",
+        1: "select, train-rec, confirm, train-rec, train-rec, train-rec, judge",
     }
 
 
@@ -132,18 +137,22 @@ def test_a_round_is_taken_or_undone_whole(of: str, request: pytest.FixtureReques
         before, after = ids_of(finished / f"round-{number - 1}" / "ids.jsonl"), ids_of(made / "chosen.jsonl")
         assert list(after) == list(before)
         changed = [item for item in before if before[item] != after[item]]
-        assert 0 < len(changed) == told["changed"] <= 3
+        assert 0 < len(changed) == told["tried"] <= 3
         assert len(set(after.values())) == len(IDS)
         offered = {row["item_id"]: row["candidates"] for row in lines_of(finished / "round-0" / "candidates.jsonl")}
         assert all(after[item] in offered[item] for item in changed)
         assert told["gain_predicted"] > 0
+        # Once both names are learnt, an item keeps the one or the other.
+        left = ids_of(made / "confirmed.jsonl")
+        assert all(left[item] in (before[item], after[item]) for item in before)
+        assert sum(left[item] != before[item] for item in before) == told["changed"]
         assert told["gain_found"] == pytest.approx(told["loss_control"] - told["loss_after"], abs=2e-6)
         assert told["accepted"] is (told["loss_after"] < told["loss_control"])
         source = {"gen": "taught", "rec": "tried"} if told["accepted"] else {"gen": "gen", "rec": "rec"}
         folder = made if told["accepted"] else finished / f"round-{number - 1}"
         for name, came in source.items():
             assert results(made / name) == results(folder / came)
-        ids = made / "chosen.jsonl" if told["accepted"] else folder / "ids.jsonl"
+        ids = made / "confirmed.jsonl" if told["accepted"] else folder / "ids.jsonl"
         assert (made / "ids.jsonl").read_bytes() == ids.read_bytes()
     lines = [orjson.loads(line) for line in (finished / "metrics.jsonl").read_bytes().splitlines()]
     assert [line["round"] for line in lines] == [1, 2, 3]
@@ -164,7 +173,7 @@ def test_a_round_that_is_undone_doubles_the_cost_of_switching(
 ) -> None:
     # Before, after as many epochs with the old IDs, and with the new: the last two decide.
     losses = iter([9.0, 1.0, 1.5, 0.4, 1.0, 0.5, 9.0, 1.0, 2.0])
-    monkeypatch.setattr(selection, "_held_loss", lambda *given: next(losses))
+    monkeypatch.setattr(selection_steps, "_held_loss", lambda *given: next(losses))
     output = tmp_path / "run"
     command = arguments(data, output, "--rounds", "4", "--switching-cost", "0.001")
     assert run(command) == 0
@@ -177,12 +186,40 @@ def test_a_round_that_is_undone_doubles_the_cost_of_switching(
             same = results(old) == results(new) if old.is_dir() else old.read_bytes() == new.read_bytes()
             assert same, name
     said = capsys.readouterr().err
-    assert said.count("IDs changed, gain predicted") == 6  # when it is judged, and in the table at the end
+    assert said.count("changed; gain predicted") == 6  # when it is judged, and in the table at the end
     assert "found 0.5000 nats an item: accepted" in said
     assert run(command) == 0
     said = capsys.readouterr().err
     assert said.count("done before") > 15
     assert said.count("found -0.5000 nats an item: undone") == 1
+
+
+def test_a_name_that_is_the_worse_once_learnt_goes_back(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first of the items that changed gains by its old name, the second as much by either, the third loses."""
+    asked = []
+
+    def gains(self: object, tokens: list[list[object]], contexts: list[Contexts], advance: object) -> list[Any]:
+        asked.append(max(len(one.target) for one in contexts))
+        if len(asked) == 1:
+            return [np.ones(len(names)) for names in tokens]
+        assert {len(names) for names in tokens} == {0, 1}
+        left = iter([0.5, 0.0, -0.5])
+        return [np.array([next(left)]) if names else np.zeros(0) for names in tokens]
+
+    monkeypatch.setattr(selection_steps.Scorer, "gains", gains)
+    output = tmp_path / "run"
+    assert run(arguments(data, output, "--rounds", "2", "--contexts", "1")) == 0
+    made = output / "round-2"
+    before, chosen, left = (
+        ids_of(path) for path in (output / "round-1" / "ids.jsonl", made / "chosen.jsonl", made / "confirmed.jsonl")
+    )
+    changed = [item for item in before if before[item] != chosen[item]]
+    assert len(changed) == 3
+    assert left == {**chosen, changed[0]: before[changed[0]]}
+    assert (decision(output, 2)["tried"], decision(output, 2)["changed"]) == (3, 2)
+    assert asked == [1, 2]  # twice as many contexts, for one name
 
 
 @pytest.mark.parametrize(("of", "rec"), [("finished", "nano"), ("finished_causal", "nano-causal")])
@@ -220,7 +257,7 @@ def test_a_control_changes_as_many_at_random(data: Path, finished: Path, tmp_pat
     output = tmp_path / "run"
     assert run(arguments(data, output, "--rounds", "2", method="random")) == 0
     found, chosen = decision(output, 2), decision(finished, 2)
-    assert found["changed"] == chosen["changed"]
+    assert found["tried"] == chosen["tried"]
     assert found["gain_predicted"] < chosen["gain_predicted"]
 
 
@@ -232,8 +269,10 @@ def test_the_single_commands_are_shown(data: Path, tmp_path: Path, capsys: pytes
     assert words == [
         "# round 0: hold-out, hold-out, gen-ids, gen-ids",
         f"# hold-out: {base}/round-0/train.jsonl", f"# hold-out: {base}/round-0/held.jsonl", "gen-ids", "gen-ids",
-        "# round 1: train-rec", "train-rec", "# round 2: select, " + "train-rec, " * 4 + "init-gen, judge",
-        f"# select: {base}/round-2/chosen.jsonl", *["train-rec"] * 4, "init-gen",
+        "# round 1: train-rec", "train-rec",
+        "# round 2: select, train-rec, confirm, train-rec, train-rec, train-rec, init-gen, judge",
+        f"# select: {base}/round-2/chosen.jsonl", "train-rec", f"# confirm: {base}/round-2/confirmed.jsonl",
+        *["train-rec"] * 3, "init-gen",
         f"# judge: {base}/round-2/decision.json",
     ]  # fmt: skip
     assert not base.exists()
