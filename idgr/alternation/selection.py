@@ -1,8 +1,8 @@
 """Alternate training by hard choices: a frozen recommender chooses among candidates for the items' IDs.
 
 A round: the recommender scores the candidates and some items get another ID (`idgr.alternation.scoring`); it goes on
-for an epoch in which both names are in use, and those that are the worse now that both are learnt go back; then it goes
-on with the IDs that are left, and the generator, if there is one, is taught them. If held-out targets of training cost
+for an epoch in which both names are in use, then, where names may go back, with those that are the better now that both
+are learnt, else with the new ones; the generator, if there is one, is taught them. If held-out targets of training cost
 less than they cost the same recommender after as many epochs with the old IDs, the round is accepted; else everything
 stays as it was before, and the next round asks for twice the gain. The cost before the round is no measure, since more
 epochs change it with any IDs. As in `idgr.alternation.phases`, a round is a list of phases; those that are no commands
@@ -35,6 +35,7 @@ class Selection:
         switching_cost: nats that an epoch has to cost less for an item to try another ID.
         held_out: the share of training sequences whose last item is held out, to judge rounds by.
         round_epochs: of the recommender in a round; in the first both names are in use.
+        go_back: whether, after that epoch, items whose old ID has become the better one get it back.
         at_random: whether as many items get candidates that are drawn, as a control.
     """
 
@@ -45,6 +46,7 @@ class Selection:
     switching_cost: float = 1.0
     held_out: float = 0.05
     round_epochs: int = 2
+    go_back: bool = False
     at_random: bool = False
 
 
@@ -127,23 +129,19 @@ class _Plan:
         )  # fmt: skip
         rest = how.round_epochs - 1
         mixed = self._train_rec(number, folder / "mixed", self.rec, chosen, seed, old_ids=self.ids, epochs=1)
-        confirmed = self.add(
-            number, "confirm", folder / "confirmed.jsonl",
-            train=self.train, ids=self.ids, chosen=chosen, rec=mixed, how=how, seed=seed + _SETTLING,
-            device=self.device,
-        )  # fmt: skip
-        tried = self._train_rec(number, folder / "tried", mixed, confirmed, seed + _SETTLING, epochs=rest)
+        left = self._go_back(number, folder, mixed, chosen) if how.go_back else chosen
+        tried = self._train_rec(number, folder / "tried", mixed, left, seed + _SETTLING, epochs=rest)
         same = self._train_rec(number, folder / "same", self.rec, self.ids, seed, epochs=1)
         control = self._train_rec(number, folder / "control", same, self.ids, seed + _SETTLING, epochs=rest)
-        new = {"gen": None, "rec": tried, "ids.jsonl": confirmed}
+        new = {"gen": None, "rec": tried, "ids.jsonl": left}
         if self.gen is not None:
             new["gen"] = self.add(
                 number, "init-gen", folder / "taught",
-                items=self.items, pairs=confirmed, model=self.gen, seed=seed, **self.what.gen_options,
+                items=self.items, pairs=left, model=self.gen, seed=seed, **self.what.gen_options,
             )  # fmt: skip
         decision = self.add(
             number, "judge", folder / "decision.json",
-            held=self.held, ids=self.ids, rec=self.rec, control=control, confirmed=confirmed, tried=tried,
+            held=self.held, ids=self.ids, rec=self.rec, control=control, left=left, tried=tried,
             seed=self.what.seed, round=number, device=self.device,
         )  # fmt: skip
         self.decisions.append(decision)
@@ -153,6 +151,13 @@ class _Plan:
             if old[name] is not None
         }
         self.gen, self.rec, self.ids = settled.get("gen"), settled["rec"], settled["ids.jsonl"]
+
+    def _go_back(self, number: int, folder: Path, mixed: str, chosen: str) -> str:
+        return self.add(
+            number, "go-back", folder / "left.jsonl",
+            train=self.train, ids=self.ids, chosen=chosen, rec=mixed, how=self.how,
+            seed=_seed(self.what, number) + _SETTLING, device=self.device,
+        )  # fmt: skip
 
 
 def _seed(what: Alternation, number: int) -> int:

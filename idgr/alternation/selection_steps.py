@@ -1,6 +1,6 @@
 """What is done in a round of `idgr.alternation.selection` that is no command of its own.
 
-`hold-out` parts the data, `offer` lists candidates, `select` chooses among them, `confirm` takes back what has become
+`hold-out` parts the data, `offer` lists candidates, `select` chooses among them, `go-back` takes back what has become
 the worse name once both are learnt, `judge` asks what the round is worth.
 """
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float64]
 
 _AT_A_TIME = 64  # held-out targets
-_CONFIRMING = 2  # times as many contexts as are drawn for choosing, since there is one name to try
+_GOING_BACK = 2  # times as many contexts as are drawn for choosing, since there is one name to try
 
 
 def perform(phase: Phase) -> None:
@@ -147,16 +147,17 @@ def _select(phase: Phase) -> None:
         found = _choose(known, names, gains, how, cost, told["seed"])
         gain = sum(one.gain for one in found) / max(1, n_instances)
         info.facts["selection"] = {
-            "items": len(known), "tried": len(found), "gain_predicted": round(gain, 6), "switching_cost": cost,
+            "items": len(known), "tried": len(found), "changed": len(found), "gain_predicted": round(gain, 6),
+            "switching_cost": cost,
         }  # fmt: skip
         renamed = {one.item: names[one.item][one.candidate] for one in found}
         written.writelines(_lines(known, renamed))
 
 
-def _confirm(phase: Phase) -> None:
+def _go_back(phase: Phase) -> None:
     told, how = phase.arguments, phase.arguments["how"]
     inputs = {name: told[name] for name in ("train", "ids", "chosen", "rec")}
-    info = RunInfo("confirm", _options(how), inputs, told["seed"])
+    info = RunInfo("go-back", _options(how), inputs, told["seed"])
     before = {record.item_id: record.id for record in read_ids(told["ids"])}
 
     def names_of(backbone: Backbone, known: list[ItemId]) -> list[list[str]]:
@@ -164,7 +165,7 @@ def _confirm(phase: Phase) -> None:
         return [[name] if name != record.id else [] for name, record in zip(old, known, strict=True)]
 
     with info.replace_file(phase.output) as written:
-        known, names, gains, _ = _score(told, told["chosen"], names_of, _CONFIRMING * how.contexts)
+        known, names, gains, _ = _score(told, told["chosen"], names_of, _GOING_BACK * how.contexts)
         back = {place: names[place][0] for place, gain in enumerate(gains) if (gain > 0).any()}
         tried = read_run(told["chosen"])["selection"]
         info.facts["selection"] = {**tried, "changed": tried["tried"] - len(back)}
@@ -199,14 +200,14 @@ def _choose(
 
 def _judge(phase: Phase) -> None:
     told = phase.arguments
-    inputs = {name: told[name] for name in ("held", "ids", "rec", "control", "confirmed", "tried")}
+    inputs = {name: told[name] for name in ("held", "ids", "rec", "control", "left", "tried")}
     info = RunInfo("judge", {}, inputs, told["seed"])
     with info.replace_file(phase.output) as written:
-        judged = ((told["rec"], told["ids"]), (told["control"], told["ids"]), (told["tried"], told["confirmed"]))
+        judged = ((told["rec"], told["ids"]), (told["control"], told["ids"]), (told["tried"], told["left"]))
         before, control, after = (
             _held_loss(rec, ids, told["held"], told["seed"], told["device"]) for rec, ids in judged
         )
-        selection = read_run(told["confirmed"])["selection"]
+        selection = read_run(told["left"])["selection"]
         decision = {
             "round": told["round"], **selection, "loss_before": round(before, 6), "loss_control": round(control, 6),
             "loss_after": round(after, 6), "gain_found": round(control - after, 6), "accepted": after < control,
@@ -240,4 +241,4 @@ def _held_loss(rec: str, ids: str, held: str, seed: int, device: str) -> float:
     return total / len(last)
 
 
-_STEPS = {"hold-out": _hold_out, "offer": _offer, "select": _select, "confirm": _confirm, "judge": _judge}
+_STEPS = {"hold-out": _hold_out, "offer": _offer, "select": _select, "go-back": _go_back, "judge": _judge}

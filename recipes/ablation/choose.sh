@@ -7,9 +7,9 @@
 #
 # Reads: the folder --data, made by `idgr prep`. Writes: the folder --out.
 # Usage: recipes/ablation/choose.sh --data DIR [--ids shared|keyphrase|clusters] [--rows "ROW ROW"] [--epochs N]
-#     [--rounds N] [--round-epochs N] [--candidates N] [--contexts N] [--share-changed F] [--held-out F]
-#     [--settle-epochs N] [--gen-epochs N] [--gen-instances N] [--valid-users N] [--out DIR] [--seed N] [--stage N]
-#     [--stop-stage N]
+#     [--rounds N] [--round-epochs N] [--candidates N] [--contexts N] [--share-changed F] [--go-back 0|1]
+#     [--held-out F] [--settle-epochs N] [--gen-epochs N] [--gen-instances N] [--valid-users N] [--out DIR]
+#     [--seed N] [--stage N] [--stop-stage N]
 #   --rows: of select, random, rec-only, soft, id-only, scratch-first, scratch-select; select is always there. soft is
 #     Table 5's alternate, and id-only its IDs for the recommender that never learnt them
 #   stages: 1 IDs, 2 select, 3 random, 4 rec-only, 5 soft, 6 train on the last IDs, 7 recommend and eval, 8 show
@@ -26,6 +26,7 @@ round_epochs=2    # of the recommender in each of them
 candidates=5
 contexts=3
 share_changed=0.2
+go_back=0         # 1: names that are the worse once learnt go back
 held_out=0.1
 gen_epochs=4      # of the first generator, on the first IDs
 gen_instances=0   # of the epoch in which it learns through the recommender (0: all)
@@ -34,7 +35,7 @@ valid_users=2000  # who choose a training's epoch
 out=
 seed=0
 
-options=(data ids rows epochs rounds round_epochs candidates contexts share_changed held_out settle_epochs
+options=(data ids rows epochs rounds round_epochs candidates contexts share_changed go_back held_out settle_epochs
   gen_epochs gen_instances valid_users out seed)
 parse_options "$@"
 [[ -n $data ]] || die "--data is missing: name a folder that idgr prep wrote"
@@ -48,6 +49,8 @@ out=${out:-runs/choose-$ids-$seed}
 read -ra rows <<< "$rows"
 wanted() { [[ " ${rows[*]} " == *" $1 "* ]]; }
 wanted select || rows=(select "${rows[@]}")
+more=()
+((go_back == 0)) || more=(--go-back)
 install schemes
 SECONDS=0
 here=$root/recipes/ablation
@@ -62,7 +65,7 @@ train() {
 choose() {
   idgr alternate "$data" --method "$1" --rec "$2" --rounds "$3" --ids "$out/ids.jsonl" --candidates "$candidates" \
     --contexts "$contexts" --share-changed "$share_changed" --held-out "$held_out" --round-epochs "$round_epochs" \
-    --valid-users "$valid_users" --precision auto --seed "$seed" "${@:5}" -o "$out/$4"
+    --valid-users "$valid_users" --precision auto --seed "$seed" "${more[@]}" "${@:5}" -o "$out/$4"
 }
 
 if begin 1 "give every item an ID"; then

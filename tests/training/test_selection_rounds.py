@@ -28,6 +28,7 @@ from idgr.models.tokenizer import id_tokens
 
 from .test_alternation import IDS, SEQUENCES, TINY, data, refusal, results, run_until_killed  # noqa: F401
 
+CAUSAL = ("--rec", "nano-causal", "--go-back")
 TINY_CAUSAL = CausalPreset(d_model=16, d_ff=24, num_layers=1, num_heads=2, vocab_size=340)
 
 
@@ -64,14 +65,12 @@ def test_the_phases_of_a_round() -> None:
     assert rounds_in_words(phases) == {
         0: "hold-out, hold-out, gen-ids, gen-ids",
         1: "train-rec",
-        2: "select, train-rec, confirm, train-rec, train-rec, train-rec, init-gen, judge",
+        2: "select, train-rec, train-rec, train-rec, train-rec, init-gen, judge",
     }
     of_round = [phase for phase in phases if phase.round == 2]
-    select, mixed, confirm, tried, same, control, taught, judge, *settled = of_round
+    select, mixed, tried, same, control, taught, judge, *settled = of_round
     assert mixed.arguments["old_ids"] == "run/round-1/ids.jsonl"
-    assert mixed.arguments["ids"] == confirm.arguments["chosen"] == str(select.output)
-    assert (confirm.arguments["ids"], confirm.arguments["rec"]) == ("run/round-1/ids.jsonl", str(mixed.output))
-    assert tried.arguments["ids"] == taught.arguments["pairs"] == str(confirm.output)
+    assert mixed.arguments["ids"] == tried.arguments["ids"] == taught.arguments["pairs"] == str(select.output)
     assert (mixed.arguments["model"], tried.arguments["model"]) == ("run/round-1/rec", "run/round-2/mixed")
     # The control sees as many epochs, in the same order, with the IDs that were.
     assert (same.arguments["model"], control.arguments["model"]) == ("run/round-1/rec", "run/round-2/same")
@@ -85,15 +84,28 @@ def test_the_phases_of_a_round() -> None:
         for name, new, old in (
             ("gen", "run/round-2/taught", "run/round-1/gen"),
             ("rec", "run/round-2/tried", "run/round-1/rec"),
-            ("ids.jsonl", "run/round-2/confirmed.jsonl", "run/round-1/ids.jsonl"),
+            ("ids.jsonl", "run/round-2/chosen.jsonl", "run/round-1/ids.jsonl"),
         )
     }
+    # Names that may go back do so between the two trainings.
+    phases = plan_selection(Path("run"), what, Selection(go_back=True), "cpu")
+    select, mixed, back, tried, _, _, taught, judge, *settled = [phase for phase in phases if phase.round == 2]
+    assert (mixed.arguments["ids"], back.command) == (str(select.output), "go-back")
+    known = {name: back.arguments[name] for name in ("ids", "chosen", "rec")}
+    assert known == {"ids": "run/round-1/ids.jsonl", "chosen": str(select.output), "rec": str(mixed.output)}
+    later = (
+        tried.arguments["ids"],
+        taught.arguments["pairs"],
+        judge.arguments["left"],
+        settled[2].arguments["accepted"],
+    )
+    assert set(later) == {str(back.output)}
     # Without a generator nobody is taught; a trained recommender chooses at once.
     what = Alternation(Path("d"), None, "rec", rounds=1)
     phases = plan_selection(Path("run"), what, Selection(ids="ids.jsonl"), "cpu")
     assert rounds_in_words(phases) == {
         0: "hold-out, hold-out, offer",
-        1: "select, train-rec, confirm, train-rec, train-rec, train-rec, judge",
+        1: "select, train-rec, train-rec, train-rec, train-rec, judge",
     }
 
 
@@ -126,7 +138,7 @@ def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def finished_causal(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One of a causal recommender."""
-    return finish(data, tmp_path_factory.mktemp("finished") / "run", "--rec", "nano-causal")
+    return finish(data, tmp_path_factory.mktemp("finished") / "run", *CAUSAL)
 
 
 @pytest.mark.parametrize("of", ["finished", "finished_causal"])
@@ -142,8 +154,7 @@ def test_a_round_is_taken_or_undone_whole(of: str, request: pytest.FixtureReques
         offered = {row["item_id"]: row["candidates"] for row in lines_of(finished / "round-0" / "candidates.jsonl")}
         assert all(after[item] in offered[item] for item in changed)
         assert told["gain_predicted"] > 0
-        # Once both names are learnt, an item keeps the one or the other.
-        left = ids_of(made / "confirmed.jsonl")
+        left = ids_of(made / ("left.jsonl" if of == "finished_causal" else "chosen.jsonl"))
         assert all(left[item] in (before[item], after[item]) for item in before)
         assert sum(left[item] != before[item] for item in before) == told["changed"]
         assert told["gain_found"] == pytest.approx(told["loss_control"] - told["loss_after"], abs=2e-6)
@@ -152,7 +163,11 @@ def test_a_round_is_taken_or_undone_whole(of: str, request: pytest.FixtureReques
         folder = made if told["accepted"] else finished / f"round-{number - 1}"
         for name, came in source.items():
             assert results(made / name) == results(folder / came)
-        ids = made / "confirmed.jsonl" if told["accepted"] else folder / "ids.jsonl"
+        ids = (
+            made / ("left.jsonl" if of == "finished_causal" else "chosen.jsonl")
+            if told["accepted"]
+            else folder / "ids.jsonl"
+        )
         assert (made / "ids.jsonl").read_bytes() == ids.read_bytes()
     lines = [orjson.loads(line) for line in (finished / "metrics.jsonl").read_bytes().splitlines()]
     assert [line["round"] for line in lines] == [1, 2, 3]
@@ -210,10 +225,10 @@ def test_a_name_that_is_the_worse_once_learnt_goes_back(
 
     monkeypatch.setattr(selection_steps.Scorer, "gains", gains)
     output = tmp_path / "run"
-    assert run(arguments(data, output, "--rounds", "2", "--contexts", "1")) == 0
+    assert run(arguments(data, output, "--rounds", "2", "--contexts", "1", "--go-back")) == 0
     made = output / "round-2"
     before, chosen, left = (
-        ids_of(path) for path in (output / "round-1" / "ids.jsonl", made / "chosen.jsonl", made / "confirmed.jsonl")
+        ids_of(path) for path in (output / "round-1" / "ids.jsonl", made / "chosen.jsonl", made / "left.jsonl")
     )
     changed = [item for item in before if before[item] != chosen[item]]
     assert len(changed) == 3
@@ -222,12 +237,12 @@ def test_a_name_that_is_the_worse_once_learnt_goes_back(
     assert asked == [1, 2]  # twice as many contexts, for one name
 
 
-@pytest.mark.parametrize(("of", "rec"), [("finished", "nano"), ("finished_causal", "nano-causal")])
+@pytest.mark.parametrize(("of", "more"), [("finished", ()), ("finished_causal", CAUSAL)])
 def test_goes_on_after_being_killed_anywhere(
-    of: str, rec: str, request: pytest.FixtureRequest, data: Path, tmp_path: Path
+    of: str, more: tuple[str, ...], request: pytest.FixtureRequest, data: Path, tmp_path: Path
 ) -> None:
     output, kills = tmp_path / "run", 0
-    while run_until_killed(arguments(data, output, "--rec", rec), kills):
+    while run_until_killed(arguments(data, output, *more), kills):
         kills += 1
     assert kills > 10
     assert results(output) == results(request.getfixturevalue(of))
@@ -270,9 +285,8 @@ def test_the_single_commands_are_shown(data: Path, tmp_path: Path, capsys: pytes
         "# round 0: hold-out, hold-out, gen-ids, gen-ids",
         f"# hold-out: {base}/round-0/train.jsonl", f"# hold-out: {base}/round-0/held.jsonl", "gen-ids", "gen-ids",
         "# round 1: train-rec", "train-rec",
-        "# round 2: select, train-rec, confirm, train-rec, train-rec, train-rec, init-gen, judge",
-        f"# select: {base}/round-2/chosen.jsonl", "train-rec", f"# confirm: {base}/round-2/confirmed.jsonl",
-        *["train-rec"] * 3, "init-gen",
+        "# round 2: select, train-rec, train-rec, train-rec, train-rec, init-gen, judge",
+        f"# select: {base}/round-2/chosen.jsonl", *["train-rec"] * 4, "init-gen",
         f"# judge: {base}/round-2/decision.json",
     ]  # fmt: skip
     assert not base.exists()
