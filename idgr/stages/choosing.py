@@ -46,7 +46,9 @@ class ChoosingOptions(StageOptions):
     round_epochs: int = option(
         "Epochs of the recommender in a round; in the first both names are in use.", 2, PANEL, at_least=2
     )
-    go_back: bool = option("After that epoch, items whose old ID has become the better one get it back.", False, PANEL)
+    go_back: bool = option(
+        "After the epoch with both names, items whose old one has become the better get it back.", False, PANEL
+    )
 
     def choosing(self) -> dict[str, Any]:
         """Those of choosing, with their values."""

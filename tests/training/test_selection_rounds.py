@@ -154,7 +154,8 @@ def test_a_round_is_taken_or_undone_whole(of: str, request: pytest.FixtureReques
         offered = {row["item_id"]: row["candidates"] for row in lines_of(finished / "round-0" / "candidates.jsonl")}
         assert all(after[item] in offered[item] for item in changed)
         assert told["gain_predicted"] > 0
-        left = ids_of(made / ("left.jsonl" if of == "finished_causal" else "chosen.jsonl"))
+        last = made / ("left.jsonl" if of == "finished_causal" else "chosen.jsonl")
+        left = ids_of(last)
         assert all(left[item] in (before[item], after[item]) for item in before)
         assert sum(left[item] != before[item] for item in before) == told["changed"]
         assert told["gain_found"] == pytest.approx(told["loss_control"] - told["loss_after"], abs=2e-6)
@@ -163,11 +164,7 @@ def test_a_round_is_taken_or_undone_whole(of: str, request: pytest.FixtureReques
         folder = made if told["accepted"] else finished / f"round-{number - 1}"
         for name, came in source.items():
             assert results(made / name) == results(folder / came)
-        ids = (
-            made / ("left.jsonl" if of == "finished_causal" else "chosen.jsonl")
-            if told["accepted"]
-            else folder / "ids.jsonl"
-        )
+        ids = last if told["accepted"] else folder / "ids.jsonl"
         assert (made / "ids.jsonl").read_bytes() == ids.read_bytes()
     lines = [orjson.loads(line) for line in (finished / "metrics.jsonl").read_bytes().splitlines()]
     assert [line["round"] for line in lines] == [1, 2, 3]
