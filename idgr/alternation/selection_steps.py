@@ -7,7 +7,7 @@ the worse name once both are learnt, `judge` asks what the round is worth.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -101,13 +101,13 @@ def _loaded(rec: str, ids: str, device: str) -> tuple[Backbone, PromptRenderer |
 
 
 def _score(
-    told: dict[str, Any], ids: str, names_of: Callable[[Backbone, list[ItemId]], list[list[str]]], n_contexts: int
+    told: dict[str, Any], ids: str, offers: Mapping[str, list[str]], most: int, n_contexts: int
 ) -> tuple[list[ItemId], list[list[str]], list[Floats], int]:
     """What other names of the items are worth to a recommender that was trained on `ids`.
 
     Args:
         told: the phase's arguments: `rec`, `train`, `seed`, `device`.
-        names_of: the names to try for each of the items.
+        offers: names for an item, by its key; at most `most` that it can have are tried.
         n_contexts: of each kind, at most, for an item.
 
     Returns:
@@ -118,7 +118,7 @@ def _score(
     number = {record.item_id: place for place, record in enumerate(known)}
     rows = list(read_sequences(told["train"], number))
     sequences = [[number[item] for item in row.items] for row in rows]
-    names = names_of(backbone, known)
+    names = other_names(known, offers, most, partial(can_name, backbone))
     instances = make_instances(sequences, renderer.max_history)
     marks_N = instance_marks(instances, [row.user_id for row in rows], sequences, told["seed"])
     contexts = draw_contexts(instances, marks_N, len(known), n_contexts)
@@ -137,13 +137,9 @@ def _select(phase: Phase) -> None:
     inputs = {name: told[name] for name in ("train", "ids", "rec", "candidates")} | decisions
     info = RunInfo("select", _options(how), inputs, told["seed"])
     cost = how.switching_cost * 2 ** sum(not read_decision(path)["accepted"] for path in decisions.values())
-    offers = read_offers(told["candidates"])
-
-    def names_of(backbone: Backbone, known: list[ItemId]) -> list[list[str]]:
-        return other_names(known, offers, how.candidates, partial(can_name, backbone))
-
     with info.replace_file(phase.output) as written:
-        known, names, gains, n_instances = _score(told, told["ids"], names_of, how.contexts)
+        offers = read_offers(told["candidates"])
+        known, names, gains, n_instances = _score(told, told["ids"], offers, how.candidates, how.contexts)
         found = _choose(known, names, gains, how, cost, told["seed"])
         gain = sum(one.gain for one in found) / max(1, n_instances)
         info.facts["selection"] = {
@@ -158,14 +154,9 @@ def _go_back(phase: Phase) -> None:
     told, how = phase.arguments, phase.arguments["how"]
     inputs = {name: told[name] for name in ("train", "ids", "chosen", "rec")}
     info = RunInfo("go-back", _options(how), inputs, told["seed"])
-    before = {record.item_id: record.id for record in read_ids(told["ids"])}
-
-    def names_of(backbone: Backbone, known: list[ItemId]) -> list[list[str]]:
-        old = [before[record.item_id] for record in known]
-        return [[name] if name != record.id else [] for name, record in zip(old, known, strict=True)]
-
     with info.replace_file(phase.output) as written:
-        known, names, gains, _ = _score(told, told["chosen"], names_of, _GOING_BACK * how.contexts)
+        before = {record.item_id: [record.id] for record in read_ids(told["ids"])}  # free, where it has changed
+        known, names, gains, _ = _score(told, told["chosen"], before, 1, _GOING_BACK * how.contexts)
         back = {place: names[place][0] for place, gain in enumerate(gains) if (gain > 0).any()}
         tried = read_run(told["chosen"])["selection"]
         info.facts["selection"] = {**tried, "changed": tried["tried"] - len(back)}

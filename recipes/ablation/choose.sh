@@ -86,18 +86,17 @@ if wanted rec-only && begin 4 "the same recommender on the first IDs, for as man
     --epochs "$((rounds * round_epochs))" --seed "$seed"
 fi
 
-text=(--max-text-tokens 64)
-# Its own words, none twice, and no more of them than the recommender has places for.
-short=("${text[@]}" --own-words --no-repeat-ngram 1 --max-length-rounds 1)
-
 if { wanted soft || wanted id-only; } && begin 5 "a generator learns through the recommender, that its IDs"; then
   base=$out/select/round-1/rec
+  text=(--max-text-tokens 64)
   idgr init-gen "$data/items.jsonl" --pairs "$out/ids.jsonl" --model nano --tokenizer "$base" --epochs "$gen_epochs" \
     "${text[@]}" --precision auto --seed "$seed" -o "$out/soft/gen-1"
   idgr train-gen "$out/select/round-0/train.jsonl" --items "$data/items.jsonl" --ids "$out/ids.jsonl" --rec "$base" \
     --gen "$out/soft/gen-1" "${text[@]}" --own-words --temperature 3 --batch-size 24 \
     --epoch-instances "$gen_instances" --precision auto --seed "$seed" -o "$out/soft/gen-2"
-  idgr gen-ids "$data/items.jsonl" --model "$out/soft/gen-2" "${short[@]}" -o "$out/soft/ids.jsonl"
+  # One range of lengths alone, since the recommender has so many places for an item.
+  idgr gen-ids "$data/items.jsonl" --model "$out/soft/gen-2" "${text[@]}" --own-words --no-repeat-ngram 1 \
+    --max-length-rounds 1 -o "$out/soft/ids.jsonl"
   ! wanted soft || train "$out/soft/ids.jsonl" "$out/soft/rec" --model "$base" \
     --epochs "$((rounds * round_epochs))" --seed "$seed"
 fi

@@ -269,7 +269,7 @@ def test_a_control_changes_as_many_at_random(data: Path, finished: Path, tmp_pat
     output = tmp_path / "run"
     assert run(arguments(data, output, "--rounds", "2", method="random")) == 0
     found, chosen = decision(output, 2), decision(finished, 2)
-    assert found["tried"] == chosen["tried"]
+    assert found["changed"] == chosen["changed"]
     assert found["gain_predicted"] < chosen["gain_predicted"]
 
 
@@ -281,8 +281,7 @@ def test_the_single_commands_are_shown(data: Path, tmp_path: Path, capsys: pytes
     assert words == [
         "# round 0: hold-out, hold-out, gen-ids, gen-ids",
         f"# hold-out: {base}/round-0/train.jsonl", f"# hold-out: {base}/round-0/held.jsonl", "gen-ids", "gen-ids",
-        "# round 1: train-rec", "train-rec",
-        "# round 2: select, train-rec, train-rec, train-rec, train-rec, init-gen, judge",
+        "# round 1: train-rec", "train-rec", "# round 2: select, " + "train-rec, " * 4 + "init-gen, judge",
         f"# select: {base}/round-2/chosen.jsonl", *["train-rec"] * 4, "init-gen",
         f"# judge: {base}/round-2/decision.json",
     ]  # fmt: skip

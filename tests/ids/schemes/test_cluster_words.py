@@ -43,9 +43,7 @@ def test_the_words_of_the_clusters_come_first() -> None:
 
 def test_telling_words_stand_in_the_order_of_the_text() -> None:
     texts = [f"title: soap {name} {colour}" for name, colour in zip("abcdefgh", ["red", "blue"] * 4, strict=True)]
-    ids = cluster_word_ids(
-        [text.replace(" ", " big ", 1) for text in texts], [[*range(8)]] * 3, cluster_size=24, n_telling=4, seed=0
-    )
+    ids = cluster_word_ids([text.replace(" ", " big ", 1) for text in texts], [[*range(8)]] * 3, **USUAL)
     assert ids[0].split()[-2:] == ["a", "red"]
 
 
