@@ -1,25 +1,27 @@
 #!/usr/bin/env bash
 # What choosing IDs is worth on a data set (alternate --method select): a causal recommender is trained on IDs made by
 # a rule, chooses among other words of each item's text for some rounds, and goes on. Beside it the same recommender on
-# the first IDs for as many epochs, one whose items get as many words that are drawn, Table 5's other rows (IDs of a
-# generator that learns through the same recommender), and recommenders trained from random weights on the first IDs and
-# on the chosen ones.
+# the first IDs for as many epochs, with and without an epoch in which items go by two names, one whose items get as many
+# words that are drawn, Table 5's other rows (IDs of a generator that learns through the same recommender), and
+# recommenders trained from random weights on the first IDs and on the chosen ones.
 #
 # Reads: the folder --data, made by `idgr prep`. Writes: the folder --out.
 # Usage: recipes/ablation/choose.sh --data DIR [--ids shared|keyphrase|clusters] [--rows "ROW ROW"] [--epochs N]
 #     [--rounds N] [--round-epochs N] [--candidates N] [--contexts N] [--share-changed F] [--go-back 0|1]
 #     [--held-out F] [--settle-epochs N] [--gen-epochs N] [--gen-instances N] [--valid-users N] [--out DIR]
 #     [--seed N] [--stage N] [--stop-stage N]
-#   --rows: of select, random, rec-only, soft, id-only, scratch-first, scratch-select; select is always there. soft is
-#     Table 5's alternate, and id-only its IDs for the recommender that never learnt them
-#   stages: 1 IDs, 2 select, 3 random, 4 rec-only, 5 soft, 6 train on the last IDs, 7 recommend and eval, 8 show
+#   --rows: of select, random, rec-only, names-back, soft, id-only, scratch-first, scratch-select; select is always there.
+#     names-back has the first IDs again after the last round's epoch with two names for an item. soft is Table 5's
+#     alternate, and id-only its IDs for the recommender that never learnt them
+#   stages: 1 IDs, 2 select, 3 random, 4 rec-only and names-back, 5 soft, 6 train on the last IDs, 7 recommend and eval,
+#     8 show
 set -euo pipefail
 
 source "$(dirname -- "${BASH_SOURCE[0]}")/../common.sh"
 
 data=
 ids=shared
-rows="select random rec-only soft id-only scratch-first scratch-select"
+rows="select random rec-only names-back soft id-only scratch-first scratch-select"
 epochs=6          # of the recommender on the first IDs
 rounds=1          # that choose
 round_epochs=2    # of the recommender in each of them
@@ -86,6 +88,11 @@ if wanted rec-only && begin 4 "the same recommender on the first IDs, for as man
     --epochs "$((rounds * round_epochs))" --seed "$seed"
 fi
 
+if wanted names-back && begin 4 "the same recommender on the first IDs again, after an epoch with two names"; then
+  train "$out/ids.jsonl" "$out/names-back/rec" --model "$out/select/round-$((rounds + 1))/mixed" \
+    --epochs "$((round_epochs - 1))" --seed "$((seed + 10001))"
+fi
+
 if { wanted soft || wanted id-only; } && begin 5 "a generator learns through the recommender, that its IDs"; then
   base=$out/select/round-1/rec
   text=(--max-text-tokens 64)
@@ -115,7 +122,7 @@ rec_of() {
   case $1 in
     select) echo "$out/select/round-$((rounds + 1))/rec" ;;
     random) echo "$out/random/round-$rounds/rec" ;;
-    rec-only | soft) echo "$out/$1/rec" ;;
+    rec-only | names-back | soft) echo "$out/$1/rec" ;;
     *) echo nano-causal ;;
   esac
 }
