@@ -101,9 +101,10 @@ if { wanted soft || wanted id-only; } && begin 5 "a generator learns through the
   idgr train-gen "$out/select/round-0/train.jsonl" --items "$data/items.jsonl" --ids "$out/ids.jsonl" --rec "$base" \
     --gen "$out/soft/gen-1" "${text[@]}" --own-words --temperature 3 --batch-size 24 \
     --epoch-instances "$gen_instances" --precision auto --seed "$seed" -o "$out/soft/gen-2"
-  # One range of lengths alone, since the recommender has so many places for an item.
+  # One range of lengths alone, since the recommender has so many places for an item: an EOS and a number may follow.
+  slots=$(python -c 'import json, sys; print(json.load(open(sys.argv[1]))["item_slots"])' "$base/config.json")
   idgr gen-ids "$data/items.jsonl" --model "$out/soft/gen-2" "${text[@]}" --own-words --no-repeat-ngram 1 \
-    --max-length-rounds 1 -o "$out/soft/ids.jsonl"
+    --length-step "$((slots < 12 ? slots - 2 : 10))" --max-length-rounds 1 -o "$out/soft/ids.jsonl"
   ! wanted soft || train "$out/soft/ids.jsonl" "$out/soft/rec" --model "$base" \
     --epochs "$((rounds * round_epochs))" --seed "$seed"
 fi
