@@ -1,27 +1,28 @@
 #!/usr/bin/env bash
 # What choosing IDs is worth on a data set (alternate --method select): a causal recommender is trained on IDs made by
 # a rule, chooses among other words of each item's text for some rounds, and goes on. Beside it the same recommender on
-# the first IDs for as many epochs, with and without an epoch in which items go by two names, one whose items get as many
-# words that are drawn, Table 5's other rows (IDs of a generator that learns through the same recommender), and
-# recommenders trained from random weights on the first IDs and on the chosen ones.
+# the first IDs for as many epochs, with and without an epoch in which items go by two names; one whose items get as
+# many words that are drawn; Table 5's other rows, with IDs of a generator before and after it has learnt through the
+# same recommender; and recommenders trained from random weights on the first IDs and on the chosen ones.
 #
 # Reads: the folder --data, made by `idgr prep`. Writes: the folder --out.
 # Usage: recipes/ablation/choose.sh --data DIR [--ids shared|keyphrase|clusters] [--rows "ROW ROW"] [--epochs N]
 #     [--rounds N] [--round-epochs N] [--candidates N] [--contexts N] [--share-changed F] [--go-back 0|1]
 #     [--held-out F] [--settle-epochs N] [--gen-epochs N] [--gen-instances N] [--valid-users N] [--out DIR]
 #     [--seed N] [--stage N] [--stop-stage N]
-#   --rows: of select, random, rec-only, names-back, soft, id-only, scratch-first, scratch-select; select is always there.
-#     names-back has the first IDs again after the last round's epoch with two names for an item. soft is Table 5's
-#     alternate, and id-only its IDs for the recommender that never learnt them
-#   stages: 1 IDs, 2 select, 3 random, 4 rec-only and names-back, 5 soft, 6 train on the last IDs, 7 recommend and eval,
-#     8 show
+#   --rows: of select, random, rec-only, names-back, untaught, soft, id-only, scratch-first, scratch-select; select is
+#     always there. names-back has the first IDs again after the last round's epoch with two names for an item. soft is
+#     Table 5's alternate, id-only its IDs for the recommender that never learnt them, and untaught has IDs of the
+#     generator before it learns through the recommender
+#   stages: 1 IDs, 2 select, 3 random, 4 rec-only and names-back, 5 untaught and soft, 6 train on the last IDs,
+#     7 recommend and eval, 8 show
 set -euo pipefail
 
 source "$(dirname -- "${BASH_SOURCE[0]}")/../common.sh"
 
 data=
 ids=shared
-rows="select random rec-only names-back soft id-only scratch-first scratch-select"
+rows="select random rec-only names-back untaught soft id-only scratch-first scratch-select"
 epochs=6          # of the recommender on the first IDs
 rounds=1          # that choose
 round_epochs=2    # of the recommender in each of them
@@ -56,6 +57,8 @@ more=()
 install schemes
 SECONDS=0
 here=$root/recipes/ablation
+base=$out/select/round-1/rec # trained on the first IDs
+text=(--max-text-tokens 64)  # that a generator reads
 
 # train IDS OUT [OPTION…]: the data as the rounds saw them, unless an option names others.
 train() {
@@ -70,6 +73,18 @@ choose() {
     --valid-users "$valid_users" --precision auto --seed "$seed" "${more[@]}" "${@:5}" -o "$out/$4"
 }
 
+# rename GEN ROW: IDs that the generator writes, and the recommender's training on them, if the row is wanted.
+rename() {
+  mkdir -p "$out/$2"
+  # One range of lengths alone, since the recommender has so many places for an item: an EOS and a number may follow.
+  local slots
+  slots=$(python -c 'import json, sys; print(json.load(open(sys.argv[1]))["item_slots"])' "$base/config.json")
+  idgr gen-ids "$data/items.jsonl" --model "$1" "${text[@]}" --own-words --no-repeat-ngram 1 \
+    --length-step "$((slots < 12 ? slots - 2 : 10))" --max-length-rounds 1 -o "$out/$2/ids.jsonl"
+  ! wanted "$2" || train "$out/$2/ids.jsonl" "$out/$2/rec" --model "$base" --epochs "$((rounds * round_epochs))" \
+    --seed "$seed"
+}
+
 if begin 1 "give every item an ID"; then
   mkdir -p "$out"
   idgr gen-ids "$data/items.jsonl" "${rule[@]}" -o "$out/ids.jsonl"
@@ -80,11 +95,11 @@ if begin 2 "train on the first IDs, then choose"; then
 fi
 
 if wanted random && begin 3 "the same recommender, with words that are drawn"; then
-  choose random "$out/select/round-1/rec" "$rounds" random
+  choose random "$base" "$rounds" random
 fi
 
 if wanted rec-only && begin 4 "the same recommender on the first IDs, for as many epochs"; then
-  train "$out/ids.jsonl" "$out/rec-only/rec" --model "$out/select/round-1/rec" \
+  train "$out/ids.jsonl" "$out/rec-only/rec" --model "$base" \
     --epochs "$((rounds * round_epochs))" --seed "$seed"
 fi
 
@@ -93,20 +108,16 @@ if wanted names-back && begin 4 "the same recommender on the first IDs again, af
     --epochs "$((round_epochs - 1))" --seed "$((seed + 10001))"
 fi
 
-if { wanted soft || wanted id-only; } && begin 5 "a generator learns through the recommender, that its IDs"; then
-  base=$out/select/round-1/rec
-  text=(--max-text-tokens 64)
+if { wanted untaught || wanted soft || wanted id-only; } && begin 5 "a generator, and what it learns through it"; then
   idgr init-gen "$data/items.jsonl" --pairs "$out/ids.jsonl" --model nano --tokenizer "$base" --epochs "$gen_epochs" \
     "${text[@]}" --precision auto --seed "$seed" -o "$out/soft/gen-1"
-  idgr train-gen "$out/select/round-0/train.jsonl" --items "$data/items.jsonl" --ids "$out/ids.jsonl" --rec "$base" \
-    --gen "$out/soft/gen-1" "${text[@]}" --own-words --temperature 3 --batch-size 24 \
-    --epoch-instances "$gen_instances" --precision auto --seed "$seed" -o "$out/soft/gen-2"
-  # One range of lengths alone, since the recommender has so many places for an item: an EOS and a number may follow.
-  slots=$(python -c 'import json, sys; print(json.load(open(sys.argv[1]))["item_slots"])' "$base/config.json")
-  idgr gen-ids "$data/items.jsonl" --model "$out/soft/gen-2" "${text[@]}" --own-words --no-repeat-ngram 1 \
-    --length-step "$((slots < 12 ? slots - 2 : 10))" --max-length-rounds 1 -o "$out/soft/ids.jsonl"
-  ! wanted soft || train "$out/soft/ids.jsonl" "$out/soft/rec" --model "$base" \
-    --epochs "$((rounds * round_epochs))" --seed "$seed"
+  ! wanted untaught || rename "$out/soft/gen-1" untaught
+  if wanted soft || wanted id-only; then
+    idgr train-gen "$out/select/round-0/train.jsonl" --items "$data/items.jsonl" --ids "$out/ids.jsonl" --rec "$base" \
+      --gen "$out/soft/gen-1" "${text[@]}" --own-words --temperature 3 --batch-size 24 \
+      --epoch-instances "$gen_instances" --precision auto --seed "$seed" -o "$out/soft/gen-2"
+    rename "$out/soft/gen-2" soft
+  fi
 fi
 
 # Where a row's IDs and its recommender lie before the last training.
@@ -114,6 +125,7 @@ ids_of() {
   case $1 in
     select | scratch-select) echo "$out/select/round-$((rounds + 1))/ids.jsonl" ;;
     random) echo "$out/random/round-$rounds/ids.jsonl" ;;
+    untaught) echo "$out/untaught/ids.jsonl" ;;
     soft | id-only) echo "$out/soft/ids.jsonl" ;;
     *) echo "$out/ids.jsonl" ;;
   esac
@@ -123,7 +135,7 @@ rec_of() {
   case $1 in
     select) echo "$out/select/round-$((rounds + 1))/rec" ;;
     random) echo "$out/random/round-$rounds/rec" ;;
-    rec-only | names-back | soft) echo "$out/$1/rec" ;;
+    rec-only | names-back | untaught | soft) echo "$out/$1/rec" ;;
     *) echo nano-causal ;;
   esac
 }
@@ -142,7 +154,7 @@ fi
 if begin 7 "recommend to every user and score"; then
   for row in "${rows[@]}"; do
     asked=(--rec "$out/$row-settled")
-    [[ $row != id-only ]] || asked=(--rec "$out/select/round-1/rec" --force)
+    [[ $row != id-only ]] || asked=(--rec "$base" --force)
     idgr recommend "$data/test.jsonl" "${asked[@]}" --ids "$(ids_of "$row")" -o "$out/$row-recs.jsonl"
     idgr eval "$out/$row-recs.jsonl" --truth "$data/test.jsonl" --train "$data/train.jsonl" --segments \
       --per-user "$out/$row-users.jsonl" -o "$out/$row-metrics.json"
