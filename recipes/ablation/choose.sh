@@ -108,7 +108,7 @@ if wanted names-back && begin 4 "the same recommender on the first IDs again, af
     --epochs "$((round_epochs - 1))" --seed "$((seed + 10001))"
 fi
 
-if { wanted untaught || wanted soft || wanted id-only; } && begin 5 "a generator, and what it learns through it"; then
+if { wanted untaught || wanted soft || wanted id-only; } && begin 5 "IDs of a generator, before and after it learns"; then
   idgr init-gen "$data/items.jsonl" --pairs "$out/ids.jsonl" --model nano --tokenizer "$base" --epochs "$gen_epochs" \
     "${text[@]}" --precision auto --seed "$seed" -o "$out/soft/gen-1"
   ! wanted untaught || rename "$out/soft/gen-1" untaught
