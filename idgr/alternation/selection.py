@@ -128,7 +128,7 @@ class _Plan:
             device=self.device, **earlier,
         )  # fmt: skip
         rest = how.round_epochs - 1
-        mixed = self._train_rec(number, folder / "mixed", self.rec, chosen, seed, other_ids=self.ids, epochs=1)
+        mixed = self._train_rec(number, folder / "mixed", self.rec, chosen, seed, old_ids=self.ids, epochs=1)
         left = self._go_back(number, folder, mixed, chosen) if how.go_back else chosen
         tried = self._train_rec(number, folder / "tried", mixed, left, seed + _SETTLING, epochs=rest)
         same = self._train_rec(number, folder / "same", self.rec, self.ids, seed, epochs=1)

@@ -40,7 +40,7 @@ def prefix_loss(
     windows: Windows,
     objective: str,
     seed: int,
-    other_ids: Sequence[Sequence[int]] | None = None,
+    old_ids: Sequence[Sequence[int]] | None = None,
 ) -> Callable[[Ints, int], tuple[Tensor, int]]:
     """The summed loss of windows in an epoch, as the loop wants it: the terms are those of `instance_loss`.
 
@@ -48,9 +48,9 @@ def prefix_loss(
 
     Args:
         renderer: for an encoder that is causal by item.
-        other_ids: the tokens of the items' other IDs, by which they are named too (`idgr.recommender.two_names`).
+        old_ids: the tokens of the items' old IDs, by which they are named too (`idgr.recommender.two_names`), if any.
     """
-    tries = [build_trie(rows, renderer.end) for rows in (renderer.id_tokens, other_ids) if rows is not None]
+    tries = [build_trie(rows, renderer.end) for rows in (renderer.id_tokens, old_ids) if rows is not None]
     labels_IL, n_items = trees_tokens(tries), len(renderer.id_tokens)
     lengths_I = (labels_IL != IGNORED).sum(axis=1)
     branches = [find_branches(trie) for trie in tries] if objective == "trie" else []
@@ -64,7 +64,7 @@ def prefix_loss(
         begin, end = windows.begin[batch], windows.end[batch]
         place_N, window_N = ranges(begin, end - begin)
         named_N = items_N = windows.items[place_N]
-        if other_ids is not None:
+        if old_ids is not None:
             named_N = drawn_names(items_N, n_items, batch[window_N], seed, epoch)
         before = [words[template] for template in draw_templates(renderer.n_templates, seed, epoch, batch)]
         before_W = np.fromiter(map(len, before), dtype=np.int64, count=len(before))

@@ -125,7 +125,7 @@ def window_loss(
     seed: int = 0,
     embed: Callable[[Sequence[Prompt], Tensor], Tensor] | None = None,
     kept: KeptStates | None = None,
-    other_trie: Trie | None = None,
+    old_trie: Trie | None = None,
 ) -> Callable[[Ints, int], tuple[Tensor, int]]:
     """The summed loss of windows in an epoch, as the loop wants it: the terms are those of `instance_loss`.
 
@@ -136,9 +136,9 @@ def window_loss(
         embed: given a batch's windows as prompts, in which the IDs of all items stand, and their tokens [W, S], what
             the model reads, [W, S, D]; None for its own embeddings of the tokens. Not with `contrast`.
         kept: the states behind layers that stay as they are; None to run these anew. With nothing else that is read.
-        other_trie: of the items' other IDs, by which they are named too (`idgr.recommender.two_names`), if they are.
+        old_trie: of the items' old IDs, by which they are named too (`idgr.recommender.two_names`), if they are.
     """
-    tries = [trie] if other_trie is None else [trie, other_trie]
+    tries = [trie] if old_trie is None else [trie, old_trie]
     labels_IL = trees_tokens(tries)
     n_items = len(labels_IL) // len(tries)
     lengths_I = (labels_IL != IGNORED).sum(axis=1)
@@ -153,7 +153,7 @@ def window_loss(
         place_N, window_N = ranges(begin, end - begin)
         moved_N = reordered(place_N, window_N, reorder, seed, epoch) if reorder else place_N
         items_N = windows.items[moved_N]
-        named_N = items_N if other_trie is None else drawn_names(items_N, n_items, batch[window_N], seed, epoch)
+        named_N = items_N if old_trie is None else drawn_names(items_N, n_items, batch[window_N], seed, epoch)
         length_N = lengths_I[named_N]
         # Where each item begins among the tokens of its window.
         offset_N = np.cumsum(length_N) - length_N

@@ -44,7 +44,7 @@ from idgr.recommender.objectives import (
 from idgr.recommender.options import VALID_K, RecommenderOptions
 from idgr.recommender.prefixes import prefix_loss
 from idgr.recommender.sequences import Windows, make_windows, window_costs, window_loss
-from idgr.recommender.two_names import OtherIds, in_first_epochs, two_names_loss
+from idgr.recommender.two_names import two_names_loss
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, T5ForConditionalGeneration
@@ -99,7 +99,7 @@ def train_recommender(
     tasks: AuxiliaryTaskOptions | None = None,
     contrast: Contrast | None = None,
     item_head: ItemObjective | None = None,
-    other_ids: OtherIds | None = None,
+    old_ids: Sequence[Sequence[int]] | None = None,
     keep_states: KeepStates | None = None,
 ) -> dict[str, Any]:
     """Train the backbone's model where it lies; at the end it has the weights of the best epoch, in evaluation mode.
@@ -113,7 +113,7 @@ def train_recommender(
         context: where it runs; None for this process alone, without checkpoints.
         tasks, contrast: of a causal model, what it is taught beside recommending, and what it is drawn towards.
         item_head: of a causal model, the head over items beside it, which validation ranks with too.
-        other_ids: by which items are named too, if they are.
+        old_ids: the tokens of other IDs, by which items are named too (`idgr.recommender.two_names`).
         keep_states: of a causal model with frozen layers, what keeps the states behind them, if anything shall.
 
     Returns:
@@ -132,7 +132,7 @@ def train_recommender(
         tasks=tasks,
         contrast=contrast,
         item_head=item_head,
-        other_ids=other_ids,
+        old_ids=old_ids,
         keep_states=keep_states,
     )
     with beside(backbone.model, contrast, item_head):
@@ -156,7 +156,7 @@ def recommender_task(
     tasks: AuxiliaryTaskOptions | None = None,
     contrast: Contrast | None = None,
     item_head: ItemObjective | None = None,
-    other_ids: OtherIds | None = None,
+    old_ids: Sequence[Sequence[int]] | None = None,
     keep_states: KeepStates | None = None,
 ) -> TrainingTask:
     """What the loop needs to train a recommender; the arguments are those of `train_recommender`."""
@@ -173,21 +173,18 @@ def recommender_task(
         task = TrainingTask(
             "train-rec",
             costs,
-            in_first_epochs(
-                other_ids,
-                lambda other: window_loss(
-                    model,
-                    trie,
-                    windows,
-                    options.objective,
-                    contrast,
-                    item_head,
-                    leads=renderer.leads,
-                    reorder=options.reorder,
-                    seed=seed,
-                    kept=keep_states(costs - (not renderer.leads), read) if keep_states else None,
-                    other_trie=None if other is None else build_trie(other, renderer.end),
-                ),
+            window_loss(
+                model,
+                trie,
+                windows,
+                options.objective,
+                contrast,
+                item_head,
+                leads=renderer.leads,
+                reorder=options.reorder,
+                seed=seed,
+                kept=keep_states(costs - (not renderer.leads), read) if keep_states else None,
+                old_trie=None if old_ids is None else build_trie(old_ids, renderer.end),
             ),
             sizes=windows.end - windows.first,
             figures={name: told for one in (contrast, item_head) if one for name, told in one.figures().items()},
@@ -203,9 +200,7 @@ def recommender_task(
         return TrainingTask(
             "train-rec",
             window_costs(windows, trie),
-            in_first_epochs(
-                other_ids, lambda other: prefix_loss(model, renderer, windows, options.objective, seed, other)
-            ),
+            prefix_loss(model, renderer, windows, options.objective, seed, old_ids),
             sizes=windows.end - windows.first,
             names=sequence_names(windows.sequence, names),
             measure=measure,
@@ -216,14 +211,9 @@ def recommender_task(
     return TrainingTask(
         "train-rec",
         prompt_costs(instances, renderer),
-        in_first_epochs(
-            other_ids,
-            lambda other: (
-                instance_loss(model, renderer, trie, instances, options.objective, seed)
-                if other is None
-                else two_names_loss(model, renderer, other, instances, options.objective, seed)
-            ),
-        ),
+        instance_loss(model, renderer, trie, instances, options.objective, seed)
+        if old_ids is None
+        else two_names_loss(model, renderer, old_ids, instances, options.objective, seed),
         names=sequence_names(prefix_sequences(sequences), names),
         measure=measure,
         best_by=best_by,

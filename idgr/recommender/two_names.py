@@ -1,9 +1,8 @@
-"""A recommender's training where items have another ID too: each is named by the one or the other at random.
+"""A recommender's training where some items have had another ID: each is named by the one or the other at random.
 
-So a recommender learns what a new ID stands for where it still reads and writes the old one; and IDs made in two ways
-tell more of an item than one does. What a T5 reads is drawn place by place; a Llama's windows
-(`idgr.recommender.sequences`) name an item alike wherever it stands in them. A target is asked for by its own ID in the
-tree of all own ones, or by its other ID in that of the others.
+So a recommender learns what the new ID stands for where it still reads and writes the old one. What a T5 reads is drawn
+place by place; a Llama's windows (`idgr.recommender.sequences`) name an item alike wherever it stands in them. A target
+is asked for by its old ID in the tree of all old ones, or by its new ID in that of the new.
 
 Legend: B instances, N items of windows, S prompt tokens, T target tokens, I items, L tokens of the longest ID with EOS.
 """
@@ -12,7 +11,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -37,7 +35,6 @@ if TYPE_CHECKING:
     from transformers import T5ForConditionalGeneration
 
 Ints = npt.NDArray[np.int64]
-Loss = Callable[[Ints, int], tuple[Tensor, int]]
 
 _FURTHEST = 1 << 16  # a place in a history is below it
 
@@ -55,61 +52,33 @@ class Instances(Protocol):
     def end(self) -> Ints: ...
 
 
-@dataclass(frozen=True)
-class OtherIds:
-    """Other IDs of all items, by which a training names them too.
-
-    Attributes:
-        tokens: of each item's other ID, by the item's number.
-        epochs: the first ones, in which both IDs are in use; None for all.
-    """
-
-    tokens: Sequence[Sequence[int]]
-    epochs: int | None = None
-
-
-def in_first_epochs(other: OtherIds | None, loss_with: Callable[[Sequence[Sequence[int]] | None], Loss]) -> Loss:
-    """The loss with the other IDs in the epochs that use them, and the loss without in those after.
-
-    Args:
-        loss_with: makes the loss for the tokens of other IDs, or for none.
-    """
-    if other is None:
-        return loss_with(None)
-    both = loss_with(other.tokens)
-    if other.epochs is None:
-        return both
-    first, own = other.epochs, loss_with(None)
-    return lambda batch, epoch: (both if epoch < first else own)(batch, epoch)
-
-
 def drawn_names(items_N: Ints, n_items: int, window_N: Ints, seed: int, epoch: int) -> Ints:
-    """[N] the numbers of items in windows, plus `n_items` where the item is called by its other ID there.
+    """[N] the numbers of items in windows, plus `n_items` where the item is called by its old ID there.
 
     Drawn by the item and its window's number, so that other windows of a batch make no difference.
     """
-    is_other = draws(seed, epoch, window_N * n_items + items_N) >> np.uint64(63)
-    return items_N + n_items * is_other.astype(np.int64)
+    is_old = draws(seed, epoch, window_N * n_items + items_N) >> np.uint64(63)
+    return items_N + n_items * is_old.astype(np.int64)
 
 
 def two_names_loss(
     model: T5ForConditionalGeneration,
     renderer: PromptRenderer,
-    other_ids: Sequence[Sequence[int]],
+    old_ids: Sequence[Sequence[int]],
     instances: Instances,
     objective: str,
     seed: int,
-) -> Loss:
+) -> Callable[[Ints, int], tuple[Tensor, int]]:
     """The summed loss of a T5's instances in an epoch, as the loop wants it: as `instance_loss`, but for the names.
 
     Args:
-        renderer: with the items' own IDs.
-        other_ids: the tokens of the items' other IDs, by their numbers.
+        renderer: with the items' new IDs.
+        old_ids: the tokens of the items' old IDs, by their numbers.
     """
     n_items = len(renderer.id_tokens)
     both = copy.copy(renderer)
-    both.id_tokens = [*renderer.id_tokens, *map(list, other_ids)]  # an item's other ID has its number and n_items
-    tries = [build_trie(rows, renderer.end) for rows in (renderer.id_tokens, other_ids)]
+    both.id_tokens = [*renderer.id_tokens, *map(list, old_ids)]  # an item's old ID has its number and n_items
+    tries = [build_trie(rows, renderer.end) for rows in (renderer.id_tokens, old_ids)]
     branches = [find_branches(trie) for trie in tries]
     tokens_IL = trees_tokens(tries)
     by_branches = np.concatenate([one.decoder_lengths() for one in branches])
@@ -120,8 +89,8 @@ def two_names_loss(
         place, row = ranges(instances.begin[batch], instances.end[batch] - instances.begin[batch] + 1)
         # By the instance and the place from its end: what an item is called depends on nothing else.
         from_end = instances.end[batch][row] - place
-        is_other = draws(seed, epoch, batch[row] * _FURTHEST + from_end) >> np.uint64(63)
-        named = instances.items[place] + n_items * is_other.astype(np.int64)
+        is_old = draws(seed, epoch, batch[row] * _FURTHEST + from_end) >> np.uint64(63)
+        named = instances.items[place] + n_items * is_old.astype(np.int64)
         ends = np.flatnonzero(from_end == 0)
         histories = [part[:-1].tolist() for part in np.split(named, ends[:-1] + 1)]
         targets_B = named[ends]

@@ -49,11 +49,11 @@ STAGES: dict[str, ModuleType] = {
 PARTS = ("items", "train", "valid")
 
 # What this stage settles itself: paths, and what both trainings have in common.
-_PATHS = frozenset({"train", "items", "ids", "other_ids", "valid", "rec", "gen", "output", "templates"})
+_PATHS = frozenset({"train", "items", "ids", "old_ids", "valid", "rec", "gen", "output", "templates"})
 _SHARED = frozenset(
     {
         *("objective", "max_history", "max_prompt_tokens", "max_text_tokens", "own_words"),
-        *("precision", "device", "seed", "other_ids", "other_epochs"),
+        *("precision", "device", "seed", "old_ids"),
     }
 )
 _RUN = frozenset({"overwrite", "dry_run", "force", "paper", "skip_finished"})

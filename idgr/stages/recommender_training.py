@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from idgr.recommender.contrast import Contrast
     from idgr.recommender.item_head import ItemObjective
     from idgr.recommender.options import ValidationOptions
-    from idgr.recommender.two_names import OtherIds
 
 Ids = Annotated[str, Option("Textual IDs, ids.jsonl of `idgr gen-ids`.", role=Role.INPUT)]
 
@@ -53,7 +52,7 @@ class Prepared:
         tasks, contrast, item_head: what a causal model is taught beside recommending.
         seen_tokens: those that the model has seen in IDs before.
         earlier: the trainings of `idgr train-rec` that it goes on from, oldest first; see `earlier_trainings`.
-        other_ids: by which items are named too, if they are.
+        old_ids: the tokens of the items' old IDs, where they are named by these too.
     """
 
     inputs: Inputs
@@ -64,7 +63,7 @@ class Prepared:
     item_head: ItemObjective | None = None
     seen_tokens: set[int] = field(default_factory=set)
     earlier: list[dict[str, Any]] = field(default_factory=list)
-    other_ids: OtherIds | None = None
+    old_ids: list[list[int]] | None = None
 
 
 def read_inputs(train: str, ids: str, valid: str | None) -> Inputs:
@@ -82,14 +81,14 @@ def read_inputs(train: str, ids: str, valid: str | None) -> Inputs:
     return Inputs(known, numbered(train, rows, queries, number))
 
 
-def read_other_ids(path: str, keys: list[str]) -> list[str]:
-    """The other ID of each item. Raises `IdgrError` where they are not those of the same items."""
+def read_old_ids(path: str, keys: list[str]) -> list[str]:
+    """The old ID of each item. Raises `IdgrError` where they are not those of the same items."""
     from idgr.formats.records import read_ids
 
-    other = {record.item_id: record.id for record in read_ids(path)}
-    if len(other) != len(keys) or any(key not in other for key in keys):
-        raise IdgrError("is not of the items of --ids", "give other IDs of these items", where=path)
-    return [other[key] for key in keys]
+    old = {record.item_id: record.id for record in read_ids(path)}
+    if len(old) != len(keys) or any(key not in old for key in keys):
+        raise IdgrError("is not of the items of --ids", "give the IDs that these items had before", where=path)
+    return [old[key] for key in keys]
 
 
 def earlier_trainings(model: str, known: Sequence[ItemId], facts: RecommenderFacts) -> list[dict[str, Any]]:

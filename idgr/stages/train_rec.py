@@ -19,7 +19,7 @@ from idgr.stages.recommender_training import (
     earlier_trainings,
     forecast_recommender,
     read_inputs,
-    read_other_ids,
+    read_old_ids,
     save_recommender,
 )
 from idgr.stages.training import SequenceTraining, run_training, say_if_unvalidated, say_what_is_kept
@@ -56,14 +56,8 @@ class Options(SequenceTraining, RecommenderOptions, PromptOptions, AuxiliaryOpti
     separator: Literal["eos", "newline"] = option(
         "causal: what stands between items; newline, an ID a line, is what a pretrained model knows.", "eos", PROMPTS
     )
-    other_ids: str | None = option(
+    old_ids: str | None = option(
         "ids.jsonl of the same items; each is named by its ID there or its own, at random.", None, role=Role.INPUT
-    )
-    other_epochs: int | None = option(
-        "With --other-ids: so many epochs name items so, those after by their own IDs; all if not given.",
-        None,
-        TRAINING,
-        at_least=1,
     )
     paper: Paper = False
     vocab_size: int | None = option("Bound of the vocabulary that a preset learns.", None, MODEL, at_least=1)
@@ -209,8 +203,6 @@ def _check(options: Options) -> None:
             raise UsageError(what, "leave one of them out")
     if options.item_slots and options.separator == "newline":
         raise UsageError("--item-slots with --separator newline, behind which there are none", "leave one of them out")
-    if options.other_epochs is not None and options.other_ids is None:
-        raise UsageError(f"--other-epochs {options.other_epochs} without other IDs", "add --other-ids IDS")
     if options.history == "none" and options.user_ids == "none":
         raise UsageError("--history none without --user-ids leaves prompts empty", "add --user-ids history")
     freeze = f"--freeze {options.freeze}"
@@ -247,7 +239,7 @@ def _check_keep_states(options: Options) -> None:
         ("--tell-items, which learns below the frozen layers", options.tell_items),
         ("a contrast, which learns below the frozen layers", options.contrast_semantic or options.contrast_behavior),
         ("--compile, which takes all layers together", options.compile),
-        ("--other-ids, which name items anew in each epoch", options.other_ids),
+        ("--old-ids, which name items anew in each epoch", options.old_ids),
         ("--epochs 1, in which no states are read again", options.epochs == 1),
     ):
         if value:
@@ -265,17 +257,15 @@ def _prepare(options: Options, facts: RecommenderFacts, device: torch.device) ->
     from idgr.models.word_tokens import add_word_tokens
     from idgr.prompts.templates import template_words
     from idgr.recommender.prompts import either_renderer_of, user_ids_of
-    from idgr.recommender.two_names import OtherIds
 
     inputs = read_inputs(options.train, options.ids, options.valid)
     _check_memory(options, device)
     tasks = auxiliary_tasks(options, inputs.keys)
-    other_texts = [] if options.other_ids is None else read_other_ids(options.other_ids, inputs.keys)
     backbone = resolve_model(
         options.model,
         arch=options.arch,
         tokenizer=options.tokenizer,
-        texts=lambda: [*inputs.texts, *other_texts, *template_words(facts.templates), *tasks.words()],
+        texts=lambda: [*inputs.texts, *template_words(facts.templates), *tasks.words()],
         vocab_size=options.vocab_size,
         seed=options.seed,
     )
@@ -286,14 +276,14 @@ def _prepare(options: Options, facts: RecommenderFacts, device: torch.device) ->
         keep_layers(model, options.layers)
     added: list[int] = []
     if options.word_tokens:
-        added = add_word_tokens(backbone, [*inputs.texts, *other_texts], seed=options.seed, new=options.is_preset)
+        added = add_word_tokens(backbone, inputs.texts, seed=options.seed, new=options.is_preset)
     items = None if options.reads_texts else options.items
     users = user_ids_of(facts, options.gen, items, inputs.keys, tokenizer, device)
     tokens = id_tokens(tokenizer, inputs.texts)
-    other = OtherIds(id_tokens(tokenizer, other_texts), options.other_epochs) if other_texts else None
+    old = None if options.old_ids is None else id_tokens(tokenizer, read_old_ids(options.old_ids, inputs.keys))
     if options.arch == "causal":
         new = options.is_preset and options.item_slots is not False
-        fit_item_slots(model, [*tokens, *(other.tokens if other else [])], new=new, separator=options.separator)
+        fit_item_slots(model, [*tokens, *(old or [])], new=new, separator=options.separator)
         _check_item_slots(options, item_slots(model))
     if options.lora is not None:
         add_lora(model, options.lora, seed=options.seed, tokens=added)
@@ -312,7 +302,7 @@ def _prepare(options: Options, facts: RecommenderFacts, device: torch.device) ->
         item_head(options, model, inputs.keys, inputs.histories.sequences, tokens, renderer.end, options.seed),
         read_seen_tokens(options.model) or set(),
         [] if options.is_preset else earlier_trainings(options.model, inputs.known, facts),
-        other,
+        old,
     )
 
 
@@ -348,7 +338,7 @@ def _task(prepared: Prepared, options: Options) -> TrainingTask:
         tasks=prepared.tasks,
         contrast=prepared.contrast,
         item_head=prepared.item_head,
-        other_ids=prepared.other_ids,
+        old_ids=prepared.old_ids,
     )
 
 
@@ -372,7 +362,7 @@ def _train(prepared: Prepared, options: Options, running: TrainingRun) -> dict[s
         tasks=prepared.tasks,
         contrast=prepared.contrast,
         item_head=prepared.item_head,
-        other_ids=prepared.other_ids,
+        old_ids=prepared.old_ids,
         keep_states=_keep_states(prepared.backbone.model, options, running) if options.keep_states else None,
     )
     say_what_is_kept("train-rec", kept, options.epochs)

@@ -124,9 +124,9 @@ def test_items_have_old_names_too(causal: Backbone, objective: str) -> None:
     renderer, windows = renderer_of(causal), make_windows(SEQUENCES, HISTORY)
     everything = np.arange(len(windows.begin))
     plain = prefix_loss(causal.model, renderer, windows, objective, seed=5)
-    same = prefix_loss(causal.model, renderer, windows, objective, seed=5, other_ids=renderer.id_tokens)
+    same = prefix_loss(causal.model, renderer, windows, objective, seed=5, old_ids=renderer.id_tokens)
     old = [[*row, 7] for row in renderer.id_tokens]
-    other = prefix_loss(causal.model, renderer, windows, objective, seed=5, other_ids=old)
+    other = prefix_loss(causal.model, renderer, windows, objective, seed=5, old_ids=old)
     with torch.no_grad():
         expected = plain(everything, 3)[0].item()
         assert same(everything, 3)[0].item() == pytest.approx(expected, rel=1e-5)

@@ -69,14 +69,14 @@ def test_the_phases_of_a_round() -> None:
     }
     of_round = [phase for phase in phases if phase.round == 2]
     select, mixed, tried, same, control, taught, judge, *settled = of_round
-    assert mixed.arguments["other_ids"] == "run/round-1/ids.jsonl"
+    assert mixed.arguments["old_ids"] == "run/round-1/ids.jsonl"
     assert mixed.arguments["ids"] == tried.arguments["ids"] == taught.arguments["pairs"] == str(select.output)
     assert (mixed.arguments["model"], tried.arguments["model"]) == ("run/round-1/rec", "run/round-2/mixed")
     # The control sees as many epochs, in the same order, with the IDs that were.
     assert (same.arguments["model"], control.arguments["model"]) == ("run/round-1/rec", "run/round-2/same")
     for one, other in ((mixed, same), (tried, control)):
         differ = {name for name in one.arguments if one.arguments[name] != other.arguments.get(name)}
-        assert differ == {"ids", "model", "other_ids"} - ({"model"} if one is mixed else {"other_ids"})
+        assert differ == {"ids", "model", "old_ids"} - ({"model"} if one is mixed else {"old_ids"})
         assert other.arguments["ids"] == "run/round-1/ids.jsonl"
     assert (judge.arguments["rec"], judge.arguments["control"]) == ("run/round-1/rec", "run/round-2/control")
     assert {str(one.output): one.arguments for one in settled[:-1]} == {

@@ -1,4 +1,4 @@
-"""Recommenders trained with items named by either of two IDs, and a generator that stays close to its beginning."""
+"""Recommenders trained with items named by their old or new IDs, and a generator that stays close to its beginning."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from idgr.models.tokenizer import id_tokens
 from idgr.prompts.rendering import PromptRenderer
 from idgr.recommender.sequences import Windows, make_windows, window_loss
 from idgr.recommender.training import instance_loss, make_instances
-from idgr.recommender.two_names import OtherIds, drawn_names, in_first_epochs, two_names_loss
+from idgr.recommender.two_names import drawn_names, two_names_loss
 
 from ..decoding.oracle import DictionaryTrie, NextToken
 
@@ -90,8 +90,8 @@ def test_a_window_costs_what_it_does_with_one_of_its_namings(
         (old[item],) = id_tokens(small.tokenizer, [name])
     model = new_causal_backbone(CausalPreset(16, 24, 2, 2, 400), small.tokenizer, seed=3).model.eval()
     fit_item_slots(model, [*new, *old], new=True)
-    other_trie, windows = build_trie(old, EOS), make_windows([[0, 4, 3, 0], [7, 4, 1, 9, 2]], 6)
-    both = window_loss(model, build_trie(new, EOS), windows, objective, seed=5, other_trie=other_trie)
+    old_trie, windows = build_trie(old, EOS), make_windows([[0, 4, 3, 0], [7, 4, 1, 9, 2]], 6)
+    both = window_loss(model, build_trie(new, EOS), windows, objective, seed=5, old_trie=old_trie)
     seen: list[set[tuple[int, ...]]] = [set(), set()]
     for epoch in range(12):
         with torch.no_grad():
@@ -123,36 +123,28 @@ def target_cost(
     return cost
 
 
-def test_other_ids_are_in_use_in_the_first_epochs() -> None:
-    def loss_with(other: Any) -> Any:
-        return lambda batch, epoch: (torch.tensor(0.0 if other is None else 1.0), epoch)
-
-    def epochs_of(other: OtherIds | None) -> list[float]:
-        loss = in_first_epochs(other, loss_with)
-        return [loss(np.array([0]), epoch)[0].item() for epoch in range(4)]
-
-    assert epochs_of(OtherIds([[5]], 3)) == [1, 1, 1, 0]
-    assert epochs_of(OtherIds([[5]])) == [1, 1, 1, 1]
-    assert epochs_of(None) == [0, 0, 0, 0]
-
-
 @pytest.mark.parametrize("arch", ["t5", "causal"])
-def test_train_rec_takes_other_ids_of_the_same_items(data: Path, capsys: pytest.CaptureFixture[str], arch: str) -> None:
+def test_train_rec_takes_old_ids_of_the_same_items(data: Path, capsys: pytest.CaptureFixture[str], arch: str) -> None:
     rows = [{"item_id": f"I{i}", "id": OLD.get(i, f"basil {'delta ' * i}amber")} for i in range(10)]
-    write_jsonl(data / "other.jsonl", rows)
-    train = ["train-rec", str(data / "train.jsonl"), "--ids", str(data / "ids.jsonl"), "--arch", arch]
-    train += ["--vocab-size", "400", "--device", "cpu", "--epochs", "2"]
-    other = ["--other-ids", str(data / "other.jsonl")]
-    weights = []
-    for name, epochs in (("all", []), ("two", ["--other-epochs", "2"]), ("one", ["--other-epochs", "1"])):
-        assert run([*train, *other, *epochs, "-o", str(data / name)]) == 0
-        weights.append((data / name / "model.safetensors").read_bytes())
-    assert weights[0] == weights[1] != weights[2]
-    write_jsonl(data / "other.jsonl", rows[1:])
-    assert run([*train, *other, "-o", str(data / "all"), "--overwrite"]) == 1
+    write_jsonl(data / "old.jsonl", rows)
+    train = ["train-rec", str(data / "train.jsonl"), "--ids", str(data / "ids.jsonl"), "--epochs", "1"]
+    train += [
+        "--vocab-size",
+        "400",
+        "--device",
+        "cpu",
+        "--arch",
+        arch,
+        "--old-ids",
+        str(data / "old.jsonl"),
+        "-o",
+        str(data / "rec"),
+    ]
+    assert run(train) == 0
+    assert (data / "rec" / "model.safetensors").is_file()
+    write_jsonl(data / "old.jsonl", rows[1:])
+    assert run([*train, "--overwrite"]) == 1
     assert "is not of the items of --ids" in capsys.readouterr().err
-    assert run([*train, "--other-epochs", "1", "-o", str(data / "none")]) == 2
-    assert "--other-epochs 1 without other IDs" in capsys.readouterr().err
 
 
 def test_an_anchor_adds_the_divergence_from_the_beginning(small: Backbone) -> None:
