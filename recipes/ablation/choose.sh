@@ -3,17 +3,18 @@
 # a rule, chooses among other words of each item's text for some rounds, and goes on. Beside it the same recommender on
 # the first IDs for as many epochs, with and without an epoch in which items go by two names; one whose items get as
 # many words that are drawn; Table 5's other rows, with IDs of a generator before and after it has learnt through the
-# same recommender; and recommenders trained from random weights on the first IDs and on the chosen ones.
+# same recommender; and recommenders trained from random weights, in one go of as many epochs, on the first IDs and on
+# the last ones.
 #
 # Reads: the folder --data, made by `idgr prep`. Writes: the folder --out.
 # Usage: recipes/ablation/choose.sh --data DIR [--ids shared|keyphrase|clusters] [--rows "ROW ROW"] [--epochs N]
 #     [--rounds N] [--round-epochs N] [--candidates N] [--contexts N] [--share-changed F] [--go-back 0|1]
 #     [--held-out F] [--settle-epochs N] [--gen-epochs N] [--gen-instances N] [--valid-users N] [--out DIR]
 #     [--seed N] [--stage N] [--stop-stage N]
-#   --rows: of select, random, rec-only, names-back, untaught, soft, id-only, scratch-first, scratch-select; select is
-#     always there. names-back has the first IDs again after the last round's epoch with two names for an item. soft is
-#     Table 5's alternate, id-only its IDs for the recommender that never learnt them, and untaught has IDs of the
-#     generator before it learns through the recommender
+#   --rows: of select, random, rec-only, names-back, untaught, soft, id-only, scratch-first, scratch-select,
+#     scratch-soft; select is always there. names-back has the first IDs again after the last round's epoch with two
+#     names for an item. soft is Table 5's alternate, id-only its IDs for the recommender that never learnt them, and
+#     untaught has IDs of the generator before it learns through the recommender
 #   stages: 1 IDs, 2 select, 3 random, 4 rec-only and names-back, 5 untaught and soft, 6 train on the last IDs,
 #     7 recommend and eval, 8 show
 set -euo pipefail
@@ -22,7 +23,7 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/../common.sh"
 
 data=
 ids=shared
-rows="select random rec-only names-back untaught soft id-only scratch-first scratch-select"
+rows="select random rec-only names-back untaught soft id-only scratch-first scratch-select scratch-soft"
 epochs=6          # of the recommender on the first IDs
 rounds=1          # that choose
 round_epochs=2    # of the recommender in each of them
@@ -51,6 +52,7 @@ esac
 out=${out:-runs/choose-$ids-$seed}
 read -ra rows <<< "$rows"
 wanted() { [[ " ${rows[*]} " == *" $1 "* ]]; }
+needs_soft() { wanted soft || wanted id-only || wanted scratch-soft; }
 wanted select || rows=(select "${rows[@]}")
 more=()
 ((go_back == 0)) || more=(--go-back)
@@ -108,11 +110,11 @@ if wanted names-back && begin 4 "the same recommender on the first IDs again, af
     --epochs "$((round_epochs - 1))" --seed "$((seed + 10001))"
 fi
 
-if { wanted untaught || wanted soft || wanted id-only; } && begin 5 "IDs of a generator, before and after it learns"; then
+if { wanted untaught || needs_soft; } && begin 5 "IDs of a generator, before and after it learns"; then
   idgr init-gen "$data/items.jsonl" --pairs "$out/ids.jsonl" --model nano --tokenizer "$base" --epochs "$gen_epochs" \
     "${text[@]}" --precision auto --seed "$seed" -o "$out/soft/gen-1"
   ! wanted untaught || rename "$out/soft/gen-1" untaught
-  if wanted soft || wanted id-only; then
+  if needs_soft; then
     idgr train-gen "$out/select/round-0/train.jsonl" --items "$data/items.jsonl" --ids "$out/ids.jsonl" --rec "$base" \
       --gen "$out/soft/gen-1" "${text[@]}" --own-words --temperature 3 --batch-size 24 \
       --epoch-instances "$gen_instances" --precision auto --seed "$seed" -o "$out/soft/gen-2"
@@ -126,7 +128,7 @@ ids_of() {
     select | scratch-select) echo "$out/select/round-$((rounds + 1))/ids.jsonl" ;;
     random) echo "$out/random/round-$rounds/ids.jsonl" ;;
     untaught) echo "$out/untaught/ids.jsonl" ;;
-    soft | id-only) echo "$out/soft/ids.jsonl" ;;
+    soft | id-only | scratch-soft) echo "$out/soft/ids.jsonl" ;;
     *) echo "$out/ids.jsonl" ;;
   esac
 }
@@ -144,7 +146,7 @@ if begin 6 "train all recommenders on their last IDs"; then
   for row in "${rows[@]}"; do
     [[ $row != id-only ]] || continue
     last=$settle_epochs
-    [[ $row != scratch-* ]] || last=$epochs
+    [[ $row != scratch-* ]] || last=$((epochs + rounds * round_epochs + settle_epochs)) # as many as the others in all
     idgr train-rec "$data/train.jsonl" --ids "$(ids_of "$row")" --valid "$data/valid.jsonl" --arch causal \
       --model "$(rec_of "$row")" --epochs "$last" --valid-users "$valid_users" --precision auto \
       --seed "$((seed + 9))" -o "$out/$row-settled"

@@ -146,7 +146,7 @@ def test_choosing_ids(path: str, tmp_path: Path) -> None:
     data, out = tmp_path / "data", tmp_path / "out"
     assert run(["prep", "demo", "--items", "40", "--users", "60", "-o", str(data)]) == 0
     short = ("--epochs", "1", "--settle-epochs", "1", "--gen-epochs", "1", "--valid-users", "20", "--held-out", "0.3")
-    rows = ["select", "rec-only", "names-back", "untaught", "soft", "id-only"]
+    rows = ["select", "rec-only", "names-back", "untaught", "soft", "id-only", "scratch-soft"]
     words = ("--data", str(data), "--rows", " ".join(rows), *short, "--out", str(out))
     done = recipe(path, "ablation", *words, script="choose.sh")
     start, end = done.stdout.index("| gain |"), done.stdout.index("| 60 users |")
