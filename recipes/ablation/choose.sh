@@ -62,66 +62,6 @@ here=$root/recipes/ablation
 base=$out/select/round-1/rec # trained on the first IDs
 text=(--max-text-tokens 64)  # that a generator reads
 
-# train IDS OUT [OPTION…]: the data as the rounds saw them, unless an option names others.
-train() {
-  idgr train-rec "$out/select/round-0/train.jsonl" --ids "$1" --valid "$data/valid.jsonl" --arch causal \
-    --valid-users "$valid_users" --precision auto "${@:3}" -o "$2"
-}
-
-# choose METHOD REC ROUNDS ROW [OPTION…]
-choose() {
-  idgr alternate "$data" --method "$1" --rec "$2" --rounds "$3" --ids "$out/ids.jsonl" --candidates "$candidates" \
-    --contexts "$contexts" --share-changed "$share_changed" --held-out "$held_out" --round-epochs "$round_epochs" \
-    --valid-users "$valid_users" --precision auto --seed "$seed" "${more[@]}" "${@:5}" -o "$out/$4"
-}
-
-# rename GEN ROW: IDs that the generator writes, and the recommender's training on them, if the row is wanted.
-rename() {
-  mkdir -p "$out/$2"
-  # One range of lengths alone, since the recommender has so many places for an item: an EOS and a number may follow.
-  local slots
-  slots=$(python -c 'import json, sys; print(json.load(open(sys.argv[1]))["item_slots"])' "$base/config.json")
-  idgr gen-ids "$data/items.jsonl" --model "$1" "${text[@]}" --own-words --no-repeat-ngram 1 \
-    --length-step "$((slots < 12 ? slots - 2 : 10))" --max-length-rounds 1 -o "$out/$2/ids.jsonl"
-  ! wanted "$2" || train "$out/$2/ids.jsonl" "$out/$2/rec" --model "$base" --epochs "$((rounds * round_epochs))" \
-    --seed "$seed"
-}
-
-if begin 1 "give every item an ID"; then
-  mkdir -p "$out"
-  idgr gen-ids "$data/items.jsonl" "${rule[@]}" -o "$out/ids.jsonl"
-fi
-
-if begin 2 "train on the first IDs, then choose"; then
-  choose select nano-causal "$((rounds + 1))" select --rec.epochs "$epochs"
-fi
-
-if wanted random && begin 3 "the same recommender, with words that are drawn"; then
-  choose random "$base" "$rounds" random
-fi
-
-if wanted rec-only && begin 4 "the same recommender on the first IDs, for as many epochs"; then
-  train "$out/ids.jsonl" "$out/rec-only/rec" --model "$base" \
-    --epochs "$((rounds * round_epochs))" --seed "$seed"
-fi
-
-if wanted names-back && begin 4 "the same recommender on the first IDs again, after an epoch with two names"; then
-  train "$out/ids.jsonl" "$out/names-back/rec" --model "$out/select/round-$((rounds + 1))/mixed" \
-    --epochs "$((round_epochs - 1))" --seed "$((seed + 10001))"
-fi
-
-if { wanted untaught || needs_soft; } && begin 5 "IDs of a generator, before and after it learns"; then
-  idgr init-gen "$data/items.jsonl" --pairs "$out/ids.jsonl" --model nano --tokenizer "$base" --epochs "$gen_epochs" \
-    "${text[@]}" --precision auto --seed "$seed" -o "$out/soft/gen-1"
-  ! wanted untaught || rename "$out/soft/gen-1" untaught
-  if needs_soft; then
-    idgr train-gen "$out/select/round-0/train.jsonl" --items "$data/items.jsonl" --ids "$out/ids.jsonl" --rec "$base" \
-      --gen "$out/soft/gen-1" "${text[@]}" --own-words --temperature 3 --batch-size 24 \
-      --epoch-instances "$gen_instances" --precision auto --seed "$seed" -o "$out/soft/gen-2"
-    rename "$out/soft/gen-2" soft
-  fi
-fi
-
 # Where a row's IDs and its recommender lie before the last training.
 ids_of() {
   case $1 in
@@ -141,6 +81,73 @@ rec_of() {
     *) echo nano-causal ;;
   esac
 }
+
+# train IDS OUT [OPTION…]: the data as the rounds saw them, unless an option names others.
+train() {
+  idgr train-rec "$out/select/round-0/train.jsonl" --ids "$1" --valid "$data/valid.jsonl" --arch causal \
+    --valid-users "$valid_users" --precision auto "${@:3}" -o "$2"
+}
+
+# choose METHOD REC ROUNDS ROW [OPTION…]
+choose() {
+  idgr alternate "$data" --method "$1" --rec "$2" --rounds "$3" --ids "$out/ids.jsonl" --candidates "$candidates" \
+    --contexts "$contexts" --share-changed "$share_changed" --held-out "$held_out" --round-epochs "$round_epochs" \
+    --valid-users "$valid_users" --precision auto --seed "$seed" "${more[@]}" "${@:5}" -o "$out/$4"
+}
+
+# go_on ROW: the recommender of the first IDs learns on the row's for as many epochs as the rounds have.
+go_on() {
+  train "$(ids_of "$1")" "$out/$1/rec" --model "$base" --epochs "$((rounds * round_epochs))" --seed "$seed"
+}
+
+# rename GEN ROW: IDs that the generator writes.
+rename() {
+  mkdir -p "$out/$2"
+  # One range of lengths alone, since the recommender has so many places for an item: an EOS and a number may follow.
+  local slots
+  slots=$(python -c 'import json, sys; print(json.load(open(sys.argv[1]))["item_slots"])' "$base/config.json")
+  idgr gen-ids "$data/items.jsonl" --model "$1" "${text[@]}" --own-words --no-repeat-ngram 1 \
+    --length-step "$((slots < 12 ? slots - 2 : 10))" --max-length-rounds 1 -o "$out/$2/ids.jsonl"
+}
+
+if begin 1 "give every item an ID"; then
+  mkdir -p "$out"
+  idgr gen-ids "$data/items.jsonl" "${rule[@]}" -o "$out/ids.jsonl"
+fi
+
+if begin 2 "train on the first IDs, then choose"; then
+  choose select nano-causal "$((rounds + 1))" select --rec.epochs "$epochs"
+fi
+
+if wanted random && begin 3 "the same recommender, with words that are drawn"; then
+  choose random "$base" "$rounds" random
+fi
+
+if wanted rec-only && begin 4 "the same recommender on the first IDs, for as many epochs"; then
+  go_on rec-only
+fi
+
+if wanted names-back && begin 4 "the same recommender on the first IDs again, after an epoch with two names"; then
+  # With the seed of the round's own last epochs.
+  train "$out/ids.jsonl" "$out/names-back/rec" --model "$out/select/round-$((rounds + 1))/mixed" \
+    --epochs "$((round_epochs - 1))" --seed "$((seed + 10001))"
+fi
+
+if { wanted untaught || needs_soft; } && begin 5 "IDs of a generator, before and after it learns"; then
+  idgr init-gen "$data/items.jsonl" --pairs "$out/ids.jsonl" --model nano --tokenizer "$base" --epochs "$gen_epochs" \
+    "${text[@]}" --precision auto --seed "$seed" -o "$out/soft/gen-1"
+  if wanted untaught; then
+    rename "$out/soft/gen-1" untaught
+    go_on untaught
+  fi
+  if needs_soft; then
+    idgr train-gen "$out/select/round-0/train.jsonl" --items "$data/items.jsonl" --ids "$out/ids.jsonl" --rec "$base" \
+      --gen "$out/soft/gen-1" "${text[@]}" --own-words --temperature 3 --batch-size 24 \
+      --epoch-instances "$gen_instances" --precision auto --seed "$seed" -o "$out/soft/gen-2"
+    rename "$out/soft/gen-2" soft
+    ! wanted soft || go_on soft
+  fi
+fi
 
 if begin 6 "train all recommenders on their last IDs"; then
   for row in "${rows[@]}"; do
