@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Does learning the IDs pay? A made-up shop whose texts begin with words that say nothing, and a first ID generator that
 # copies a text's first words: alternate training against training the recommender alone, for as many epochs. New IDs
-# have to be learnt anew, so at the end both recommenders are trained some epochs more on their last IDs.
+# have to be learnt anew, so at the end both recommenders are trained some epochs more on their last IDs. Since each of
+# these trainings begins at the highest learning rate, there is also one from random weights that has all epochs on the
+# first IDs in one go (scratch-first; with --select 1 scratch-long, of as many epochs as there).
 #
 # With --select 1 also what choosing IDs is worth (alternate --method select: among the generator's candidates, at random
 # as a control, and among other choices of the words of an item's text), against the recommender alone for as many
@@ -37,14 +39,15 @@ parse_options "$@"
 ((soft || select)) || die "--soft 0 with --select 0: nothing is left to do"
 [[ $seed =~ ^[0-9]+$ ]] || die "--seed takes a number"
 case $rec in
-  nano) arch=(--arch t5 --model nano) tokenizer=(--tokenizer "$out/gen") ;;
-  nano-causal) arch=(--arch causal --model nano-causal) tokenizer=() ;;
+  nano) arch=t5 new=(--model nano --tokenizer "$out/gen") slots=() ;;
+  nano-causal) arch=causal new=(--model nano-causal) slots=(--no-item-slots) ;;
   *) die "--rec $rec: name nano or nano-causal" ;;
 esac
 install
 SECONDS=0
 here=$root/recipes/ablation
 data=$out/data
+long_epochs=$((rounds * rec_epochs + select_rounds * select_epochs)) # of a recommender whose IDs are chosen
 
 alternate() {
   idgr alternate "$data" --gen "$out/gen" --rec "$rec" --mode "$1" --rounds "$rounds" --rec.epochs "$rec_epochs" \
@@ -83,56 +86,58 @@ if ((select)) && begin 5 "choose among the generator's candidates, at random, an
   choose select select "${offered[@]}"
   choose random random "${offered[@]}"
   choose select words --ids "$out/select/round-0/ids.jsonl" --share-changed 0.5
-  epochs=$((rounds * rec_epochs + select_epochs * select_rounds))
   idgr train-rec "$out/select/round-0/train.jsonl" --ids "$out/select/round-0/ids.jsonl" --valid "$data/valid.jsonl" \
-    "${arch[@]}" "${tokenizer[@]}" --objective trie --epochs "$epochs" --valid-users "$valid_users" --precision auto \
+    --arch "$arch" "${new[@]}" --objective trie --epochs "$long_epochs" --valid-users "$valid_users" --precision auto \
     --seed "$seed" -o "$out/rec-only-long/rec"
 fi
 
-modes=()
-((soft)) && modes=(rec-only alternate)
-((select)) && modes+=(select random words rec-only-long)
+rows=()
+((soft)) && rows=(rec-only alternate scratch-first)
+((select)) && rows+=(select random words rec-only-long scratch-long)
 
-# Where a mode's last IDs and recommender lie; an ID file that no round wrote is that of the first.
-last_of() {
+# A row's last IDs.
+ids_of() {
   case $1 in
-    rec-only-long) echo "$out/rec-only-long" ;;
-    select | random | words) echo "$out/$1/round-$((select_rounds + 1))" ;;
-    *) echo "$out/$1/round-$rounds" ;;
+    scratch-first) echo "$out/rec-only/round-0/ids.jsonl" ;;
+    rec-only-long | scratch-long) echo "$out/select/round-0/ids.jsonl" ;;
+    select | random | words) echo "$out/$1/round-$((select_rounds + 1))/ids.jsonl" ;;
+    *) echo "$out/$1/round-$rounds/ids.jsonl" ;;
   esac
 }
 
-last_ids() {
-  case $1 in
-    rec-only-long) echo "$out/select/round-0/ids.jsonl" ;;
-    *) echo "$(last_of "$1")/ids.jsonl" ;;
-  esac
+# settle ROW EPOCHS OPTION…: a row's last training.
+settle() {
+  idgr train-rec "$data/train.jsonl" --ids "$(ids_of "$1")" --valid "$data/valid.jsonl" --arch "$arch" \
+    --objective trie --epochs "$2" --valid-users 400 --precision auto --seed "$((seed + 9))" "${@:3}" \
+    -o "$out/$1-settled"
 }
 
 if begin 6 "train all recommenders on their last IDs"; then
-  for mode in "${modes[@]}"; do
-    idgr train-rec "$data/train.jsonl" --ids "$(last_ids "$mode")" --valid "$data/valid.jsonl" "${arch[@]:0:2}" \
-      --model "$(last_of "$mode")/rec" --objective trie --epochs "$settle_epochs" --valid-users 400 --precision auto \
-      --seed "$((seed + 9))" -o "$out/$mode-settled"
+  for row in "${rows[@]}"; do
+    case $row in
+      scratch-first) settle "$row" "$((rounds * rec_epochs + settle_epochs))" "${new[@]}" "${slots[@]}" ;;
+      scratch-long) settle "$row" "$((long_epochs + settle_epochs))" "${new[@]}" ;;
+      rec-only-long) settle "$row" "$settle_epochs" --model "$out/rec-only-long/rec" ;;
+      *) settle "$row" "$settle_epochs" --model "$(dirname -- "$(ids_of "$row")")/rec" ;;
+    esac
   done
 fi
 
 if begin 7 "recommend to every user and score"; then
-  for mode in "${modes[@]}"; do
-    idgr recommend "$data/test.jsonl" --rec "$out/$mode-settled" --ids "$(last_ids "$mode")" \
-      -o "$out/$mode-recs.jsonl"
-    idgr eval "$out/$mode-recs.jsonl" --truth "$data/test.jsonl" --train "$data/train.jsonl" \
-      --per-user "$out/$mode-users.jsonl" -o "$out/$mode-metrics.json"
+  for row in "${rows[@]}"; do
+    idgr recommend "$data/test.jsonl" --rec "$out/$row-settled" --ids "$(ids_of "$row")" -o "$out/$row-recs.jsonl"
+    idgr eval "$out/$row-recs.jsonl" --truth "$data/test.jsonl" --train "$data/train.jsonl" \
+      --per-user "$out/$row-users.jsonl" -o "$out/$row-metrics.json"
   done
 fi
 
 if begin 8 "what the IDs say, and what they are worth"; then
-  for mode in "${modes[@]}"; do
-    [[ $mode == rec-only* ]] || python "$here/telling.py" "$data/items.jsonl" "$out/$mode/round-0/ids.jsonl" \
-      "$(last_ids "$mode")"
+  for row in "${rows[@]}"; do
+    [[ ! -d $out/$row/round-0 || $row == rec-only ]] || python "$here/telling.py" "$data/items.jsonl" \
+      "$out/$row/round-0/ids.jsonl" "$(ids_of "$row")"
   done
   python "$root/recipes/table.py" "$out"/*-metrics.json
-  users=("${modes[@]/#/$out/}")
+  users=("${rows[@]/#/$out/}")
   idgr compare "${users[@]/%/-users.jsonl}" -m hr@10 -m ndcg@10 --seed "$seed" -o "$out/significance.json"
 fi
 

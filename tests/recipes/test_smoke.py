@@ -141,6 +141,26 @@ def test_ablation(path: str, tmp_path: Path) -> None:
     assert {name.split("/")[0] for name in trained(out)} == {"gen", "table5", "table6"}
 
 
+@pytest.mark.parametrize(("rec", "select"), [("nano", 0), ("nano-causal", 1)])
+def test_distracting_texts(path: str, tmp_path: Path, rec: str, select: int) -> None:
+    """Every row has its last training and its figures; those in one go have as many epochs as the others in all."""
+    out = tmp_path / "out"
+    short = ("--items", "20", "--users", "30", "--rec-epochs", "1", "--gen-epochs", "1", "--settle-epochs", "1")
+    chosen = ("--select", str(select), "--select-rounds", "1", "--select-epochs", "2")
+    done = recipe(path, "ablation", *short, *chosen, "--rec", rec, "--out", str(out), script="distracting.sh")
+    told = [line.split("/")[-3] for line in done.stdout.splitlines() if "of the words tell" in line]
+    assert told == [row for row in ("alternate", *["select", "random", "words"] * select) for _ in range(2)]
+    epochs = {"rec-only": 1, "alternate": 1, "scratch-first": 3}
+    if select:
+        epochs |= {"select": 1, "random": 1, "words": 1, "rec-only-long": 1, "scratch-long": 5}
+    (table,) = tables(done.stdout[done.stdout.index("| 30 users |") :])
+    assert set(table) == {*epochs, "popularity", "markov"}
+    for row, n_epochs in epochs.items():
+        check(table[row], out / f"{row}-metrics.json", 30)
+        settings = json.loads((out / f"{row}-settled" / "run.json").read_bytes())["options"]
+        assert settings["epochs"] == n_epochs
+
+
 def test_choosing_ids(path: str, tmp_path: Path) -> None:
     """What chosen IDs and a generator's are worth, and the items that moved: the targets whose IDs are others."""
     data, out = tmp_path / "data", tmp_path / "out"
