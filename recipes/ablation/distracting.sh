@@ -3,11 +3,12 @@
 # copies a text's first words: alternate training against training the recommender alone, for as many epochs. New IDs
 # have to be learnt anew, so at the end both recommenders are trained some epochs more on their last IDs. Since each of
 # these trainings begins at the highest learning rate, there is also one from random weights that has all epochs on the
-# first IDs in one go (scratch-first; with --select 1 scratch-long, of as many epochs as there).
+# first IDs in one go (scratch-first).
 #
-# With --select 1 also what choosing IDs is worth (alternate --method select: among the generator's candidates, at random
-# as a control, and among other choices of the words of an item's text), against the recommender alone for as many
-# epochs, rounds that were undone counted.
+# With --select 1 also what choosing IDs is worth (alternate --method select), among the generator's candidates and among
+# other choices of the words of an item's text, beside as many drawn from the same (random, random-words), the
+# recommender alone for as many epochs, rounds that were undone counted, and recommenders from random weights on the
+# first IDs (scratch-long) and on the words that were chosen (scratch-words).
 #
 # Reads: nothing; stage 1 makes the data up from the seed. Writes: the folder --out.
 # Usage: recipes/ablation/distracting.sh [--seed N] [--soft 0|1] [--select 0|1] [--rec nano|nano-causal] [--rec-epochs N]
@@ -80,12 +81,14 @@ choose() {
     --valid-users "$valid_users" --precision auto --seed "$seed" "${@:3}" -o "$out/$2"
 }
 
-if ((select)) && begin 5 "choose among the generator's candidates, at random, and among words of the texts"; then
+if ((select)) && begin 5 "choose among the generator's candidates and among words of the texts, and at random"; then
   offered=(--gen "$out/gen" --ids.no-repeat-ngram 2 --ids.beams 10 --ids.groups 10 --ids.penalty-start 1
     --max-text-tokens 64 --share-changed 0.3)
   choose select select "${offered[@]}"
   choose random random "${offered[@]}"
-  choose select words --ids "$out/select/round-0/ids.jsonl" --share-changed 0.5
+  of_texts=(--ids "$out/select/round-0/ids.jsonl" --share-changed 0.5)
+  choose select words "${of_texts[@]}"
+  choose random random-words "${of_texts[@]}"
   idgr train-rec "$out/select/round-0/train.jsonl" --ids "$out/select/round-0/ids.jsonl" --valid "$data/valid.jsonl" \
     --arch "$arch" "${new[@]}" --objective trie --epochs "$long_epochs" --valid-users "$valid_users" --precision auto \
     --seed "$seed" -o "$out/rec-only-long/rec"
@@ -93,14 +96,15 @@ fi
 
 rows=()
 ((soft)) && rows=(rec-only alternate scratch-first)
-((select)) && rows+=(select random words rec-only-long scratch-long)
+((select)) && rows+=(select random words random-words rec-only-long scratch-long scratch-words)
 
 # A row's last IDs.
 ids_of() {
   case $1 in
     scratch-first) echo "$out/rec-only/round-0/ids.jsonl" ;;
     rec-only-long | scratch-long) echo "$out/select/round-0/ids.jsonl" ;;
-    select | random | words) echo "$out/$1/round-$((select_rounds + 1))/ids.jsonl" ;;
+    select | random | words | random-words) echo "$out/$1/round-$((select_rounds + 1))/ids.jsonl" ;;
+    scratch-words) ids_of words ;;
     *) echo "$out/$1/round-$rounds/ids.jsonl" ;;
   esac
 }
@@ -116,7 +120,7 @@ if begin 6 "train all recommenders on their last IDs"; then
   for row in "${rows[@]}"; do
     case $row in
       scratch-first) settle "$row" "$((rounds * rec_epochs + settle_epochs))" "${new[@]}" "${slots[@]}" ;;
-      scratch-long) settle "$row" "$((long_epochs + settle_epochs))" "${new[@]}" ;;
+      scratch-*) settle "$row" "$((long_epochs + settle_epochs))" "${new[@]}" ;;
       rec-only-long) settle "$row" "$settle_epochs" --model "$out/rec-only-long/rec" ;;
       *) settle "$row" "$settle_epochs" --model "$(dirname -- "$(ids_of "$row")")/rec" ;;
     esac

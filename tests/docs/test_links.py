@@ -12,7 +12,9 @@ import typer.main
 from idgr.cli.main import app
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "recipes").glob("*/*.md"))]
+
+SEED = re.compile(r"^N(\+\d+)?$")  # a page says N for a seed
 
 
 def command_lines(text: str) -> list[list[str]]:
@@ -23,7 +25,7 @@ def command_lines(text: str) -> list[list[str]]:
             for part in line.split(" | "):
                 words = shlex.split(part, comments=True) if part.strip().startswith("idgr ") else []
                 if words:
-                    found.append(words[1:])
+                    found.append([SEED.sub("0", word) for word in words[1:]])
     return found
 
 

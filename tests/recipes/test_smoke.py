@@ -149,10 +149,11 @@ def test_distracting_texts(path: str, tmp_path: Path, rec: str, select: int) -> 
     chosen = ("--select", str(select), "--select-rounds", "1", "--select-epochs", "2")
     done = recipe(path, "ablation", *short, *chosen, "--rec", rec, "--out", str(out), script="distracting.sh")
     told = [line.split("/")[-3] for line in done.stdout.splitlines() if "of the words tell" in line]
-    assert told == [row for row in ("alternate", *["select", "random", "words"] * select) for _ in range(2)]
+    assert told == [row for row in ("alternate", *["select", "random", "words", "random-words"] * select) for _ in range(2)]
     epochs = {"rec-only": 1, "alternate": 1, "scratch-first": 3}
     if select:
-        epochs |= {"select": 1, "random": 1, "words": 1, "rec-only-long": 1, "scratch-long": 5}
+        epochs |= dict.fromkeys(["select", "random", "words", "random-words", "rec-only-long"], 1)
+        epochs |= {"scratch-long": 5, "scratch-words": 5}
     (table,) = tables(done.stdout[done.stdout.index("| 30 users |") :])
     assert set(table) == {*epochs, "popularity", "markov"}
     for row, n_epochs in epochs.items():
