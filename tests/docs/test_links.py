@@ -12,7 +12,8 @@ import typer.main
 from idgr.cli.main import app
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "recipes").glob("*/*.md"))]
+FOLDERS = {"": "*.md", "docs": "*.md", "recipes": "*/*.md"}
+PAGES = [page for folder, pattern in FOLDERS.items() for page in sorted((ROOT / folder).glob(pattern))]
 
 SEED = re.compile(r"^N(\+\d+)?$")  # a page says N for a seed
 
@@ -27,6 +28,12 @@ def command_lines(text: str) -> list[list[str]]:
                 if words:
                     found.append([SEED.sub("0", word) for word in words[1:]])
     return found
+
+
+def anchors(page: Path) -> set[str]:
+    """What a page's headings are called in links: lower case, hyphens for spaces, no other punctuation."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def parse(words: list[str]) -> None:
@@ -45,9 +52,15 @@ def test_readme_is_short() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_to_files(page: Path) -> None:
-    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text())
-    assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
+def test_links_lead_to_files_and_headings(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", page.read_text())
+    missing = []
+    for link, anchor in links:
+        if "://" not in link:
+            target = page.parent / link if link else page
+            if not target.exists() or (anchor and anchor not in anchors(target)):
+                missing.append(f"{link}#{anchor}")
+    assert missing == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
