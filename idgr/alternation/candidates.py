@@ -7,13 +7,11 @@ one that is made here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from idgr.formats.jsonl import read_jsonl
 from idgr.formats.records import Item, ItemId, key
 from idgr.ids.keyphrase import keyphrase_candidates
-from idgr.ids.schemes.shared_words import shared_word_candidates
 from idgr.ids.spelling import can_spell, fold
 from idgr.models.llama import item_slots
 from idgr.models.tokenizer import encode
@@ -22,25 +20,11 @@ if TYPE_CHECKING:
     from idgr.models.backbone import Backbone
 
 
-_FIRST_WORDS = 8  # of an item, that a phrase begins with
-_WORDS = 3  # of such a phrase
-
-
-def word_candidates(items: Sequence[Item], sequences: Sequence[Sequence[int]]) -> Iterator[dict[str, Any]]:
-    """Lines with phrases of each item's own words, for IDs that no generator made.
-
-    Keyphrases take turns with phrases that begin with a word which the items bought beside an item have too.
-
-    Args:
-        sequences: of places in `items`, oldest first.
-    """
-    texts = [item.text for item in items]
-    found = zip(
-        shared_word_candidates(texts, sequences, _WORDS, _FIRST_WORDS), keyphrase_candidates(texts), strict=True
-    )
-    for item, both in zip(items, found, strict=True):
-        in_turns = (phrase for pair in zip_longest(*both) for phrase in pair if phrase is not None)
-        yield {"item_id": item.item_id, "candidates": list(dict.fromkeys(in_turns))}
+def word_candidates(items: Sequence[Item]) -> Iterator[dict[str, Any]]:
+    """Lines with the keyphrases of each item's text, for IDs that no generator made."""
+    found = keyphrase_candidates([item.text for item in items])
+    for item, phrases in zip(items, found, strict=True):
+        yield {"item_id": item.item_id, "candidates": phrases}
 
 
 def read_offers(path: str) -> dict[str, list[str]]:

@@ -98,7 +98,7 @@ class _Plan:
     def _offer(self) -> str:
         output = self.first / "candidates.jsonl"
         if self.gen is None:
-            return self.add(0, "offer", output, items=self.items, train=self.train)
+            return self.add(0, "offer", output, items=self.items)
         return self.add(0, "gen-ids", output, items=self.items, model=self.gen, shard="1/1", **self.what.ids_options)
 
     def _first_ids(self) -> str:

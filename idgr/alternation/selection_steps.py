@@ -79,13 +79,9 @@ def _hold_out(phase: Phase) -> None:
 
 
 def _offer(phase: Phase) -> None:
-    told = phase.arguments
-    info = RunInfo("offer", {}, {"items": told["items"], "train": told["train"]})
-    with info.replace_file(phase.output) as written:
-        items = read_catalogue(told["items"])
-        number = {item.item_id: place for place, item in enumerate(items)}
-        sequences = [[number[item] for item in row.items] for row in read_sequences(told["train"], number)]
-        written.writelines(map(dump_line, word_candidates(items, sequences)))
+    items = phase.arguments["items"]
+    with RunInfo("offer", {}, {"items": items}).replace_file(phase.output) as written:
+        written.writelines(map(dump_line, word_candidates(read_catalogue(items))))
 
 
 def _loaded(rec: str, ids: str, device: str) -> tuple[Backbone, PromptRenderer | HistoryRenderer, str, list[ItemId]]:

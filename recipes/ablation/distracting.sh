@@ -2,13 +2,13 @@
 # Does learning the IDs pay? A made-up shop whose texts begin with words that say nothing, and a first ID generator that
 # copies a text's first words: alternate training against training the recommender alone, for as many epochs. New IDs
 # have to be learnt anew, so at the end both recommenders are trained some epochs more on their last IDs. Since each of
-# these trainings begins at the highest learning rate, there is also one from random weights that has all epochs on the
-# first IDs in one go (scratch-first).
+# these trainings begins at the highest learning rate, there are also recommenders from random weights that have all epochs
+# in one go: on the first IDs (scratch-first), on the learnt ones (scratch-alternate) and on keyphrases of the texts.
 #
 # With --select 1 also what choosing IDs is worth (alternate --method select), among the generator's candidates and among
 # other choices of the words of an item's text, beside as many drawn from the same (random, random-words), the
-# recommender alone for as many epochs, rounds that were undone counted, and recommenders from random weights on the
-# first IDs (scratch-long) and on the words that were chosen (scratch-words).
+# recommender alone for as many epochs, rounds that were undone counted, and recommenders in one go on the first IDs
+# (scratch-long), the chosen words and the drawn ones (scratch-words, scratch-random-words).
 #
 # Reads: nothing; stage 1 makes the data up from the seed. Writes: the folder --out.
 # Usage: recipes/ablation/distracting.sh [--seed N] [--soft 0|1] [--select 0|1] [--rec nano|nano-causal] [--rec-epochs N]
@@ -48,6 +48,7 @@ install
 SECONDS=0
 here=$root/recipes/ablation
 data=$out/data
+one_go=$((rounds * rec_epochs + settle_epochs))                      # epochs of a recommender whose IDs are learnt
 long_epochs=$((rounds * rec_epochs + select_rounds * select_epochs)) # of a recommender whose IDs are chosen
 
 alternate() {
@@ -58,6 +59,7 @@ alternate() {
 
 if begin 1 "make up a shop with distracting texts"; then
   idgr prep demo --distracting --items "$items" --users "$users" --seed "$seed" -o "$data"
+  idgr gen-ids "$data/items.jsonl" --model keyphrase -o "$out/keyphrase.jsonl"
 fi
 
 if begin 2 "train an ID generator that copies the first words"; then
@@ -94,17 +96,18 @@ if ((select)) && begin 5 "choose among the generator's candidates and among word
     --seed "$seed" -o "$out/rec-only-long/rec"
 fi
 
-rows=()
-((soft)) && rows=(rec-only alternate scratch-first)
-((select)) && rows+=(select random words random-words rec-only-long scratch-long scratch-words)
+rows=(keyphrase)
+((soft)) && rows+=(rec-only alternate scratch-first scratch-alternate)
+((select)) && rows+=(select random words random-words rec-only-long scratch-long scratch-words scratch-random-words)
 
 # A row's last IDs.
 ids_of() {
   case $1 in
+    keyphrase) echo "$out/keyphrase.jsonl" ;;
     scratch-first) echo "$out/rec-only/round-0/ids.jsonl" ;;
     rec-only-long | scratch-long) echo "$out/select/round-0/ids.jsonl" ;;
     select | random | words | random-words) echo "$out/$1/round-$((select_rounds + 1))/ids.jsonl" ;;
-    scratch-words) ids_of words ;;
+    scratch-*) ids_of "${1#scratch-}" ;;
     *) echo "$out/$1/round-$rounds/ids.jsonl" ;;
   esac
 }
@@ -119,7 +122,8 @@ settle() {
 if begin 6 "train all recommenders on their last IDs"; then
   for row in "${rows[@]}"; do
     case $row in
-      scratch-first) settle "$row" "$((rounds * rec_epochs + settle_epochs))" "${new[@]}" "${slots[@]}" ;;
+      keyphrase) settle "$row" "$one_go" "${new[@]}" ;;
+      scratch-first | scratch-alternate) settle "$row" "$one_go" "${new[@]}" "${slots[@]}" ;;
       scratch-*) settle "$row" "$((long_epochs + settle_epochs))" "${new[@]}" ;;
       rec-only-long) settle "$row" "$settle_epochs" --model "$out/rec-only-long/rec" ;;
       *) settle "$row" "$settle_epochs" --model "$(dirname -- "$(ids_of "$row")")/rec" ;;
@@ -136,10 +140,11 @@ if begin 7 "recommend to every user and score"; then
 fi
 
 if begin 8 "what the IDs say, and what they are worth"; then
+  files=()
   for row in "${rows[@]}"; do
-    [[ ! -d $out/$row/round-0 || $row == rec-only ]] || python "$here/telling.py" "$data/items.jsonl" \
-      "$out/$row/round-0/ids.jsonl" "$(ids_of "$row")"
+    [[ $row == scratch-* ]] || files+=("$(ids_of "$row")")
   done
+  python "$here/telling.py" "$data/items.jsonl" "${files[@]}"
   python "$root/recipes/table.py" "$out"/*-metrics.json
   users=("${rows[@]/#/$out/}")
   idgr compare "${users[@]/%/-users.jsonl}" -m hr@10 -m ndcg@10 --seed "$seed" -o "$out/significance.json"

@@ -46,33 +46,15 @@ def shared_word_ids(
         places: of which texts IDs are wanted, in this order; None for all.
         taken: IDs that other items have already.
     """
-    telling, shared = _words(texts, sequences, n_shared)
+    _, frequency, telling = told_words(texts)
+    common = {word: column for column, word in enumerate(word for word, n in frequency.items() if n >= _COMMON)}
+    shared = _shared(telling, common, frequency, sequences, n_shared)
 
     def propose(wanted: list[tuple[int, int]]) -> list[list[str]]:
         return [_phrases(shared[place], [word for _, word in telling[place]], n_words) for place, _ in wanted]
 
     asked = range(len(texts)) if places is None else places
     return [chosen.text for chosen in assign(asked, propose, 1, lambda ids: [True] * len(ids), taken=taken)]
-
-
-def shared_word_candidates(
-    texts: Sequence[str], sequences: Sequence[Sequence[int]], n_words: int, n_candidates: int
-) -> list[list[str]]:
-    """For each item phrases of `n_words` words that begin with another shared word of its text each, best first."""
-    telling, shared = _words(texts, sequences, n_candidates)
-    return [
-        [_phrases([first], [word for _, word in row], n_words)[0] for first in firsts]
-        for row, firsts in zip(telling, shared, strict=True)
-    ]
-
-
-def _words(
-    texts: Sequence[str], sequences: Sequence[Sequence[int]], n_shared: int
-) -> tuple[list[list[tuple[int, str]]], list[list[str]]]:
-    """The words of each text, the most telling first, with their places, and up to `n_shared` shared ones of each."""
-    _, frequency, telling = told_words(texts)
-    common = {word: column for column, word in enumerate(word for word, n in frequency.items() if n >= _COMMON)}
-    return telling, _shared(telling, common, frequency, sequences, n_shared)
 
 
 def told_words(texts: Sequence[str]) -> tuple[list[list[str]], Counter[str], list[list[tuple[int, str]]]]:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from idgr.ids.keyphrase import words_of
-from idgr.ids.schemes.shared_words import shared_word_candidates, shared_word_ids
+from idgr.ids.schemes.shared_words import shared_word_ids
 
 # Teas are bought with teas and kettles with kettles; the colour says nothing of it.
 TEXTS = [f"title: {colour} {name} tea" for colour, name in zip(["red", "blue"] * 3, "abcdef", strict=True)]
@@ -65,15 +65,3 @@ def test_a_shared_word_is_part_of_enough_texts(n_shared: int) -> None:
     bought = [[0, 1]] * 6 + [[0, place] for place in range(2, 6)]
     ids = shared_word_ids(texts, bought, n_words=2, n_shared=n_shared)
     assert ids[0] == "tea oolong", "two items have `oolong`: too few to share it"
-
-
-def test_candidates_begin_with_a_shared_word_each_the_best_first() -> None:
-    found = shared_word_candidates(TEXTS, BOUGHT, n_words=2, n_candidates=3)
-    ids = shared_word_ids(TEXTS, BOUGHT, n_words=2, n_shared=1)
-    assert len(found) == len(TEXTS)
-    for text, phrases, chosen in zip(TEXTS, found, ids, strict=True):
-        firsts = [phrase.split()[0] for phrase in phrases]
-        assert len(set(firsts)) == len(firsts) <= 3
-        assert set(firsts) <= set(text.replace(";", " ").split())
-        assert all(len(phrase.split()) == 2 for phrase in phrases)
-        assert firsts[0] == chosen.split()[0]
