@@ -128,18 +128,8 @@ def test_train_rec_takes_old_ids_of_the_same_items(data: Path, capsys: pytest.Ca
     rows = [{"item_id": f"I{i}", "id": OLD.get(i, f"basil {'delta ' * i}amber")} for i in range(10)]
     write_jsonl(data / "old.jsonl", rows)
     train = ["train-rec", str(data / "train.jsonl"), "--ids", str(data / "ids.jsonl"), "--epochs", "1"]
-    train += [
-        "--vocab-size",
-        "400",
-        "--device",
-        "cpu",
-        "--arch",
-        arch,
-        "--old-ids",
-        str(data / "old.jsonl"),
-        "-o",
-        str(data / "rec"),
-    ]
+    train += ["--vocab-size", "400", "--device", "cpu", "--arch", arch]
+    train += ["--old-ids", str(data / "old.jsonl"), "-o", str(data / "rec")]
     assert run(train) == 0
     assert (data / "rec" / "model.safetensors").is_file()
     write_jsonl(data / "old.jsonl", rows[1:])
