@@ -247,14 +247,8 @@ def test_pretrained(path: str, tmp_path: Path) -> None:
     model, out = tmp_path / "model", tmp_path / "out"
     save_llama(byte_level_tokenizer(), model)
     words = ["--rec", str(model), "--train", "demo-2 demo-3", "--test", "demo-1", "--users", "20", "--draws", "0 1"]
-    words += [
-        "--sequences",
-        "8",
-        "--precision",
-        "fp32",
-        "--rows",
-        "untrained calibrated trained text-ranker text-rule popularity markov",
-    ]
+    words += ["--sequences", "8", "--precision", "fp32"]
+    words += ["--rows", "untrained calibrated trained text-ranker text-rule popularity markov"]
     words += ["--weights", "0 0.5", "--valid-users", "10"]
     done = recipe(path, "foundation", *words, "--out", str(out), script="pretrained.sh")
     lines = [re.split(r" *\| *", line.strip("| ")) for line in done.stdout.splitlines() if line.startswith("| ")]
@@ -286,18 +280,7 @@ def test_tree(path: str, tmp_path: Path) -> None:
     model, out = tmp_path / "model", tmp_path / "out"
     save_llama(byte_level_tokenizer(), model)
     words = ["--rec", str(model), "--dataset", "demo", "--users", "8", "--precision", "fp32", "--sequences", "8"]
-    words += [
-        "--freeze",
-        "1",
-        "--free-beams",
-        "2",
-        "--candidates",
-        "5",
-        "--told-sequences",
-        "8",
-        "--sasrec-epochs",
-        "1",
-    ]
+    words += ["--freeze", "1", "--free-beams", "2", "--candidates", "5", "--told-sequences", "8"]
     words += ["--sasrec-epochs", "1", "--rows", "tree free told popularity popularity-20"]
     done = recipe(path, "foundation", *words, "--out", str(out), script="tree.sh")
     head, _, *lines = [line for line in done.stdout.splitlines() if line.startswith("|")]
