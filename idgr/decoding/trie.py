@@ -125,7 +125,7 @@ class Trie:
 
 
 _ARRAYS = [field.name for field in fields(Trie) if field.name != "eos"]
-_CHECKSUM = "crc32"
+_MADE_OF = "tree"  # all of the metadata: several entries would be written in an order that differs from run to run
 _MOST_HEADER = 1 << 20  # bytes; it has a few hundred
 
 
@@ -182,23 +182,24 @@ def build_trie(ids: Sequence[Sequence[int]], eos: int) -> Trie:
 
 
 def save_trie(trie: Trie, path: str | os.PathLike[str], fingerprint: str) -> None:
-    """Write the tree as a safetensors file.
+    """Write the tree as a safetensors file; equal trees give equal bytes.
 
     Args:
         fingerprint: says which IDs and tokenizer the tree is of.
     """
     from safetensors.numpy import save
 
-    metadata = {"fingerprint": fingerprint, "eos": str(trie.eos), _CHECKSUM: _checksum(trie)}
+    made_of = orjson.dumps({"fingerprint": fingerprint, "eos": trie.eos, "crc32": _checksum(trie)}).decode()
     with replace_file(path) as stream:
-        stream.write(save({name: getattr(trie, name) for name in _ARRAYS}, metadata))
+        stream.write(save({name: getattr(trie, name) for name in _ARRAYS}, {_MADE_OF: made_of}))
 
 
 def load_trie(path: str | os.PathLike[str], fingerprint: str) -> Trie | None:
     """The tree that `save_trie` wrote, mapped into memory after one reading of it all.
 
     Returns:
-        None if there is no such file, or the tree is of other IDs or another tokenizer, or without a checksum.
+        None if there is no such file, the tree is of other IDs or another tokenizer, or an earlier idgr wrote it in
+        another form.
 
     Raises:
         IdgrError: the file is not such a tree, or it is damaged.
@@ -211,7 +212,10 @@ def load_trie(path: str | os.PathLike[str], fingerprint: str) -> Trie | None:
         metadata = header["__metadata__"]
         told = 8 + size + max(header[name]["data_offsets"][1] for name in _ARRAYS)
         if told == length:
-            if metadata["fingerprint"] != fingerprint or _CHECKSUM not in metadata:
+            if _MADE_OF not in metadata:
+                return None
+            made_of = orjson.loads(metadata[_MADE_OF])
+            if made_of["fingerprint"] != fingerprint:
                 return None
             arrays = {}
             for name in _ARRAYS:
@@ -220,8 +224,8 @@ def load_trie(path: str | os.PathLike[str], fingerprint: str) -> Trie | None:
                     raise ValueError(f"{name} is {header[name]['dtype']}")
                 # Copied on write, since tensors must be writable; nobody writes.
                 arrays[name] = np.memmap(path, np.int32, "c", 8 + size + begin, ((end - begin) // 4,))
-            trie = Trie(eos=int(metadata["eos"]), **arrays)
-            if _checksum(trie) == metadata[_CHECKSUM]:
+            trie = Trie(eos=int(made_of["eos"]), **arrays)
+            if _checksum(trie) == made_of["crc32"]:
                 return trie
         fault = "its content is not what was written"
     except FileNotFoundError:
