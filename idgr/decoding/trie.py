@@ -224,7 +224,7 @@ def load_trie(path: str | os.PathLike[str], fingerprint: str) -> Trie | None:
                     raise ValueError(f"{name} is {header[name]['dtype']}")
                 # Copied on write, since tensors must be writable; nobody writes.
                 arrays[name] = np.memmap(path, np.int32, "c", 8 + size + begin, ((end - begin) // 4,))
-            trie = Trie(eos=int(made_of["eos"]), **arrays)
+            trie = Trie(eos=made_of["eos"], **arrays)
             if _checksum(trie) == made_of["crc32"]:
                 return trie
         fault = "its content is not what was written"

@@ -114,7 +114,7 @@ def test_every_bit_of_a_trees_content_counts(tmp_path: Path) -> None:
             load_trie(path, "x")
 
 
-def test_no_tree_and_a_tree_without_a_checksum_are_made_again(tmp_path: Path) -> None:
+def test_no_tree_and_one_in_an_earlier_form_are_made_again(tmp_path: Path) -> None:
     assert load_trie(tmp_path / "none", "x") is None
     path, _ = tree_file(tmp_path)
     path.write_bytes(path.read_bytes().replace(b'"tree"', b'"eos_"'))
