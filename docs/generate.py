@@ -16,6 +16,12 @@ from idgr.options import COMMON, Field, spelled_fields
 from idgr.stages.functions import FUNCTIONS, as_function
 
 DOCS = Path(__file__).parent
+STAGES = """\
+Each takes the options of a command, with underscores for dashes; `help(idgr.recommend)` lists them. Some have other
+names: `--from` and `--to` of `prep` are `begin` and `end`, `-k` of `eval` is `cutoffs`, `--metric` of `compare` is
+`metrics`, `--gen.lr` of `alternate` is `gen__lr`. What a command takes without a flag has a name too, such as `events`,
+`items` or `train`. `prep fuse`, `stats`, `report`, `ids diff`, `ids purity`, `export`, `import` and `bench` have no
+function."""
 
 
 def commands() -> dict[str, Command]:
@@ -101,7 +107,7 @@ def python_page() -> str:
         f"history_parts{inspect.signature(history_parts, eval_str=True)}",
     ]
     lines += ["", inspect.getdoc(history_parts) or "", "```", ""]
-    lines += ["## Stages", "", "Each takes the options of a command, with underscores for dashes.", ""]
+    lines += ["## Stages", "", STAGES, ""]
     lines += ["| function | command | returns |", "|---|---|---|"]
     by_stage = {f"{one.stage}:{one.options}": name for name, one in commands().items()}
     for name, (module, options, _) in FUNCTIONS.items():

@@ -1,6 +1,6 @@
 """Generative recommendation with learned textual item IDs.
 
-Each stage of the command line is a function here that takes the same options as keyword arguments, such as
+Most commands are functions here too, which take the options as keyword arguments, such as
 `idgr.train_recommender(train="train.jsonl", ids="ids.jsonl", output="rec/")`; `Recommender` answers in memory. Nothing
 heavy is imported before something is asked for.
 """

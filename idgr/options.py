@@ -160,6 +160,11 @@ class Field:
         return max(self.flags, key=len).partition("/")[0]
 
     @property
+    def negative_flag(self) -> str:
+        """Of `--NAME/--no-NAME` the second; empty where there is none, since what is not given is false."""
+        return max(self.flags, key=len).partition("/")[2]
+
+    @property
     def key(self) -> str:
         """Its name in `run.json`."""
         if self.option.recorded is not None:

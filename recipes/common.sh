@@ -71,11 +71,20 @@ find_python() {
 }
 
 # install [EXTRAS]: makes or reuses .venv, installs idgr under the tested versions unless that is done, activates it.
-# With IDGR_INSTALLED in the environment, idgr is taken as it is found there.
+# With IDGR_INSTALLED in the environment, idgr is taken as it is found there. A dry run takes the idgr of .venv, or else the
+# one on the PATH, as it is, and installs only where there is none.
 install() {
   local extras=${1:-} python stamp wanted
   if [[ -n ${IDGR_INSTALLED:-} ]]; then
     type idgr > /dev/null || die "IDGR_INSTALLED is set, but there is no idgr on the PATH"
+    return
+  fi
+  if [[ -n $dry_run && -x $venv/bin/idgr ]]; then
+    # shellcheck disable=SC1091
+    source "$venv/bin/activate"
+    return
+  fi
+  if [[ -n $dry_run ]] && type idgr > /dev/null 2>&1; then
     return
   fi
   if [[ ! -x $venv/bin/python ]]; then

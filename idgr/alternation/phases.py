@@ -134,7 +134,7 @@ def plan(run: Path, what: Alternation) -> list[Phase]:
     def train_gen(number: int, folder: Path, seed: int) -> tuple[str, str]:
         # The first recommender may know no IDs at all, and that of `id-only` never gets to know the new ones.
         strange = number == 1 or what.mode == "id-only"
-        own = {"force": True, **(what.prompt_options if number == 1 else {})} if strange else {}
+        own = {"force": True, **what.prompt_options} if strange else {}
         new = add(
             number, "train-gen", folder / "gen",
             train=train, items=items, ids=ids, rec=rec, gen=gen, seed=seed, **what.gen_options, **own,

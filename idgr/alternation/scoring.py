@@ -73,10 +73,16 @@ def instance_marks(instances: Instances, users: Sequence[str], sequences: Sequen
 
 
 def draw_contexts(instances: Instances, marks_N: Words, n_items: int, most: int) -> list[Contexts]:
-    """At most `most` contexts of each kind for each item: those with the lowest marks."""
-    target = _lowest(instances.items[instances.end], np.arange(len(instances.end)), marks_N, n_items, most)
+    """At most `most` contexts of each kind for each item: those with the lowest marks.
+
+    One in which the item is asked for and shown too counts as its target alone, since its cost tells of both.
+    """
+    targets_N = instances.items[instances.end]
+    target = _lowest(targets_N, np.arange(len(targets_N)), marks_N, n_items, most)
     place_P, instance_P = ranges(instances.begin, instances.end - instances.begin)
-    pair_P = np.unique(instances.items[place_P] * len(instances.end) + instance_P)
+    item_P = instances.items[place_P]
+    other_P = item_P != targets_N[instance_P]
+    pair_P = np.unique(item_P[other_P] * len(instances.end) + instance_P[other_P])
     history = _lowest(pair_P // len(instances.end), pair_P % len(instances.end), marks_N, n_items, most)
     return [Contexts(*one, *other) for one, other in zip(target, history, strict=True)]
 

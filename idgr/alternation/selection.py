@@ -113,7 +113,10 @@ class _Plan:
 
     def _train_rec(self, number: int, output: Path, model: str, ids: str, seed: int, **more: Any) -> str:
         own = {**self.what.rec_options, **self.what.prompt_options, **more}
-        own |= {"tokenizer": self.gen} if is_preset(model) and self.gen is not None else {}
+        if not is_preset(model):
+            own.pop("vocab_size", None)
+        elif self.gen is not None:
+            own["tokenizer"] = self.gen
         return self.add(
             number, "train-rec", output, train=self.train, ids=ids, valid=self.valid, model=model, seed=seed, **own
         )

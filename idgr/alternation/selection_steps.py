@@ -219,7 +219,7 @@ def _held_loss(rec: str, ids: str, held: str, seed: int, device: str) -> float:
     loss_of = (
         instance_loss(backbone.model, renderer, trie, instances, objective, seed)
         if isinstance(renderer, PromptRenderer)
-        else window_loss(backbone.model, trie, windows_of(instances), objective, leads=renderer.leads)
+        else window_loss(backbone.model, trie, windows_of(instances, renderer), objective, leads=renderer.leads)
     )
     total = 0.0
     with torch.no_grad():

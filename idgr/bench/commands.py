@@ -153,7 +153,7 @@ class DecodeOptions(ModelBenchOptions):
     shape: str | None = option("Preset of random weights: nano (nano-causal) or small, T5-small's.", None, MODEL)
     k: int = option("Items that are asked for.", 20, flags=("-k",), at_least=1)
     beams: int = option("Prefixes that are followed.", 20, at_least=1)
-    normalize: Literal["full", "trie"] = option("For --items and --against.", "full")
+    normalize: Literal["full", "trie"] = option("For --items and --against exact.", "full")
     batch_size: int = option("Users that idgr answers at once.", 32, at_least=1)
     items: list[int] | None = option(
         "Instead, idgr on catalogues of so many made-up IDs; may be repeated.", None, at_least=2
@@ -176,6 +176,9 @@ class DecodeOptions(ModelBenchOptions):
             raise UsageError("--separator given with --arch t5, whose histories stand in templates", "leave it out")
         if sum([bool(self.items), self.latency, self.against is not None]) > 1:
             raise UsageError("--items, --latency and --against are different measurements", "give one of them")
+        if self.normalize == "trie" and not self.items and self.against != "exact":
+            todo = "leave it out, the other measurements run both softmaxes"
+            raise UsageError("--normalize trie is for --items and --against exact", todo)
         if self.beside is not None and (self.arch != "causal" or self.items or self.against is not None):
             raise UsageError("--beside is for --arch causal, without --items and --against", "leave one of them out")
         if self.histories is not None and self.ids is None:

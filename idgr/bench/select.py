@@ -240,7 +240,7 @@ def plain_costs(made: _Material, item: int, name: Sequence[int]) -> Callable[[in
     anew = copy.copy(renderer)
     anew.id_tokens = ids
     if isinstance(anew, HistoryRenderer):
-        loss_of = window_loss(model, trie, windows_of(instances), "trie", leads=anew.leads)
+        loss_of = window_loss(model, trie, windows_of(instances, anew), "trie", leads=anew.leads)
     else:
         loss_of = instance_loss(model, anew, trie, instances, "trie", 0)
 

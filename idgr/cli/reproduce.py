@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from idgr.cli.commands import find_stage
+from idgr.formats.records import is_per_user
 from idgr.formats.run_info import PARTS, with_dashes
 from idgr.options import Field, spelled_fields
 
@@ -64,7 +65,7 @@ def _values(record: dict[str, Any], fields: dict[str, Field], outputs: Sequence[
         part = "rec" if values["models"] == "gen-only" else "gen"
         values[f"base-{part}"] = values.get(part)  # of `zeroshot`: the trained one was not read
     values["seed"] = record.get("seed")
-    rows = [one for one in outputs if "per-user" in fields and one.suffix != ".json"]  # of `eval`
+    rows = [one for one in outputs if "per-user" in fields and is_per_user(one)]  # of `eval`
     places = [one for one in outputs if one not in rows]
     values |= {"output": str(places[0]) if places else None, "per-user": str(rows[0]) if rows else None}
     return {name: value for name, value in values.items() if value is not None}

@@ -75,7 +75,8 @@ class Events:
 
 def place_of(line: int, source: str, parts: tuple[tuple[int, str], ...]) -> tuple[str, int]:
     """The file and the number of a line that is counted over several files (`Events.parts`)."""
-    begin, path = max((part for part in parts if part[0] < line), default=(0, source))
+    # The last that begins before it: one without a line of its own begins where the next one does.
+    begin, path = next((part for part in reversed(parts) if part[0] < line), (0, source))
     return path, line - begin
 
 

@@ -6,6 +6,7 @@ They are parsed, never run.
 from __future__ import annotations
 
 import ast
+import re
 import warnings
 from typing import Any
 
@@ -16,12 +17,16 @@ from idgr.formats.jsonl import parse_object
 
 MAX_LITERAL_BYTES = 2_000_000  # far above the lines of real dumps; bounds what parsing one line can cost
 
+# What may be a whole number of more digits than Python writes out.
+_LONG_NUMBER = re.compile(r"0[xXoObB][\da-fA-F_]{3000}")
+
 
 def parse_literal(line: bytes) -> Any:
     """The value of a Python literal in UTF-8: strings, numbers, lists, dictionaries, None and the like.
 
     Raises:
-        ValueError: it is something else, longer than any honest record, or nested too deep for Python.
+        ValueError: it is something else, longer than any honest record, nested too deep for Python, or holds a number
+            that Python does not write out.
     """
     if len(line) > MAX_LITERAL_BYTES:
         raise ValueError(f"a line of {len(line):,} bytes, more than {MAX_LITERAL_BYTES:,}")
@@ -32,13 +37,19 @@ def parse_literal(line: bytes) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of escapes such as "\d", which Python warns of
-            return ast.literal_eval(text)
+            value = ast.literal_eval(text)
     except SyntaxError as fault:
         raise ValueError(f"not a Python literal ({fault.msg})") from None
     except (ValueError, TypeError):
         raise ValueError("not a Python literal (it holds more than values)") from None
     except (RecursionError, MemoryError):  # how Python's parser gives up on nesting
         raise ValueError("not a Python literal of an item (nested too deep)") from None
+    if _LONG_NUMBER.search(text):
+        try:
+            repr(value)
+        except ValueError:
+            raise ValueError("not a Python literal of an item (it holds a number of thousands of digits)") from None
+    return value
 
 
 def parse_record(path: str, number: int, line: bytes) -> dict[str, Any]:

@@ -73,16 +73,18 @@ _OTHER_TAG = re.compile(
 _CUT_NAME = re.compile(r"(?:^|(?<=[\s>]))<([a-z][a-z0-9]*)?$")
 
 _ELEMENT = f"(?:{_NAME}|{_ONE_LETTER})(?![\\w-])"
+# Each text is a selector in one way alone, and from each place only so much is looked at: else hostile texts take long.
 _SIMPLE = (
     r"(?<![\w.#-])"
-    rf"(?:\*|(?:{_ELEMENT})?(?:[.#]-?[a-z_][\w-]*|::?[a-z-]+(?:\([^(){{}}]*\))?|\[[^\[\]{{}}]*\])+"
-    rf"|{_ELEMENT}|@[a-z-]+[^{{}};]{{0,200}}?)"
+    rf"(?:(?:\*|{_ELEMENT})?(?:[.#]-?[a-z_][\w-]*|::?[a-z-]+(?:\([^(){{}}]*\))?|\[[^\[\]{{}}]*\]){{1,12}}"
+    rf"|\*|{_ELEMENT})"
 )
-_SELECTOR = rf"{_SIMPLE}(?:(?:\s*[,>+~]\s*|\s+|(?=[.#])){_SIMPLE}){{0,8}}"
-_RULE = re.compile(
-    rf"(?:/\*[^*{{}}]*\*/\s*)*{_SELECTOR}\s*\{{\s*(?:/\*[^*{{}}]*\*/\s*)*(?:-{{0,2}}[a-z][\w-]*\s*:[^{{}}]*|[a-z-]*)"
-    r"(?:\}|$)"
-)
+_AT_RULE = r"(?<![\w.#-])@[a-z-]+[^{};]{0,200}"
+_SELECTOR = rf"(?:{_AT_RULE}|{_SIMPLE}(?:(?:\s*[,>+~]\s*|\s+){_SIMPLE}){{0,8}})"
+_COMMENT = r"(?:/\*[^*{}]*\*/\s*)"
+_BLOCK = rf"{_SELECTOR}\s*\{{\s*{_COMMENT}*(?:-{{0,2}}[a-z][\w-]*\s*:[^{{}}]*|[a-z-]*)(?:\}}|$)"
+# Comments that nothing comes after are found too, so that they are read once; they stay.
+_RULE = re.compile(rf"{_COMMENT}+(?:{_BLOCK})?|{_BLOCK}")
 _DANGLING = re.compile(rf"(?=.*[.#]){_SELECTOR}")
 _SCRIPT = re.compile(r"\bfunction\s*\w*\s*\([\w\s,]*\)\s*\{|\bnew date\b.{0,9}\.gettime\b|\bp\.when\(")
 
@@ -156,7 +158,7 @@ def _without_markup(text: str) -> str:
             if "<" in bare:  # seldom
                 bare = _without_cut_name(_OTHER_TAG.sub(" ", bare).strip())
         if "{" in bare:
-            bare = _RULE.sub(" ", bare)
+            bare = _RULE.sub(lambda found: " " if "{" in found[0] else found[0], bare)
             if "{" not in bare and _DANGLING.fullmatch(bare.strip()):
                 return ""
         bare = " ".join(bare.split())

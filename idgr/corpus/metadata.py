@@ -54,6 +54,7 @@ def describe_items(
     *,
     duplicates: bool = False,
     chosen: bool = False,
+    whole: bool = False,
 ) -> dict[str, Item]:
     """Each item with its plain text, in the order of the entries; the text may be empty.
 
@@ -63,6 +64,7 @@ def describe_items(
         duplicates: whether an item may have several entries; of each field the first that is not empty counts, and the
             item stands where its first entry does.
         chosen: whether the user named `fields`, so that each must be a key of some entry.
+        whole: whether all keys of an entry make its text, whatever is left out otherwise; in place of `fields`.
 
     Raises:
         IdgrError: an item has a second entry and `duplicates` is false.
@@ -82,11 +84,11 @@ def describe_items(
                 )
             earlier = found.get(one.item_id)
             if isinstance(earlier, dict):
-                _add(earlier, item_fields(one.record, fields))
+                _add(earlier, item_fields(one.record, list(one.record) if whole else fields))
             continue
         seen.add(one.item_id)
         if wanted is None or one.item_id in wanted:
-            made = item_fields(one.record, fields)
+            made = item_fields(one.record, list(one.record) if whole else fields)
             found[one.item_id] = made if duplicates else described(one.item_id, made)
     unknown = [name for name in names if name not in known] if chosen else []
     if unknown:

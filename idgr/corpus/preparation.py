@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from idgr.corpus.events import Events
 from idgr.corpus.filtering import in_window, k_core, of_items
 from idgr.corpus.ordering import (
@@ -141,9 +143,10 @@ def _chosen(
     removals.note(again, events)
     known: dict[str, Item] | None = None
     if options.missing_text == "drop":
-        found = read_items(_wanted(set(events.items), options))
+        used = [events.items[code] for code in np.unique(events.item).tolist()]
+        found = read_items(_wanted(set(used), options))
         known = {name: item for name, item in found.items() if item.text}
-        if missing := [name for name in events.items if name not in known]:
+        if missing := [name for name in used if name not in known]:
             tell(f"{_told_missing(missing, found)}; they are left out (--missing-text drop)")
         events = events.keep(of_items(events, known.keys()))
         removals.note("items without text in the metadata", events)
@@ -222,8 +225,10 @@ def _split(whole: Histories, source: str, options: PrepOptions) -> Split:
 
 def _tell_split(stats: dict[str, Any], options: PrepOptions, tell: Tell) -> None:
     if without := stats["users"] - stats["test"]["users"]:
-        why = "fewer than 3 events" if options.test_from is None else "no event on both sides of --test-from"
-        tell(f"{without:,} of {stats['users']:,} users have no test target ({why}); what is theirs is for training")
+        why, theirs = "fewer than 3 events", "what is theirs"
+        if options.test_from is not None:
+            why, theirs = "no event on both sides of --test-from", "what is theirs from before --valid-from"
+        tell(f"{without:,} of {stats['users']:,} users have no test target ({why}); {theirs} is for training")
     for name in ("valid", "test"):
         if again := stats[name]["in_history"]:
             tell(

@@ -26,6 +26,7 @@ _2100 = 4_102_444_800  # seconds
 LATE = _2100 * 1_000_000  # microseconds: no event of real data is as late
 _NO_DATE = (253_402_300_799 - 86_400, 253_402_300_799 + 86_400)  # the last second of 9999, in any zone
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
+_LONGEST = 1_000  # characters of a time
 _COMPACT_DATE = re.compile(r"(?:19|20)\d\d(?:0\d|1[0-2])[0-3]\d")
 
 
@@ -65,7 +66,8 @@ def parse_time(record: dict[str, Any], name: str, *, dated: bool) -> int | float
             raise ValueError(f'"{name}" is in the year 9999, which stands for no date; leave the event out')
         return time
     if not dated and isinstance(value, str) and is_number(value):
-        value = float(value) if re.search(r"[.eE]", value) else int(value)
+        # Python reads no whole number of thousands of digits, and none of so many is in range.
+        value = float(value) if len(value) > _LONGEST or re.search(r"[.eE]", value) else int(value)
     if not dated and isinstance(value, (int, float)) and not isinstance(value, bool):
         if not abs(value) < 2**62:
             raise ValueError(f'"{name}" is out of range; give seconds or milliseconds since 1970')

@@ -39,5 +39,7 @@ class SearchOptions:
         if not abs(self.length_penalty) <= MAX_LENGTH_PENALTY:  # nor a NaN
             least, most = -MAX_LENGTH_PENALTY, MAX_LENGTH_PENALTY
             raise UsageError(f"--length-penalty {self.length_penalty}", f"give a number from {least:g} to {most:g}")
+        # torch takes no lengths, which are integers, to the power of a negative one.
+        object.__setattr__(self, "length_penalty", float(self.length_penalty))
         if self.normalize not in ("full", "trie"):
             raise UsageError(f"--normalize {self.normalize!r} is unknown", "give full or trie")

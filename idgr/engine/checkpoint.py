@@ -68,7 +68,7 @@ def checkpoint_folder(output: str | os.PathLike[str]) -> Path:
 
 
 def write_snapshot(folder: Path, snapshot: Snapshot, provenance: dict[str, Any]) -> Path:
-    """Write a checkpoint; the newest and the one before stay.
+    """Write a checkpoint; it and the one before stay.
 
     Args:
         provenance: what tells this training from others: command, options and inputs (`RunInfo.provenance`).
@@ -79,7 +79,7 @@ def write_snapshot(folder: Path, snapshot: Snapshot, provenance: dict[str, Any])
     place = folder / f"step-{snapshot.state['step']:09d}-{snapshot.state['epoch']:06d}"
     if place.exists():
         try:
-            _read(place)
+            _check_model(place, _read(place).tensors[WEIGHTS], snapshot.tensors[WEIGHTS])
         except IdgrError:
             shutil.rmtree(place)
         else:
@@ -93,7 +93,10 @@ def write_snapshot(folder: Path, snapshot: Snapshot, provenance: dict[str, Any])
                 raise IdgrError(f"cannot be written ({fault})", "free its disk", where=place) from None
         write_json(fresh / STATE, {"made_of": provenance, **snapshot.state})
         write_json(fresh / MANIFEST, {"sha256": {path.name: sha256_file(path) for path in sorted(fresh.iterdir())}})
-    for old in _newest_first(folder)[_KEPT:]:
+    places = _newest_first(folder)
+    at = places.index(place)
+    # Those of later steps were refused when this training began, or it would have gone on from them.
+    for old in (*places[:at], *places[at + _KEPT :]):
         shutil.rmtree(old)
     return place
 

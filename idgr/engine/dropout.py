@@ -54,11 +54,16 @@ class _Drop(torch.autograd.Function):
         return accumulate_gradients[0] * factor, None
 
 
+def _threshold(share: float) -> int:
+    """How many of 256 values of a byte are dropped; never all, since nothing could make up for that."""
+    return min(round(share * _BYTE), _BYTE - 1)
+
+
 def drop(hidden: Tensor, share: float) -> Tensor:
     """A tensor with a share of its elements dropped, as in training; on a CPU the share is rounded to a 256th."""
     if hidden.device.type != "cpu":
         return F.dropout(hidden, share)
-    threshold = round(share * _BYTE)
+    threshold = _threshold(share)
     dropped: Tensor = _Drop.apply(hidden, threshold) if threshold else hidden  # type: ignore[no-untyped-call]
     return dropped
 
@@ -80,9 +85,9 @@ def dropout_rate(model: TrainableModel, rate: float) -> Iterator[None]:
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.Dropout):
                 undo.append((parent, name, child))
-                swap = _ByteDropout(round(rate * _BYTE)) if quick else nn.Dropout(rate)
+                swap = _ByteDropout(_threshold(rate)) if quick else nn.Dropout(rate)
                 setattr(parent, name, swap.train(child.training))
-    drop = _ByteDropout(round(rate * _BYTE)) if quick else nn.Dropout(rate)
+    drop = _ByteDropout(_threshold(rate)) if quick else nn.Dropout(rate)
     own = isinstance(model, ItemModel | TextRanker) or model.config.is_encoder_decoder
     hooks = [] if own else _drop_behind(_added_to_states(model), drop)
     try:

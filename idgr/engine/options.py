@@ -48,7 +48,7 @@ class TrainingOptions(StageOptions):
     epoch_instances: int = option("Instances drawn for each epoch; 0 for all.", 0, TRAINING, at_least=0)
     precision: Precision = "fp32"
     ema: float = option(
-        "Share of the weights' running mean, which is kept, that a step leaves; 0 for off.",
+        "Decay of an exponential moving average of the weights, which is validated and kept; 0 for off.",
         0.0,
         TRAINING,
         at_least=0,

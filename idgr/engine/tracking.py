@@ -22,19 +22,18 @@ class Tracker:
 
     def __init__(self, accelerator: Any) -> None:
         self.accelerator = accelerator
-        self._step = 0
 
     def steps(self, records: list[dict[str, float]]) -> None:
         """Show steps: their loss, learning rate and gradient norm."""
         for record in records:
-            self._step = int(record["step"])
             values = {f"step/{name}": value for name, value in record.items() if name != "step"}
-            self.accelerator.log(values, step=self._step)
+            self.accelerator.log(values, step=int(record["step"]))
 
     def epoch(self, record: Mapping[str, Any]) -> None:
-        """Show an epoch's record, at the newest step."""
-        values = {f"epoch/{name}": float(value) for name, value in record.items() if value is not None}
-        self.accelerator.log(values, step=self._step)
+        """Show an epoch's record, at its last step."""
+        told = {name: value for name, value in record.items() if name != "step" and value is not None}
+        values = {f"epoch/{name}": float(value) for name, value in told.items()}
+        self.accelerator.log(values, step=int(record["step"]))
 
 
 @contextmanager

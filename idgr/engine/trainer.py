@@ -39,8 +39,9 @@ def run_epochs(
 
     Args:
         context: where it runs; None for this process alone, without checkpoints.
-        on_epoch: is given each epoch's record (epoch from 1, loss, instances, seconds, instances_per_second, and what
-            `task` adds); also those from before the checkpoint that the training goes on from.
+        on_epoch: is given each epoch's record (epoch from 1, step that was its last, loss, instances, seconds,
+            instances_per_second, and what `task` adds); also those from before the checkpoint that the training goes on
+            from.
 
     Returns:
         The record of the epoch whose weights were kept.
@@ -176,6 +177,7 @@ def _close_epoch(training: Training, on_epoch: Callable[[dict[str, Any]], object
     loss, *figures = state.sums
     record: dict[str, Any] = {
         "epoch": state.epoch + 1,
+        "step": state.step,
         "loss": loss / state.terms,
         "instances": n,
         "seconds": round(state.seconds, 3),
@@ -213,7 +215,7 @@ def _averaged(training: Training) -> Iterator[None]:
 
 
 def _describe(record: dict[str, Any], options: TrainingOptions) -> str:
-    known = ("epoch", "loss", "instances", "seconds", "instances_per_second")
+    known = ("epoch", "step", "loss", "instances", "seconds", "instances_per_second")
     extra = "".join(
         f", {name} {value:.4f}" for name, value in record.items() if name not in known and value is not None
     )

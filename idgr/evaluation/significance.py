@@ -17,6 +17,8 @@ Values = NDArray[np.float64]
 
 CORRECTIONS = ("holm", "bonferroni", "none")
 INTERVALS = ("percentile", "basic", "BCa")
+# Differences that should be equal lie within so much of the largest of them.
+_ROUNDING = 32 * float(np.finfo(np.float64).eps)
 _BATCH = 4_000_000  # numbers that a batch of resamples may hold, 8 bytes each
 
 
@@ -44,7 +46,7 @@ class PairedTests:
     Attributes:
         difference: their mean.
         interval: of the mean, by bootstrap over users.
-        t: Student's statistic for paired samples; None where all differences are equal.
+        t: Student's statistic for paired samples; None where all differences are equal, but for rounding.
         t_test: its two-sided p-value.
         randomisation: the two-sided p-value of Fisher's randomisation test: the share of the ways to exchange the two
             results of each user that give as large a difference of the means.
@@ -113,7 +115,7 @@ def corrected(p_values: Sequence[float], correction: str) -> list[float]:
 
 
 def _student(differences: Values) -> tuple[float | None, float]:
-    if np.ptp(differences) == 0:  # no spread to divide by
+    if np.ptp(differences) <= _ROUNDING * np.abs(differences).max():  # no spread to divide by
         return None, 1.0 if differences[0] == 0 else 0.0
     from scipy.stats import ttest_1samp
 

@@ -12,8 +12,10 @@ from collections.abc import Callable, Collection, Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import orjson
+
 from idgr.formats.item_text import parse_fields, read_values
-from idgr.formats.jsonl import read_jsonl
+from idgr.formats.jsonl import Lines, read_jsonl
 from idgr.formats.part_lines import open_lines
 
 R = TypeVar("R")
@@ -277,6 +279,19 @@ def read_user_figures(path: str | os.PathLike[str], names: Collection[str]) -> l
         return UserFigures(user, target, [float(row[name]) for name in names])
 
     return list(read_jsonl(path, _once(parse, "user_id")))
+
+
+def is_per_user(path: str | os.PathLike[str]) -> bool:
+    """Whether a file of `idgr eval` holds per-user rows, an object a line, whatever its name; else it holds metrics.
+
+    Raises:
+        IdgrError: the file cannot be read.
+    """
+    _, line = next(iter(Lines(path)))
+    try:
+        return "user_id" in orjson.loads(line)
+    except (orjson.JSONDecodeError, TypeError):  # metrics are one object over several lines
+        return False
 
 
 def ids_fingerprint(ids: Iterable[ItemId]) -> str:

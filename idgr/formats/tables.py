@@ -56,15 +56,20 @@ class Table(ABC):
             IdgrError: a row is broken, with its line.
         """
 
+    def find(self, column: str) -> str | None:
+        """The name of a column as the user has it, RecBole's types left aside; None where there is none."""
+        name = column if column in self.names else _untyped([column])[0]
+        return name if name in self.names else None
+
     def check(self, column: str, flag: str) -> str:
-        """The name of a column as the user has it, RecBole's types left aside.
+        """The name of a column, as `find` gives it.
 
         Raises:
             UsageError: the table has no such column.
             IdgrError: it has two.
         """
-        name = column if column in self.names else _untyped([column])[0]
-        if name not in self.names:
+        name = self.find(column)
+        if name is None:
             raise UsageError(f"{flag} {column}: no such column in {self.path}", f"choose from {told_names(self.names)}")
         if self.names.count(name) > 1:
             raise IdgrError(f"two columns are called {name!r}", "rename one of them", where=self.path, line=1)
@@ -93,10 +98,17 @@ def open_tables(paths: Sequence[str | os.PathLike[str]], columns: Sequence[str] 
 
     Raises:
         IdgrError: one cannot be read, or is no table.
+        UsageError: names are given for Parquet.
     """
     for path in paths:
         for part in _parts(os.fspath(path)):
-            yield _Parquet(part) if is_parquet(part) else _Csv(part, columns)
+            if not is_parquet(part):
+                yield _Csv(part, columns)
+            elif columns is None:
+                yield _Parquet(part)
+            else:
+                todo = "leave it out; --user-col and the like name columns"
+                raise UsageError(f"--columns is for CSV without a header, and {part} is Parquet", todo)
 
 
 def _parts(path: str) -> list[str]:

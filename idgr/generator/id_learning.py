@@ -42,7 +42,7 @@ from idgr.ids.own_words import outside, own_words
 from idgr.models.device import to_device
 from idgr.prompts.histories import HistoryRenderer
 from idgr.prompts.rendering import Prompt, PromptRenderer
-from idgr.recommender.sequences import make_windows, window_costs, window_loss
+from idgr.recommender.sequences import item_lengths, make_windows, window_costs, window_loss
 from idgr.recommender.training import (
     Instances,
     instance_loss,
@@ -182,7 +182,7 @@ def _window_task(
     A window is read once, so what is history for the next item is what the target's own later tokens are asked behind.
     """
     trie = build_trie(renderer.id_tokens, renderer.end)
-    windows = make_windows(sequences, renderer.max_history)
+    windows = make_windows(sequences, renderer.max_history, item_lengths(renderer.id_tokens), renderer.room)
     return TrainingTask(
         "train-gen",
         window_costs(windows, trie),

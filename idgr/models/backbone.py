@@ -179,6 +179,9 @@ def new_causal_backbone(
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
+    # The row of the token for padding begins at zero and does not learn from what is read, so EOS, which stands before
+    # every item, must not be that while the model is made.
+    pad = tokenizer.pad_token_id
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=preset.d_model,
@@ -188,7 +191,7 @@ def new_causal_backbone(
         num_key_value_heads=preset.num_heads,
         max_position_embeddings=1 << 16,
         tie_word_embeddings=True,
-        pad_token_id=tokenizer.pad_token_id,
+        pad_token_id=None if pad == tokenizer.eos_token_id else pad,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         dropout_rate=dropout,
@@ -199,6 +202,7 @@ def new_causal_backbone(
         for layer in model.model.layers:
             torch.nn.init.orthogonal_(layer.self_attn.v_proj.weight)
             layer.self_attn.o_proj.weight.copy_(layer.self_attn.v_proj.weight.T)
+    model.config.pad_token_id = pad
     return Backbone(model, tokenizer)
 
 
@@ -269,7 +273,7 @@ def check_t5(source: str | os.PathLike[str], needed_by: str) -> None:
     config = _read_config(name)
     if model_kind(config) == "causal":
         raise IdgrError(
-            f"is a Llama, and {needed_by} takes a T5", "give one of `idgr train-rec` of --arch t5", where=name
+            f"is a Llama, and {needed_by} takes a T5", "give one such as `idgr init-gen --model nano` makes", where=name
         )
     check_kind(config, "t5", name)
 

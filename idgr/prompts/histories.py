@@ -43,6 +43,11 @@ class HistoryRenderer:
                 "give a larger --max-prompt-tokens, or shorter IDs",
             )
 
+    @property
+    def room(self) -> int:
+        """How many tokens the items of a history may take, each with its end."""
+        return self.max_tokens
+
     def render(self, history: Sequence[int], template: int) -> Prompt:
         """The tokens of a history of item numbers, oldest first; none for an empty one."""
         room, first = self.max_tokens, len(history)

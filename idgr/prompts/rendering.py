@@ -101,6 +101,12 @@ class PromptRenderer:
     def n_templates(self) -> int:
         return len(self.before)
 
+    @property
+    def room(self) -> int:
+        """How many tokens the items of a history may take, each with what stands behind it, under any template."""
+        around = (len(before) + len(after) for before, after in zip(self.before, self.after, strict=True))
+        return self.max_tokens - self.user_room - max(around, default=0) + len(self.separator)
+
     def render(self, history: Sequence[int], template: int) -> Prompt:
         """The prompt for a history of item numbers, oldest first; it may be empty."""
         return self.render_all([history], [template])[0]

@@ -133,7 +133,7 @@ def keep_states(
         what = f"--keep-states with an attention_dropout of {model.config.attention_dropout} in the model's config.json"
         raise UsageError(what, "leave it out")
     width, n_tokens = model.config.hidden_size, int(tokens_N.sum())
-    needed = n_tokens * width * dtype.itemsize
+    needed = states_size(model, n_tokens, dtype)
     name = str(dtype).removeprefix("torch.")
     log(f"train-rec: keeps states of {n_tokens} tokens in {name}, {needed / _GIB:.2f} GiB of disk, in {folder}")
     digest = _digest(model, n_frozen, dtype, [tokens_N, *made_of])
@@ -148,6 +148,11 @@ def keep_states(
         np.memmap(folder / _CHECKS, dtype=np.uint32, mode="r+"),
         np.zeros(len(tokens_N), dtype=bool),
     )
+
+
+def states_size(model: LlamaForCausalLM, n_tokens: int, dtype: torch.dtype) -> int:
+    """How many bytes the states of so many tokens take."""
+    return n_tokens * int(model.config.hidden_size) * dtype.itemsize
 
 
 def _digest(model: LlamaForCausalLM, n_frozen: int, dtype: torch.dtype, made_of: Sequence[Ints]) -> str:

@@ -9,6 +9,7 @@ of the longest ID with EOS.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -67,11 +68,19 @@ class Windows:
     sequence: Ints
 
 
-def make_windows(sequences: Sequence[Sequence[int]], max_history: int) -> Windows:
+def make_windows(
+    sequences: Sequence[Sequence[int]], max_history: int, lengths_I: Ints | None = None, room: int = 0
+) -> Windows:
     """The windows of sequences of item numbers, oldest first.
 
     A sequence of at most `max_history` + 1 items is one window. A longer one is cut into windows of that length that
-    overlap by about a half, so that a target sees at least half of the `max_history` items before it.
+    overlap by about a half, so that a target sees at least half of the `max_history` items before it. Where items have
+    lengths, those before a target have no more tokens than there is room, as in serving; a target then sees about half
+    of those that have room, or more.
+
+    Args:
+        lengths_I: how many tokens each item has with its end (`item_lengths`); none for windows of any length.
+        room: for so many tokens.
     """
     size = max_history + 1
     stride = max(1, size // 2)
@@ -79,14 +88,25 @@ def make_windows(sequences: Sequence[Sequence[int]], max_history: int) -> Window
     at = 0
     for number, sequence in enumerate(sequences):
         n, first = len(sequence), 1
+        before = [] if lengths_I is None else [0, *np.cumsum(lengths_I[np.array(sequence, dtype=np.int64)]).tolist()]
         while first < n:
             begin = 0 if first == 1 else max(0, first - (size - stride))
+            if before:
+                begin = max(begin, min(bisect_left(before, before[first] - room // 2), first - 1))
             end = min(begin + size, n)
+            if before:
+                end = min(end, max(bisect_right(before, before[begin] + room), first + 1))
             rows.append((at + begin, at + first, at + end, number))
             first = end
         at += n
     items = np.fromiter((item for row in sequences for item in row), dtype=np.int64, count=at)
     return Windows(items, *np.array(rows, dtype=np.int64).reshape(-1, 4).T)
+
+
+def item_lengths(id_tokens: Sequence[Sequence[int]], old_ids: Sequence[Sequence[int]] | None = None) -> Ints:
+    """[I] how many tokens an item takes where it is read: those of its ID, the longer of two, and its end."""
+    lengths_I = np.fromiter(map(len, id_tokens), dtype=np.int64, count=len(id_tokens)) + 1
+    return lengths_I if old_ids is None else np.maximum(lengths_I, item_lengths(old_ids))
 
 
 def window_costs(windows: Windows, trie: Trie) -> Ints:

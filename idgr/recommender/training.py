@@ -43,7 +43,7 @@ from idgr.recommender.objectives import (
 )
 from idgr.recommender.options import VALID_K, RecommenderOptions
 from idgr.recommender.prefixes import prefix_loss
-from idgr.recommender.sequences import Windows, make_windows, window_costs, window_loss
+from idgr.recommender.sequences import Windows, item_lengths, make_windows, window_costs, window_loss
 from idgr.recommender.two_names import two_names_loss
 
 if TYPE_CHECKING:
@@ -79,10 +79,13 @@ def make_instances(sequences: Sequence[Sequence[int]], max_history: int) -> Inst
     return Instances(items, np.maximum(starts[end], end - max_history), end)
 
 
-def windows_of(instances: Instances) -> Windows:
-    """Each instance as a window of its own, whose only target is its last item; of no sequence."""
+def windows_of(instances: Instances, renderer: HistoryRenderer) -> Windows:
+    """Each instance as a window of its own, whose only target is its last item, its history as long as the renderer
+    shows it; of no sequence."""
     end = instances.end
-    return Windows(instances.items, instances.begin, end, end + 1, np.full_like(end, -1))
+    before = np.concatenate([[0], np.cumsum(item_lengths(renderer.id_tokens)[instances.items])])
+    begin = np.maximum(instances.begin, np.searchsorted(before, before[end] - renderer.room))
+    return Windows(instances.items, begin, end, end + 1, np.full_like(end, -1))
 
 
 def train_recommender(
@@ -166,8 +169,9 @@ def recommender_task(
     chosen = [valid[user] for user in users]
     measure = validation(model, renderer, trie, chosen, options, processes, item_head) if valid else None
     best_by = "ndcg@10" if valid else None
+    lengths_I = item_lengths(renderer.id_tokens, old_ids)
     if isinstance(renderer, HistoryRenderer):
-        windows = make_windows(sequences, renderer.max_history)
+        windows = make_windows(sequences, renderer.max_history, lengths_I, renderer.room)
         costs = window_costs(windows, trie)
         read = (target_tokens(trie), windows.items, windows.begin, windows.end)
         task = TrainingTask(
@@ -196,7 +200,7 @@ def recommender_task(
         taught = make_tasks(backbone, trie, windows, options.objective, tasks or AuxiliaryTaskOptions(), seed)
         return with_tasks(task, taught)
     if renderer.causal_encoder:
-        windows = make_windows(sequences, renderer.max_history)
+        windows = make_windows(sequences, renderer.max_history, lengths_I, renderer.room)
         return TrainingTask(
             "train-rec",
             window_costs(windows, trie),

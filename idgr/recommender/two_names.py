@@ -78,6 +78,8 @@ def two_names_loss(
     n_items = len(renderer.id_tokens)
     both = copy.copy(renderer)
     both.id_tokens = [*renderer.id_tokens, *map(list, old_ids)]  # an item's old ID has its number and n_items
+    if (user_ids := renderer.user_ids) is not None:  # a user's ID is made of items, whatever these are called
+        both.user_ids = lambda shown: user_ids([[name % n_items for name in row] for row in shown])
     tries = [build_trie(rows, renderer.end) for rows in (renderer.id_tokens, old_ids)]
     branches = [find_branches(trie) for trie in tries]
     tokens_IL = trees_tokens(tries)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -12,11 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from idgr.engine.options import Precision
 from idgr.errors import IdgrError, UsageError, check_utf8
-from idgr.formats.claims import check_apart, final_place
+from idgr.formats.claims import check_apart
 from idgr.formats.held_out import refuse_held_out
-from idgr.formats.lock import hold
-from idgr.formats.replacing import discard, remove
-from idgr.formats.run_info import RUN_FILE, RunInfo, differences, read_run
+from idgr.formats.run_info import RunInfo
 from idgr.generator.options import DEFAULT_LR, PAPER_LR
 from idgr.ids.schemes.options import SchemeOptions
 from idgr.options import (
@@ -139,11 +136,14 @@ class Options(ValidationOptions, PromptOptions, ChoosingOptions):
     def __post_init__(self) -> None:
         from idgr.models.backbone import arch_of
 
-        settled = defaults("causal" if arch_of(self.rec) == "causal" else "t5", paper=self.paper)
+        arch = "causal" if arch_of(self.rec) == "causal" else "t5"
+        if arch == "causal" and self.templates is not None:
+            raise UsageError(f"--templates with --rec {self.rec}, which reads no prompts", "leave it out")
+        settled = defaults(arch, paper=self.paper)
         for name in ("objective", "max_history"):
             if getattr(self, name) is UNSET:
                 object.__setattr__(self, name, settled[name])
-        if self.paper and "lr" not in self.gen_options:
+        if self.paper and self.method == SOFT and "lr" not in self.gen_options:
             object.__setattr__(self, "gen_options", {**self.gen_options, "lr": PAPER_LR})
         super().__post_init__()
         if self.method == SOFT and self.gen is None:
@@ -151,6 +151,11 @@ class Options(ValidationOptions, PromptOptions, ChoosingOptions):
         if self.own_words and self.gen is None:
             raise UsageError("--own-words without --gen", "give a generator, or leave it out")
         self.check_method(self.gen, self.gen_options, self.ids_options)
+        shared = ["vocab_size"] * (self.gen is not None) + ["word_tokens"] * (self.method == SOFT)
+        for name in shared:
+            if name in self.rec_options:
+                what = f"--rec.{name.replace('_', '-')}, but the recommender has the vocabulary of --gen"
+                raise UsageError(what, "leave it out")
         if self.method != SOFT and (self.mode, self.user_ids) != ("alternate", "none"):
             other = f"--user-ids {self.user_ids}" if self.mode == "alternate" else f"--mode {self.mode}"
             raise UsageError(f"--method {self.method} with {other}", "leave that out")
@@ -166,6 +171,7 @@ def run(options: Options) -> list[str]:
     check_utf8("the place of a model", Path(options.output).absolute(), options.gen or "", options.rec)
     check_apart(options.output, [options.data, options.gen, options.rec, options.templates, options.ids])
     _check_surroundings(options)
+    from idgr.alternation.folder import claim, held
     from idgr.alternation.phases import rounds_in_words
     from idgr.alternation.rounds import run_phases, score_phase, table
     from idgr.alternation.selection import table as selection_table
@@ -180,8 +186,8 @@ def run(options: Options) -> list[str]:
         return _commands(phases, rounds)
     info = _check_inputs(options)
     valid, untrained = Path(options.data) / "valid.jsonl", _untrained(options)
-    with _held(folder):
-        _claim(folder, info.provenance(), what, options.overwrite)
+    with held(folder):
+        claim(folder, info.provenance(), what, options.overwrite)
         log("alternate: " + "; ".join(f"round {number}: {words}" for number, words in rounds.items()))
         info.write(folder)  # before the work: a rerun can tell whether it is the same run
         run_phases(
@@ -320,48 +326,6 @@ def _tell_held_out_known(rec: str, info: RunInfo) -> None:
         )
 
 
-@contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Keep a second run out of the folder."""
-    with ExitStack() as held:
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            held.enter_context(hold(final_place(folder), folder))
-        except OSError as fault:
-            what = f"cannot be written ({fault.strerror or fault})"
-            raise IdgrError(what, "choose another -o or free its disk", where=folder) from None
-        yield
-
-
-def _claim(folder: Path, now: dict[str, Any], what: Alternation, overwrite: bool) -> None:
-    """Refuse a folder that is not this run's; with `overwrite`, empty one that is a run's.
-
-    Raises:
-        IdgrError: the folder holds something else, or a run that is not the same.
-    """
-    from idgr.alternation.folder import check_run
-
-    # A run that was cut off before its first word may have left a hidden file.
-    if not folder.exists() or (folder.is_dir() and all(path.name.startswith(".") for path in folder.iterdir())):
-        folder.mkdir(parents=True, exist_ok=True)
-        return
-    record = read_run(folder) if folder.is_dir() else {}
-    if record.get("command") != "alternate":
-        raise IdgrError("is not a run of `idgr alternate`", "give another folder to -o", where=folder)
-    if overwrite:
-        check_run(folder)
-        for path in sorted(folder.iterdir(), key=lambda path: path.name == RUN_FILE):  # last, what tells whose it is
-            discard(path) if path.is_dir() and not path.is_symlink() else remove(path)
-        return
-    before = record.get("options", {})
-    rounds = before.get("rounds", 0)
-    if isinstance(rounds, int) and what.goes_on_from(rounds):
-        before = {**before, "rounds": now["options"]["rounds"]}
-    if found := differences({**record, "options": before}, now):
-        todo = "give the same, another folder to -o, or --overwrite to begin anew"
-        raise IdgrError(f"was {found}", todo, where=folder)
-
-
 def _commands(phases: list[Phase], rounds: dict[int, str]) -> list[str]:
     """What a user would type for each phase."""
     lines = []
@@ -383,6 +347,8 @@ def _command_line(phase: Phase) -> str:
             positional.append(str(value))
         elif isinstance(value, list):
             words += [word for each in value for word in (one.flag, str(each))]
-        elif value is not None and value is not False:
-            words += [one.flag] if value is True else [one.flag, str(value)]
+        elif isinstance(value, bool):
+            words += filter(None, [one.flag if value else one.negative_flag])
+        elif value is not None:
+            words += [one.flag, str(value)]
     return shlex.join(["idgr", phase.command, *positional, *words, "-o", str(phase.output)])

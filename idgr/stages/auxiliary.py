@@ -64,8 +64,8 @@ class AuxiliaryOptions(StageOptions):
     )
 
     near_items: int = option(
-        "For --item-head: heed how alike each item's text and buyers are to so many others', of each kind the nearest; "
-        "50 with --items, else 0.",
+        "For --item-head: add how alike an item is, by its text and by who bought it, to its nearest items, so many of "
+        "each kind; 50 with --items, else 0.",
         UNSET,
         PANEL,
         at_least=0,
@@ -97,6 +97,9 @@ def check_auxiliary(options: AuxiliaryOptions, arch: str) -> None:
             raise UsageError(f"{flag} given with --arch {arch}", "take --arch causal, or leave it out")
         if value and name in _READ_TEXTS and options.items is None:
             raise UsageError(f"{flag} without --items", "give the items.jsonl that the IDs were made for")
+    if arch == "causal" and options.items is not None and not options.reads_texts:
+        todo = "give one of the options that do a weight, or leave it out"
+        raise UsageError("--items given, but nothing here reads texts", todo)
     if options.contrast_behavior and options.item_vectors is None:
         raise UsageError("--contrast-behavior without --item-vectors", "give a folder of `idgr train-sasrec`")
     if options.item_vectors is not None and not (options.contrast_behavior or options.item_head):

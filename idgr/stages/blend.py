@@ -75,7 +75,7 @@ def run(options: Options) -> dict[str, Any] | None:
             weight, or has chosen it.
     """
     files = options.files
-    weights = None if options.weight is None else _weights(options.weight, len(files) - 1)
+    weights = None if options.weight is None else _weights(options.weight, len(files) - 1, options.by)
     check_file(options.output)
     of_file = options.weight if options.weight is not None and Path(options.weight).is_file() else None
     record = run_info("blend", options, weight=of_file)
@@ -88,7 +88,7 @@ def run(options: Options) -> dict[str, Any] | None:
     others = [_same_users(path, lists, files[0], every) for path in files[1:]]
     found = candidates(lists, *others, by_rank=options.by == "rank")
     if weights is None:
-        chosen = _choose(found, lists, files[0], str(options.truth))
+        chosen = {"by": options.by, **_choose(found, lists, files[0], str(options.truth))}
         log(f"blend: weight {_spelled(chosen['weight'])}, NDCG@10 {chosen['ndcg@10']:.4f}")
         record.check_unchanged()
         write_json(options.output, chosen)
@@ -101,18 +101,19 @@ def run(options: Options) -> dict[str, Any] | None:
     return None
 
 
-def _weights(given: str, n: int) -> list[float]:
+def _weights(given: str, n: int, by: str) -> list[float]:
     """The weights of the n lists after the first, from the command line or a file.
 
     Raises:
         UsageError: they are not n shares of 1.
-        IdgrError: the file holds no such weights.
+        IdgrError: the file holds no such weights, or tells that they are of another sum than `by`.
     """
     todo = "give a number from 0 to 1" if n == 1 else f"give {n} numbers from 0 to 1, with commas between them"
     path = Path(given)
     if path.is_file():
         try:
-            told = orjson.loads(path.read_bytes())["weight"]
+            found = orjson.loads(path.read_bytes())
+            told = found["weight"]
         except (orjson.JSONDecodeError, KeyError, TypeError):
             told = None
         listed = told if isinstance(told, list) else [told]
@@ -122,6 +123,9 @@ def _weights(given: str, n: int) -> list[float]:
                 if len(weights) != n:
                     what = f"holds the weight of {len(weights) + 1} lists, and {n + 1} are given"
                     raise IdgrError(what, "give the lists of the same recommenders, in the same order", where=path)
+                if (chosen_by := found.get("by", by)) != by:
+                    what = f"holds a weight that was chosen with --by {chosen_by}, not {by}"
+                    raise IdgrError(what, f"give --by {chosen_by}, or choose a weight with --by {by}", where=path)
                 return weights
         raise IdgrError("holds no weight from 0 to 1", "give a file that `idgr blend --truth` wrote", where=path)
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import MISSING, dataclass
 from itertools import accumulate
@@ -32,7 +31,7 @@ from idgr.ids.schemes.options import (
 from idgr.ids.shards import candidate_rows, parse_shard, read_candidates
 from idgr.options import COMMON, RUN, Field, Role, argument, option, option_fields, output_option
 from idgr.progress import Progress, log
-from idgr.stages.id_search import IdSearch, check_neighbours
+from idgr.stages.id_search import IdSearch, check_neighbours, shard_files
 from idgr.stages.made_ids import check_spelling, tell, warn_of_junk
 from idgr.stages.options import SkipFinished, run_info, skips
 from idgr.stages.parts import manifest, missing_parts
@@ -128,8 +127,8 @@ class Options(GenerationOptions, SchemeOptions):
         super().__post_init__()
         if self.neighbours and self.train is None:
             raise UsageError(f"--neighbours {self.neighbours} without --train", "give the train.jsonl of the items")
-        if self.neighbours and self.model == KEYPHRASE:
-            raise UsageError("--neighbours given with --model keyphrase, a rule", "leave --neighbours out")
+        if self.model == KEYPHRASE:
+            self._refuse_search()
         if self.shard is not None and self.assign:
             raise UsageError("--shard and --assign given together", "write all shards first, then assign from them")
         if self.model == KEYPHRASE and (self.shard is not None or self.assign):
@@ -158,6 +157,14 @@ class Options(GenerationOptions, SchemeOptions):
             return self.neighbours > 0
         return not isinstance(field.option, SchemeOption) or self.scheme in field.option.schemes
 
+    def _refuse_search(self) -> None:
+        """Refuse an option of a generator's search, beside the rule that needs none."""
+        of_search = {field.name for field in option_fields(GenerationOptions)} | {"neighbours"}
+        for field in option_fields(type(self)):
+            is_given = field.name in of_search and getattr(self, field.name) != field.default
+            if is_given and field.option.role is Role.RESULT:
+                raise UsageError(f"{field.flag} given with --model keyphrase, a rule", f"leave {field.flag} out")
+
     def _check_scheme(self) -> None:
         """Refuse an option that the scheme does not read, and miss one that it needs."""
         for field in option_fields(type(self)):
@@ -184,7 +191,7 @@ def run(options: Options) -> list[ItemId] | None:
     Raises:
         IdgrError: an item finds no ID, an input is malformed, or a model or package is not there.
     """
-    shards = _shards(options)
+    shards = shard_files(options.assign or [])
     info = _run_info(options, shards)
     if options.skip_finished and skips(info, options.output):
         return None if options.shard is not None else read_ids(options.output)
@@ -259,15 +266,6 @@ def _run_parts(options: Options, shards: list[str], info: RunInfo) -> list[ItemI
         with parts.part(name) as written:
             written.writelines(dump_line(ids[place].row()) for place in span)
     return ids
-
-
-def _shards(options: Options) -> list[str]:
-    """The files that `assign` names."""
-    given = options.assign or []
-    paths = sorted({path for pattern in given for path in glob.glob(pattern)})  # noqa: PTH207 - a Path globs no absolute pattern
-    if given and not paths:
-        raise UsageError(f"--assign {' '.join(given)} names no file", "give the files that --shard wrote")
-    return paths
 
 
 def _run_info(options: Options, shards: list[str]) -> RunInfo:

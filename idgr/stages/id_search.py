@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -88,6 +90,8 @@ class IdSearch:
         from idgr.models.backbone import TAUGHT, is_taught
 
         more: dict[str, Any] = TAUGHT if is_taught(self.generator) else {}
+        if self.options.own_words:
+            more = more | {"own_words": True}
         if self._every_beside is not None:
             more = more | {"beside": hashlib.sha256(orjson.dumps(self._every_beside)).hexdigest()}
         options = self.options
@@ -98,3 +102,17 @@ class IdSearch:
             "first": [options.penalty_start, options.length_step],
             "no_repeat_ngram": options.no_repeat_ngram,
         }
+
+
+def shard_files(given: Sequence[str]) -> list[str]:
+    """The files of candidates that names and patterns tell, each once.
+
+    Raises:
+        UsageError: they tell none.
+    """
+    # A file is what it is called, whatever its name would match; and a Path globs no absolute pattern.
+    found = ([one] if Path(one).is_file() else glob.glob(one) for one in given)  # noqa: PTH207
+    paths = sorted({path for some in found for path in some})
+    if given and not paths:
+        raise UsageError(f"--assign {' '.join(given)} names no file", "give the files that --shard wrote")
+    return paths

@@ -108,6 +108,8 @@ def _prepare(options: Options, device: torch.device) -> _Prepared:
 
     catalogue = read_catalogue(options.items)
     pairs = _read_pairs(options.pairs, catalogue) if options.pairs is not None else _keyphrase_pairs(catalogue)
+    if not pairs:
+        raise IdgrError("no text of an item has words", "give --pairs of texts and IDs", where=options.items)
     if options.epochs is UNSET:
         enough = ceil(options.min_steps / steps_an_epoch(len(pairs), options.held_out, options))
         options = replace(options, epochs=max(EPOCHS, enough))

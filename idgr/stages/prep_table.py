@@ -102,8 +102,8 @@ def _prepared(options: TableOptions) -> Prepared:
         lambda wanted: describe_items(
             read_entries(items, options.item_id_col, options.text_col, like=options.item_col, tell=log),
             wanted,
-            options.text_col,
             duplicates=options.items in options.events,
+            whole=options.text_col is not None,
         ),
         options,
     )

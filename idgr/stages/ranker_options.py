@@ -170,7 +170,8 @@ def complete(options: R) -> R:
 
 def _check_baseline(options: RankerOptions) -> None:
     name, of_texts = options.baseline, options.baseline in ("text", "star")
-    files = {one.name for one in _textual_given(options) if one.option.role in (Role.INPUT, Role.OUTPUT)}
+    given = _textual_given(options)
+    files = {one.name for one in given if one.option.role in (Role.INPUT, Role.OUTPUT)}
     if of_texts and options.items is None:
         raise UsageError(f"--baseline {name} needs --items", "give items.jsonl")
     if name == "text" and (options.train is not None or "ids" in files):
@@ -182,6 +183,9 @@ def _check_baseline(options: RankerOptions) -> None:
     if options.rec is not None or files - ({"items"} if of_texts else {"ids"}):
         others = "and --gen" if of_texts else "--gen and --items"
         raise UsageError("--baseline asks no model", f"leave --rec, --adapter, --prompts, --trie, {others} out")
+    if strange := ", ".join(one.flag for one in given if one.name not in files):
+        raise UsageError(f"--baseline {name} asks no model, so {strange} says nothing to it", "leave that out")
+    _check_precision(options, f"--baseline {name}, which asks no model")
 
 
 def _check_text_vectors(options: RankerOptions) -> None:
@@ -200,10 +204,17 @@ def _check_item_model(options: RankerOptions, rec: str) -> None:
     if kind == TEXT_RANKER and options.keep_history:
         todo = "leave it out; it has learnt to tell new items apart"
         raise UsageError(f"--keep-history with {rec}, a {called(rec)}", todo)
+    if kind == TEXT_RANKER:
+        _check_precision(options, f"{rec}, a {called(rec)}, whose few weights stay in fp32")
     given = [one for one in _textual_given(options) if not (of_texts and one.name == "items")]
     if strange := ", ".join(one.flag for one in given):
         what = f"{rec} is a {called(rec)}, which knows no textual IDs, so {strange} says nothing to it"
         raise UsageError(what, "leave that out, or give --rec a folder of `idgr train-rec`")
+
+
+def _check_precision(options: RankerOptions, ranker: str) -> None:
+    if options.precision == "bf16":
+        raise UsageError(f"--precision bf16 with {ranker}", "leave it out")
 
 
 def _textual_given(options: RankerOptions) -> list[Any]:

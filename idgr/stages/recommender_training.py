@@ -164,7 +164,9 @@ def save_recommender(
     if lora:
         merge_lora(backbone.model)
     save_backbone(backbone, folder)
-    seen = {token for row in inputs.histories.sequences for item in row for token in renderer.id_tokens[item]}
+    names = [renderer.id_tokens, *([] if prepared.old_ids is None else [prepared.old_ids])]
+    items = {item for row in inputs.histories.sequences for item in row}
+    seen = {token for rows in names for item in items for token in rows[item]}
     write_seen_tokens(folder, seen | prepared.seen_tokens)
     write_rec_ids(folder, inputs.known)
     told = asdict(facts) | {

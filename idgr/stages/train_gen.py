@@ -153,6 +153,9 @@ def _prepare(options: Options, device: torch.device) -> _Prepared:
     from idgr.models.tokenizer import id_tokens
 
     facts = _facts(options)
+    if facts.history == "none":
+        todo = "give a recommender of `idgr train-rec --history shown`"
+        raise IdgrError("shows no item's ID, so none can be learnt through it", todo, where=options.rec)
     known = read_ids(options.ids)
     if not options.force:
         check_ids_known(facts, known, options.rec, options.ids)

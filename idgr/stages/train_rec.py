@@ -157,9 +157,10 @@ def run(options: Options) -> dict[str, Any] | None:
     refuse_held_out({name: path for name, path in info.inputs.items() if name != "model"})
     if options.dry_run:
         prepared = _prepare(options, facts, pick_device(options.device))
-        return forecast_recommender(
+        told = forecast_recommender(
             prepared, options, options, lambda n_users: _task(prepared, replace(options, valid_users=n_users))
         )
+        return told | _kept_states_forecast(prepared, options) if options.keep_states else told
     return run_training(
         info,
         options,
@@ -369,13 +370,27 @@ def _train(prepared: Prepared, options: Options, running: TrainingRun) -> dict[s
     return kept
 
 
-def _keep_states(model: Any, options: Options, running: TrainingRun) -> KeepStates:
-    """What keeps the states in the folder of the training's checkpoints, which goes when it has ended."""
+def _kept_states_forecast(prepared: Prepared, options: Options) -> dict[str, Any]:
+    """The disk that `keep_states` takes, in GiB; the seconds told beside it are those of the epoch that makes them."""
+    from idgr.recommender.kept_states import states_size
+
+    model = prepared.backbone.model
+    tokens_N = _task(prepared, options).lengths - (options.separator == "newline")
+    return {"states_gib": states_size(model, int(tokens_N.sum()), _states_type(options, model.device)) / 2**30}
+
+
+def _states_type(options: Options, device: torch.device) -> torch.dtype:
     import torch
 
-    from idgr.engine.checkpoint import checkpoint_folder
     from idgr.models.device import uses_bf16
+
+    return torch.bfloat16 if uses_bf16(options.precision, device) else torch.float32
+
+
+def _keep_states(model: Any, options: Options, running: TrainingRun) -> KeepStates:
+    """What keeps the states in the folder of the training's checkpoints, which goes when it has ended."""
+    from idgr.engine.checkpoint import checkpoint_folder
     from idgr.recommender.kept_states import keep_states
 
-    dtype = torch.bfloat16 if uses_bf16(options.precision, running.device) else torch.float32
+    dtype = _states_type(options, running.device)
     return partial(keep_states, model, options.freeze or 0, checkpoint_folder(options.output) / "states", dtype)

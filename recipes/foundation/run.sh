@@ -16,7 +16,8 @@
 #   --train, --test: other data sets; at least two to train on; with --data and --prepared any folders there
 #   --t5, --tags: for size paper, folders of T5-small and of the paper's ID generator, as recipes/prefetch.sh makes them;
 #     else they come from the hub
-#   --dry-run: split the data, tell what each training would take on this machine, print all other commands
+#   --dry-run: split the data, tell what each training would take on this machine, print all other commands; idgr is
+#     installed only where there is none
 #   --max-users: users of each data set to train on, drawn from the seed (30000, as in the paper)
 #   --users: test users of each platform who are scored, drawn from the seed (0: all)
 #   stages: 1 prep, 2 Tables 2 and 3, 3 fuse, 4 first generator, 5 train both, 6 zeroshot, 7 Table 7 against

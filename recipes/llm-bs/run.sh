@@ -22,7 +22,8 @@
 #   --contrast: weight of each half of the contrast of dual-gct (0.1)
 #   --tasks: how many instances of each of the two tasks in words dual-tasks has, for each sequence (0.5)
 #   --users: test users who are scored, drawn from the seed (0: all)
-#   --dry-run: split the data, tell what each training would take on this machine, print all other commands
+#   --dry-run: split the data, tell what each training would take on this machine, print all other commands; idgr is
+#     installed only where there is none
 #   stages: 1 prep, 2 SASRec, 3 IDs and their purity, 4 recommenders, 5 adapter, 6 recommend and eval, 7 significance,
 #     8 the table against recipes/llm-bs/expected.tsv
 set -euo pipefail

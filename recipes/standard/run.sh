@@ -17,7 +17,8 @@
 #     last two)
 #   --t5, --tags: for size paper, folders of T5-small and of the paper's ID generator, as recipes/prefetch.sh makes them;
 #     else they come from the hub
-#   --dry-run: split the data, tell what each training would take on this machine, print all other commands
+#   --dry-run: split the data, tell what each training would take on this machine, print all other commands; idgr is
+#     installed only where there is none
 #   --users: test users who are scored, drawn from the seed (0: all)
 #   stages: 1 prep, 2 IDs, 3 recommenders, 4 SASRec, 5 recommend and eval, 6 significance, 7 the table against
 #     recipes/standard/expected.tsv

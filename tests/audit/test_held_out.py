@@ -17,7 +17,7 @@ from idgr.evaluation.audit.data import read_data
 from idgr.evaluation.audit.held_out import held
 from idgr.formats.jsonl import write_jsonl
 from idgr.formats.records import Sequence
-from idgr.formats.run_info import hash_input, hash_output
+from idgr.formats.run_info import RunInfo, hash_input, hash_output
 from idgr.ids.quality import MIN_IDS
 
 TRAINED, COUNTED = "the model has read nothing held out", "baselines have read nothing held out"
@@ -329,6 +329,55 @@ def _record_input(place: Path, role: str, path: Path) -> None:
     record = json.loads(place.read_text())
     record["inputs"][role] = hash_input(path)
     place.write_text(json.dumps(record))
+
+
+def _on_test(copy: Path, files: dict[str, Path]) -> None:
+    files["train-2"] = copy / "data" / "test.jsonl"
+
+
+def _chosen_on_test(copy: Path, files: dict[str, Path]) -> None:
+    files["valid-2"] = copy / "data" / "test.jsonl"
+
+
+def _on_lost_file(copy: Path, files: dict[str, Path]) -> None:
+    files["train-2"] = copy / "own.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "expected"),
+    [
+        (None, {TRAINED: ["SKIP", "PASS"], CHOSEN: ["SKIP", "PASS"]}),
+        (_on_test, {TRAINED: ["FAIL"], CHOSEN: ["SKIP", "PASS"]}),
+        (_chosen_on_test, {TRAINED: ["FAIL"], CHOSEN: ["SKIP", "FAIL"]}),
+        (_on_lost_file, {TRAINED: ["SKIP", "FAIL"], CHOSEN: ["SKIP", "PASS"]}),
+    ],
+)
+def test_each_data_set_of_a_text_ranker_is_looked_at(
+    spoil: Callable[[Path, dict[str, Path]], None] | None,
+    expected: dict[str, list[str]],
+    copy: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The first is another one and no longer there, the second that of the audit."""
+    idgr("prep", "demo", "--items", 30, "--users", 40, "-o", copy / "demo")
+    folder, parts = copy / "run" / "ranker", ("items", "train", "valid")
+    files = {
+        f"{part}-{number}": copy / data / f"{part}.jsonl"
+        for number, data in enumerate(("demo", "data"), 1)
+        for part in parts
+    }
+    write(copy / "own.jsonl", rows_of(copy / "data" / "train.jsonl")[:9])
+    if spoil is not None:
+        spoil(copy, files)
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    RunInfo("train-text-ranker", {}, dict(files), 0).write(folder)
+    shutil.rmtree(copy / "demo")
+    (copy / "own.jsonl").unlink()
+    assert run(["audit", str(copy / "run"), "--data", str(copy / "data"), "-o", "-"]) == int(spoil is not None)
+    checks = json.loads(capsys.readouterr().out)["checks"]
+    for name, verdict in expected.items():
+        assert [check["verdict"] for check in checks if check["name"] == name] == verdict
 
 
 def test_standard_input_decides_nothing(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:

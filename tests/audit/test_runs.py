@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from idgr.cli.main import run
+from idgr.cli.reproduce import command_line
 from idgr.formats.jsonl import write_jsonl
 from idgr.formats.run_info import hash_input
 from idgr.models.backbone import PRESETS, Preset
@@ -251,6 +252,29 @@ def test_rivals_are_scored_once_each(copy: Path, capsys: pytest.CaptureFixture[s
         assert f"{number + 2} times" in told
         assert "for 2 rivals" in told
     assert "SASRec, seed 0 by" in told
+
+
+def test_rankers_of_texts_are_rivals_by_seed_and_rows_of_users_no_metrics(
+    copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, name = copy / "data", ("the test set was scored at most once", "copy")
+    asked = [data / "test.jsonl", "--items", data / "items.jsonl"]
+    scored = ["--truth", data / "test.jsonl", "--train", data / "train.jsonl"]
+    for seed in range(2):
+        ranker, recs = copy / f"ranker{seed}", copy / f"r{seed}.jsonl"
+        idgr("train-text-ranker", data, "--epochs", 1, "--seed", seed, "-o", ranker)
+        idgr("recommend", *asked, "--rec", ranker, "-o", recs)
+        idgr("eval", recs, *scored, "-o", copy / f"r{seed}.json", "--per-user", copy / f"users{seed}.json")
+    found = verdicts(copy, capsys, 0)
+    assert "3 times" in found[name][1]
+    assert "for 3 rivals" in found[name][1]
+    assert found["the model has read nothing held out", "ranker0"][0] == "PASS"
+    assert found["the checkpoint was chosen on validation", "ranker1"][0] == "PASS"
+    baselines = {subject for check, subject in found if check == "baselines stand beside the result"}
+    assert baselines == {"metrics.json", "r0.json", "r1.json"}
+    rows, metrics = copy / "users0.json", copy / "r0.json"
+    words = command_line(json.loads(Path(f"{rows}.run.json").read_text()), [metrics, rows])
+    assert {f"--per-user {rows}", f"-o {metrics}"} <= set(words)
 
 
 def test_a_final_round_that_is_not_the_best_fails(

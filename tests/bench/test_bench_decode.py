@@ -14,6 +14,7 @@ import torch
 
 from idgr.bench import decode
 from idgr.bench import decode_contenders as contenders
+from idgr.bench.commands import DecodeOptions
 from idgr.bench.decode import DecodeBench, bench_against_cpu, bench_against_exact, bench_against_peer, bench_catalogues
 from idgr.bench.decode_contenders import FreeSearch, Task
 from idgr.bench.decode_inputs import draw, made_up_histories, readable_ids
@@ -22,6 +23,7 @@ from idgr.bench.synthetic_ids import synthetic_ids
 from idgr.cli.main import run
 from idgr.decoding.beam import BeamSearch, SearchOptions
 from idgr.decoding.trie import build_trie
+from idgr.errors import UsageError
 from idgr.formats.records import ItemId
 from idgr.models.backbone import (
     CAUSAL_PRESETS,
@@ -134,6 +136,14 @@ def test_a_shape_is_of_its_architecture(capsys: pytest.CaptureFixture[str]) -> N
     assert "--shape nano with --arch causal; choose nano-causal" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("measured", [{}, {"latency": True}, {"against": "cpu"}])
+def test_a_softmax_is_chosen_where_not_both_are_run(measured: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="--normalize trie is for --items and --against exact; leave it out"):
+        DecodeOptions(normalize="trie", **measured)
+    DecodeOptions(normalize="trie", items=[2])
+    DecodeOptions(normalize="trie", against="exact")
+
+
 def test_latency_is_that_of_single_users(bench: DecodeBench) -> None:
     for record in bench_against_peer(bench, one_by_one=True):
         assert 0 < record["p50_ms"] <= record["p95_ms"] <= record["p99_ms"]
@@ -225,6 +235,14 @@ def test_made_up_ids_have_the_shape_of_the_given() -> None:
     assert {token for row in found for token in row} <= {token for row in source for token in row}
     assert np.mean([len(row) for row in found]) == pytest.approx(np.mean([len(row) for row in source]), rel=0.15)
     assert found == synthetic_ids(source, 3000, seed=1)
+
+
+@pytest.mark.timeout(60)
+def test_as_many_ids_are_made_up_as_there_can_be() -> None:
+    with pytest.raises(UsageError, match=r"--items 9, of which the given IDs cannot make so many .*; give more IDs"):
+        synthetic_ids([[5, 6], [7, 8]], 9, seed=0)
+    assert len(synthetic_ids([[5, 6], [7, 8]], 8, seed=0)) == 8  # each of two first tokens, and one of four
+    assert len(synthetic_ids([[5, 6, 7, 8], [5, 6, 7, 9]], 125, seed=0)) == 125
 
 
 def test_items_are_left_out_of_a_dictionary_tree() -> None:

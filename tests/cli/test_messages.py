@@ -72,6 +72,7 @@ NOT_OF_A_PARSER = {
     ("corpus/literals.py", "not a Python literal ({})"),
     ("corpus/literals.py", "not a Python literal (it holds more than values)"),
     ("corpus/literals.py", "not a Python literal of an item (nested too deep)"),
+    ("corpus/literals.py", "not a Python literal of an item (it holds a number of thousands of digits)"),
 }
 
 

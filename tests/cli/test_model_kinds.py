@@ -80,7 +80,7 @@ def test_alternate_says_before_the_work_that_its_generator_is_a_t5(
     given = ["alternate", str(shop.place), "-o", str(tmp_path / "out"), "--device", "cpu"]
     assert run([*given, "--gen", llama, "--rec", t5]) == 1
     said = capfd.readouterr().err
-    assert f"{llama}: is a Llama, and alternate takes a T5; give one of `idgr train-rec` of --arch t5" in said
+    assert f"{llama}: is a Llama, and alternate takes a T5; give one such as `idgr init-gen --model nano` makes" in said
     assert said.count("\n") == 1
     assert not (tmp_path / "out").exists()
 

@@ -175,6 +175,37 @@ def test_rows_alone_give_segments_and_none_give_no_plot(
     assert "`--train`: `counted`, `idgr`" in text
 
 
+def test_lists_may_be_scored_by_calls_that_tell_different_things(made: Path, tmp_path: Path) -> None:
+    """With cutoffs of their own and without training sequences: each has its own rows, else what others' rows tell."""
+    copy = Path(shutil.copytree(made, tmp_path / "copy"))
+    scored = ["eval", copy / "recs.jsonl", "--truth", copy / "data/test.jsonl", "--no-baselines"]
+    for name in ("above", "xtra"):  # by name before the other rows, and after them
+        rows = copy / f"{name}-users.jsonl"
+        idgr(*scored, "-k", 1, "-k", 5, "--per-user", rows, "-o", copy / f"{name}-metrics.json")
+    idgr(*scored, "-k", 5, "-k", 10, "-o", copy / "bare-metrics.json")
+
+    def cells(output: str) -> dict[str, dict[str, str]]:
+        idgr("report", copy, "-o", tmp_path / output, "--no-audit")
+        results = section((tmp_path / output / "report.md").read_text(), "Results")
+        head, _, *rows = [
+            [cell.strip() for cell in line.split("|")[1:-1]] for line in results.splitlines() if line.startswith("|")
+        ]
+        return {row[0]: dict(zip(head, row, strict=True)) for row in rows}
+
+    def with_interval(row: dict[str, str]) -> list[str]:
+        return [metric for metric, cell in row.items() if "[" in cell]
+
+    found = cells("own")
+    assert with_interval(found["idgr"]) == ["HR@5", "NDCG@5", "HR@10", "NDCG@10"]
+    assert with_interval(found["above"]) == with_interval(found["xtra"]) == ["HR@1", "NDCG@1", "HR@5", "NDCG@5"]
+    metrics = json.loads((copy / "idgr-metrics.json").read_text())
+    del metrics["segments"]
+    (copy / "idgr-metrics.json").write_text(json.dumps(metrics))
+    (copy / "users.jsonl").unlink()
+    found = cells("of others")
+    assert with_interval(found["idgr"]) == with_interval(found["bare"]) == ["HR@5", "NDCG@5"]
+
+
 def test_several_folders_stand_side_by_side(made: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(made, tmp_path / "copy"))
     idgr("report", made, copy, "-o", tmp_path / "report", "--no-audit")
@@ -235,7 +266,8 @@ def test_a_report_is_made_again_but_takes_no_other_place(
     [
         ("idgr-metrics.json", "{\n", "idgr-metrics.json: is not a JSON object"),
         ("idgr-metrics.json", '{"n_users": 1,\n"n_items": 2}', "idgr-metrics.json: holds no hit rate"),
-        ("users.jsonl", '{"user_id": "u"}\n', 'users.jsonl:1: no number "hr@5"'),
+        ("users.jsonl", '{"user_id": "u"}\n', "users.jsonl:1: no hit rate"),
+        ("users.jsonl", '{"user_id": "u", "hr@5": 1}\n{"user_id": "v"}\n', 'users.jsonl:2: no number "hr@5"'),
         ("run/metrics.jsonl", '{"phase": "rec"}\n', 'metrics.jsonl:1: no integer "round"'),
         ("gen/log.jsonl", "3\n", "log.jsonl:1: a JSON int"),
     ],

@@ -103,6 +103,14 @@ def test_a_line_too_long_to_be_honest_is_refused(write: Write) -> None:
         list(read_entries(path))
 
 
+@pytest.mark.parametrize("place", ["'x': {}", "'x': ['a', {}]", "'x': {{'a': {}}}", "'x': {{{}: 'a'}}", "{}: 'a'"])
+def test_a_number_that_python_does_not_write_out_is_refused(write: Write, place: str) -> None:
+    path = write("meta.json", f"{{'asin': 'B1', {place.format('0x' + 'f' * 5_000)}}}\n".encode())
+    with pytest.raises(IdgrError, match=r"meta.json:1: not a Python literal .* a number of thousands of digits"):
+        list(read_entries(path))
+    assert list(read_entries(write("meta.json", f"{{'asin': 'B1', 'x': '0x{'f' * 5_000}'}}".encode())))
+
+
 def test_invalid_utf8_in_a_literal_is_refused(write: Write) -> None:
     with pytest.raises(IdgrError, match=r"meta.json:1: not valid UTF-8"):
         list(read_entries(write("meta.json", b"{'asin': 'B1', 'x': '\xff'}\n")))

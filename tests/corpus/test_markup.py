@@ -45,6 +45,8 @@ from idgr.corpus.markup import clean, one_line
         (".a-box-inner{background-color:#fff}#x .y{margin:0}", ""),
         ("$12.99 .a{b:c}#x .y{marg", "$12.99"),
         ("@media print{.a{color:red}} rest", "rest"),
+        ("@media print and (width: 3px) {ul li, *.a.b:not(.c)::before > [x=y] {m:n}} rest", "rest"),
+        ("Soft /* a */ .a /* b */ /* c */ #b { /* d */ c: d } cotton /* e */", "soft /* a */ .a cotton /* e */"),
         ("print. .caption { font-family: Verdana, serif; } ul.in, td { x: y; } The", "print. the"),
         ("var t = (new Date()).getTime();", ""),
         ("P.when('A').execute(function(A){ x });", ""),
@@ -70,6 +72,7 @@ def test_page_debris_is_removed(text: str, expected: str) -> None:
         "function (watch)",
         "sizes s, p & q",
         "no. 1 {blue}",
+        "tag @anna, @ben, @carl, @dora, @emil, @frida, @gus, @hans, @ida {12}",
     ],
 )
 def test_what_only_looks_like_markup_stays(text: str) -> None:
@@ -141,10 +144,20 @@ def test_comparisons_of_numbers_stay(low: int, sign: str, high: float) -> None:
         "<br x",
         "<b>",
         "/*",
+        "/*a*/ ",
+        "a{/*b*/ ",
+        "@a ",
+        "@a, ",
+        "@a",
+        "@a{",
+        "[x].a",
+        "a[x], ",
+        ":a(b)",
     ],
 )
 def test_hostile_texts_take_time_in_proportion(piece: str) -> None:
-    for text in (piece * (60_000 // len(piece)), "{:<&" + piece * (60_000 // len(piece)) + "{:<&"):
+    many = piece * (60_000 // len(piece))
+    for text in (many, f"{{:<&{many}{{:<&", f"{many}{{1}}"):
         begin = time.process_time()
         clean(text)
         assert time.process_time() - begin < 5

@@ -100,6 +100,21 @@ def test_short_users_and_targets_in_the_history_are_told(
     assert "stand in the user's own history" not in capsys.readouterr().err
 
 
+def test_what_is_told_of_users_and_items_is_true_where_dates_choose(
+    write: Write, prep: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    days = {"u": range(8), "before": range(3), "after": range(6, 9), "gone": (-9,)}
+    rows = [event(user, "xa"[day >= 0], 86_400 * day) for user, times in days.items() for day in times]
+    dates = ("--from", "1970-01-01", "--split", "temporal", "--valid-from", "1970-01-03", "--test-from", "1970-01-06")
+    options = (*dates, "--k-core", "0", "--missing-text", "drop")
+    folder = prep("jsonl", write("e.jsonl", rows), write("m.jsonl", meta_of(["a"])), *options)
+    told = capsys.readouterr().err
+    assert "2 of 3 users have no test target (no event on both sides of --test-from)" in told
+    assert "what is theirs from before --valid-from is for training" in told
+    assert stats(folder)["train"] == {"users": 2, "interactions": 4}
+    assert "have no text" not in told
+
+
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("form", ["events", "sequences"])
 def test_ties_in_order_of_key_are_shuffled_with_the_seed_and_told(

@@ -172,7 +172,15 @@ def test_recbole(write: Write, table: Callable[..., dict[str, bytes]], expected:
     raw = "".join(f"{item['item_id']}\t{item['title']}\t{item['kind']}\n" for item in items)  # no quotes around quotes
     item = write("x.item", f"item_id:token\ttitle:token_seq\tkind:token\n{raw}".encode())
     assert table(inter, "--items", item) == expected
-    assert table(inter, "--items", item, "--user-col", "user_id:token") == expected
+    typed = ("--user-col", "user_id:token", "--item-col", "item_id:token")
+    texts = ("--text-col", "title:token_seq", "--text-col", "title", "--text-col", "kind:token")
+    assert table(inter, "--items", item, *typed, *texts) == expected
+
+
+def test_keys_of_items_are_first_sought_as_the_events_call_them(write: Write) -> None:
+    path = write("x.item", b"item_id:token\tthing:token\tname:token_seq\n1\t7\tLamp\n")
+    (entry,) = read_entries([str(path)], like="thing:token")
+    assert (entry.item_id, entry.record) == ("7", {"name": "Lamp"})
 
 
 def triples(path: Path, **named: Any) -> list[tuple[str, str, int]]:
@@ -280,6 +288,8 @@ def test_faults_of_parquet_name_the_row(write: Write) -> None:
         triples(write("f.parquet", parquet([{"user": 1.5, "item": "i", "time": 1}])))
     with pytest.raises(IdgrError, match=r"the column of times, time, holds Boolean"):
         triples(write("b.parquet", parquet([{"user": 1, "item": "i", "time": True}])))
+    with pytest.raises(UsageError, match=r"--columns is for CSV without a header, and .*e.parquet is Parquet; leave"):
+        triples(write("e.parquet", parquet([{"user": 1, "item": 1, "time": 1}])), names=["user", "item", "time"])
     with pytest.raises(IdgrError, match=r"cut.parquet: cannot be read as Parquet"):
         triples(write("cut.parquet", path.read_bytes()[:-20]))
 
@@ -292,6 +302,9 @@ def test_the_file_of_a_fault_among_several(write: Write) -> None:
     dated = write("dated.csv", b"user,item,time\nu,1,2020-01-01\n")
     with pytest.raises(IdgrError, match=r"dated.csv:2: \"time\" '2020-01-01' is not a number"):
         read_events([str(one), str(dated)], Columns())
+    bare = write("z.csv", b"user,item,time\n")
+    with pytest.raises(IdgrError, match=r"two.csv:3: the time 9000000000 could be"):
+        read_events([str(one), str(bare), str(two)], Columns())
 
 
 def test_rows_without_keys_are_counted(write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -349,10 +362,11 @@ def test_entries(write: Write) -> None:
         list(read_entries([str(write("i.csv", b"id,name\n7,a\n,b\n"))]))
     frame = pl.DataFrame(
         {"sku": [7], "tags": [["a", "b"]], "made": [MOMENT.date()], "kind": pl.Series(["x"]).cast(pl.Categorical)}
-    )
+    ).with_columns(length=pl.lit(timedelta(hours=2, minutes=10)), pause=pl.lit(None, pl.Duration))
     frame.write_parquet(packed := io.BytesIO())
     (entry,) = read_entries([str(write("i.parquet", packed.getvalue()))])
-    assert (entry.item_id, entry.record) == ("7", {"tags": ["a", "b"], "made": "2020-09-13", "kind": "x"})
+    made = {"tags": ["a", "b"], "made": "2020-09-13", "kind": "x", "length": "2h 10m", "pause": None}
+    assert (entry.item_id, entry.record) == ("7", made)
 
 
 def test_standard_input(

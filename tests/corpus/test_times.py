@@ -96,6 +96,7 @@ def test_whole_nanoseconds_keep_their_digits_though_a_fraction_comes_after_them(
         (["5", "nan"], 2, "is not a number but missing, null or NaN"),
         (["5", "2019-01-01"], 2, "is not a number as in the first record"),
         (["2019-01-01", "5"], 2, "is not a date"),
+        (["5", "9" * 5_000], 2, "is out of range"),
     ],
 )
 def test_what_cannot_be_told_is_refused_with_its_line(tmp_path: Path, times: list[Any], line: int, what: str) -> None:

@@ -306,6 +306,16 @@ def test_a_broken_embedding_below_the_root_is_refused(normalize: str) -> None:
         beam_search(model, build_trie(DEEP, EOS), [[EOS, 4]], SearchOptions(1, 2, normalize=normalize))
 
 
+@pytest.mark.parametrize("penalty", [-1, 2])
+@pytest.mark.parametrize("search", [BeamSearch, ExactSearch])
+def test_a_length_penalty_may_be_a_whole_number(search: type[BeamSearch | ExactSearch], penalty: int) -> None:
+    trie = build_trie([[3], [4, 5], [4, 6, 7]], EOS)
+    found, wanted = (
+        search(MODELS[0], trie, SearchOptions(3, 3, p)).search([[4, EOS]]) for p in (penalty, float(penalty))
+    )
+    assert found == wanted
+
+
 def test_tokens_outside_of_the_tree_may_be_broken_where_they_are_not_asked_for() -> None:
     model = tiny_t5(0, tie_word_embeddings=False)
     whole = beam_search(model, build_trie(DEEP, EOS), [[4, EOS]], SearchOptions(2, 2, normalize="trie"))

@@ -388,6 +388,12 @@ def test_other_ids_are_refused_unless_forced(shop: Path, tmp_path: Path, capsys:
         (["t", "--rec", "r", "--ids", "i", "--train", "t"], "--train is for --baseline"),
         (["t", "--baseline", "markov"], "needs --train"),
         (["t", "--baseline", "markov", "--train", "t", "--rec", "r"], "leave --rec"),
+        (
+            ["t", "--baseline", "markov", "--train", "t", "--beams", "5", "--max-history", "3"],
+            "--baseline markov asks no model, so --max-history, --beams says nothing to it; leave that out",
+        ),
+        (["t", "--baseline", "text", "--items", "i", "--cache"], "so --cache says nothing to it"),
+        (["t", "--baseline", "text", "--items", "i", "--precision", "bf16"], "--precision bf16 with --baseline text"),
         (["-", "--rec", "r", "--ids", "-"], "standard input"),
         (["t", "--rec", "r", "--ids", "i", "--prompts", "-"], "same file"),
         (["t", "--rec", "r", "--ids", "i", "-k", "0"], "-k 0; give a number of at least 1"),

@@ -126,6 +126,23 @@ def test_validation_finds_a_weight_and_test_takes_it(files: Path) -> None:
     assert orjson.loads((files / "recs.jsonl.run.json").read_bytes())["weight"] == found["weight"]
 
 
+@pytest.mark.parametrize(("chosen", "other"), [("score", "rank"), ("rank", "score")])
+def test_a_weight_is_of_the_sum_that_it_was_chosen_for(
+    chosen: str, other: str, files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weight, recs = files / "weight.json", files / "recs.jsonl"
+    assert blend(files, "--truth", str(files / "valid.jsonl"), "--by", chosen, "-o", str(weight)) == 0
+    assert blend(files, "--weight", str(weight), "--by", other, "-o", str(recs)) == 1
+    told = f"{weight}: holds a weight that was chosen with --by {chosen}, not {other}; give --by {chosen}"
+    assert told in capsys.readouterr().err
+    assert not recs.exists()
+    assert blend(files, "--weight", str(weight), "--by", chosen, "-o", str(recs)) == 0
+    found = orjson.loads(weight.read_bytes())
+    assert found.pop("by") == chosen
+    weight.write_bytes(orjson.dumps(found))  # as older versions wrote it
+    assert blend(files, "--weight", str(weight), "--by", other, "-o", str(recs)) == 0
+
+
 def blend_three(files: Path, *options: str) -> int:
     return run(["blend", *(str(files / f"{name}.jsonl") for name in "abc"), *options])
 

@@ -77,6 +77,16 @@ def test_equal_differences_have_no_spread() -> None:
     assert shifted.randomisation == pytest.approx(2 / 16)
 
 
+@pytest.mark.filterwarnings("error")
+def test_differences_that_are_equal_but_for_rounding_have_no_spread() -> None:
+    reference = np.array([0.3, 0.6, 0.7])
+    assert np.ptp(reference + 0.1 - reference) > 0
+    found = paired_tests(reference, reference + 0.1, HOW)
+    assert (found.t, found.t_test) == (None, 0.0)
+    assert found.difference == pytest.approx(0.1)
+    assert paired_tests(reference, reference + np.array([0.1, 0.1, 0.2]), HOW).t is not None
+
+
 @pytest.mark.parametrize("kind", ["percentile", "basic", "BCa"])
 def test_intervals_repeat_and_widen_with_the_level(kind: str) -> None:
     values = np.random.default_rng(4).random(60)

@@ -105,6 +105,16 @@ def test_shards_give_the_ids_of_one_process(meta: str, generator_folder: Path, t
         shard = str(tmp_path / f"cand.{number}.jsonl")
         assert run(["gen-ids", meta, *model, "--shard", f"{number}/3", "-o", shard]) == 0
     pattern = str(tmp_path / "cand.?.jsonl")
+    literal = tmp_path / "[1]"  # as a pattern it would match what is called 1
+    literal.mkdir()
+    for number in (1, 2):
+        (tmp_path / f"cand.{number}.jsonl").rename(literal / f"cand.{number}.jsonl")
+    shards = [str(literal / f"cand.{number}.jsonl") for number in (1, 2)]
+    by_name = ["--assign", shards[0], "--assign", shards[1], "--assign", pattern, "-o", str(tmp_path / "named.jsonl")]
+    assert run(["gen-ids", meta, *model, *by_name]) == 0
+    assert (tmp_path / "named.jsonl").read_bytes() == whole.read_bytes()
+    for shard in shards:
+        Path(shard).rename(tmp_path / Path(shard).name)
     assert run(["gen-ids", meta, *model, "--assign", pattern, "-o", str(joined), "--batch-size", "1"]) == 0
     assert joined.read_bytes() == whole.read_bytes()
 
@@ -121,6 +131,8 @@ def test_shards_of_other_settings_or_too_few_are_refused(
     both = ["--assign", shards[0], "--assign", shards[1]]
     assert "no candidates for 2 items" in fails(capsys, ["gen-ids", meta, *model, "--assign", shards[0], *output], 1)
     other = fails(capsys, ["gen-ids", meta, *model, *both, "--length-step", "8", *output], 1)
+    assert f"{shards[0]}:1: made from another text" in other
+    other = fails(capsys, ["gen-ids", meta, *model, *both, "--own-words", *output], 1)
     assert f"{shards[0]}:1: made from another text" in other
     twice = tmp_path / "twice.jsonl"
     twice.write_bytes(Path(shards[0]).read_bytes() * 2)
@@ -173,6 +185,9 @@ def test_bad_lines_are_named(
         (["--shard", "1/2", "--rec-tokenizer", "x"], "--rec-tokenizer"),
         (["--shard", "1/2", "--model", "keyphrase"], "no shards"),
         (["--groups", "3"], "--groups 3"),
+        (["--model", "keyphrase", "--exhausted", "error"], "--exhausted given with --model keyphrase, a rule"),
+        (["--model", "keyphrase", "--own-words"], "--own-words given with --model keyphrase"),
+        (["--model", "keyphrase", "--neighbours", "2", "--train", "x"], "--neighbours given with --model keyphrase"),
         (["--penalty-step", "0"], "--penalty-step"),
         (["--batch-size", "0"], "--batch-size"),
         (["--empty-text", "guess"], "empty-text"),

@@ -141,6 +141,15 @@ def test_training_and_recommending_with_user_ids(place: Path, generator: Backbon
     assert (record["user_ids"], record["history"]) == ("history", "shown")
 
 
+def test_no_id_is_learnt_where_none_is_shown(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = ["--gen", str(place / "gen"), "--items", str(place / "items.jsonl")]
+    assert train(place, "alone", "--user-ids", "history", "--history", "none", *source) == 0
+    files = ["--ids", str(place / "ids.jsonl"), "--rec", str(place / "alone"), "--device", "cpu"]
+    assert run(["train-gen", str(place / "train.jsonl"), *files, *source, "-o", str(place / "learnt")]) == 1
+    assert "alone: shows no item's ID, so none can be learnt through it" in capsys.readouterr().err
+    assert not (place / "learnt").exists()
+
+
 def test_what_is_held_out_changes_no_training_artifact(place: Path) -> None:
     source = ["--user-ids", "history", "--gen", str(place / "gen"), "--items", str(place / "items.jsonl")]
     assert train(place, "one", *source, "--valid", str(place / "valid.jsonl")) == 0

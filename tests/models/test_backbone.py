@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -13,7 +15,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from idgr.errors import IdgrError, UsageError
-from idgr.models.backbone import PRESETS, Backbone, Preset, load_backbone, new_backbone, resolve_model
+from idgr.models.backbone import (
+    PRESETS,
+    Backbone,
+    CausalPreset,
+    Preset,
+    load_backbone,
+    new_backbone,
+    new_causal_backbone,
+    resolve_model,
+)
 
 SHAPE = Preset(d_model=16, d_ff=32, num_layers=2, num_heads=2, d_kv=8, vocab_size=400)
 
@@ -57,6 +68,19 @@ def test_cross_attention_begins_as_a_copier(tiny: Backbone) -> None:
     for block in tiny.model.decoder.block:
         cross = block.layer[1].EncDecAttention
         torch.testing.assert_close(cross.o.weight @ cross.v.weight, torch.eye(tiny.model.config.d_model))
+
+
+def test_a_causal_preset_learns_eos_where_padding_is_that(tiny: Backbone) -> None:
+    """Every item is read behind an EOS, so its row begins as those of other tokens, and learns from what is read."""
+    tokenizer = copy.deepcopy(tiny.tokenizer)
+    tokenizer.pad_token = tokenizer.eos_token
+    model: Any = new_causal_backbone(CausalPreset(16, 24, 1, 2, 400), tokenizer, seed=3).model
+    eos = tokenizer.eos_token_id
+    assert model.config.pad_token_id == eos
+    table = model.get_input_embeddings().weight
+    assert table[eos].norm() > 0.5 * table.norm(dim=1).mean()
+    (plain,) = torch.autograd.grad(model.model(torch.tensor([[eos, 7]]))[0].sum(), table)
+    assert plain[eos].abs().sum() > 0
 
 
 def test_a_preset_learns_a_vocabulary_or_shares_one(tiny: Backbone, folder: Path) -> None:

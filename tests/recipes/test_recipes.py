@@ -70,6 +70,22 @@ def test_recipe_refuses_what_it_does_not_know(script: Path, arguments: list[str]
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("place", ["PATH", ".venv"])
+def test_a_dry_run_installs_nothing_where_idgr_is(tmp_path: Path, place: str) -> None:
+    folder = tmp_path / (".venv/bin" if place == ".venv" else "bin")
+    folder.mkdir(parents=True)
+    for name in ("idgr", "activate"):
+        (folder / name).write_text("echo active\n" if name == "activate" else "#!/bin/sh\n")
+        (folder / name).chmod(0o755)
+    program = f'source "{ROOT}/recipes/common.sh"; venv={tmp_path}/.venv; dry_run=1; install schemes; echo done'
+    path = f"{folder}:{os.environ['PATH']}" if place == "PATH" else os.environ["PATH"]
+    before = sorted(tmp_path.rglob("*"))
+    done = bash("-c", program, PATH=path, IDGR_INSTALLED="")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == (["done"] if place == "PATH" else ["active", "done"])
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_stages_are_chosen_by_number() -> None:
     program = (
         f'source "{ROOT}/recipes/common.sh"; options=(); parse_options --stage 2 --stop-stage 3; '

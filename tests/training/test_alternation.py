@@ -64,6 +64,13 @@ def test_with_a_pretrained_recommender_the_generator_comes_first() -> None:
     assert [by_place[f"{number} train-rec"]["seed"] for number in (1, 2)] == [7, 8]
 
 
+def test_a_recommender_that_never_learns_is_asked_alike_in_every_round() -> None:
+    asked = {"objective": "trie", "max_history": 7}
+    what = Alternation(Path("d"), "gen", "rec", rounds=3, mode="id-only", prompt_options=asked)
+    given = [phase.arguments for phase in plan(Path("run"), what) if phase.command == "train-gen"]
+    assert [{name: one[name] for name in ("force", *asked)} for one in given] == [{"force": True, **asked}] * 3
+
+
 @pytest.mark.parametrize(
     ("mode", "expected"),
     [
@@ -354,6 +361,8 @@ def test_refuses_what_cannot_be_meant(data: Path, tmp_path: Path, capsys: pytest
     assert "--mode both" in refusal(capsys, arguments(data, output, "--mode", "both"), 2)
     assert "--order gen-first" in refusal(capsys, arguments(data, output, "--order", "gen-first"), 2)
     assert "--objective none" in refusal(capsys, arguments(data, output, "--objective", "none"), 2)
+    line = refusal(capsys, arguments(data, output, "--rec.word-tokens"), 2)
+    assert "--rec.word-tokens, but the recommender has the vocabulary of --gen" in line
     (tmp_path / "foreign").mkdir()
     save_backbone(new_backbone(TINY, train_tokenizer(["other words"], 300), seed=0), tmp_path / "foreign")
     line = refusal(capsys, arguments(data, output, "--rec", str(tmp_path / "foreign")), 1)
@@ -362,6 +371,26 @@ def test_refuses_what_cannot_be_meant(data: Path, tmp_path: Path, capsys: pytest
     line = refusal(capsys, arguments(data, output, "--templates", str(tmp_path / "templates.txt")), 1)
     assert "templates.txt:1" in line
     assert not output.exists()
+
+
+def test_the_single_commands_tell_what_is_false_too(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Several processes are told their options so."""
+    command = arguments(data, data / "run", "--dry-run", "--rec", "nano-causal", "--rounds", "1", "--ids.beams", "5")
+    assert run(command) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("idgr train-rec"))
+    assert "--no-item-slots" in line.split()
+    assert "--skip-finished" not in line
+
+
+def test_the_papers_rate_is_for_learning_through_the_recommender(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["alternate", str(data), "--paper", "--dry-run", "-o", str(data / "run")]
+    with_gen = [*command, "--gen", str(data / "gen")]
+    for more, is_told in (([], True), (["--method", "select"], False)):
+        assert run([*with_gen, *more]) == 0
+        assert ("--lr 1e-08" in capsys.readouterr().out) == is_told
+    assert run([*command, "--method", "select", "--ids", "ids.jsonl"]) == 0
 
 
 def test_nothing_that_a_run_did_not_write_is_deleted(

@@ -56,7 +56,7 @@ def test_all_of_it_is_in_the_log_and_nothing_of_it_in_the_folder(data: Path, sas
     assert {path.name for path in out.iterdir()} == FILES
     first, *_, last, _ = log_of(out)  # of odd epochs, in which the five preferences go the same ways
     parts = {"recommendation", "reconstruction", "preference", "generation", "semantic", "behavior"}
-    assert set(first) == {"epoch", "loss", "instances", "hr@10", "ndcg@10", *parts}
+    assert set(first) == {"epoch", "step", "loss", "instances", "hr@10", "ndcg@10", *parts}
     assert first["instances"] == 30 + 10 + 5
     assert all(last[name] < first[name] for name in {"loss", *parts})
     drawn = 0.2 * first["semantic"] + 0.1 * first["behavior"]
@@ -122,7 +122,8 @@ def test_a_dry_run_counts_what_is_learnt_beside(data: Path, sasrec: Path, capfd:
         (["--contrast-behavior", "1"], 2, "--contrast-behavior without --item-vectors"),
         (["--item-vectors", "sasrec"], 2, "--item-vectors without --contrast-behavior"),
         (["--text-vectors", "model"], 2, "--text-vectors without --contrast-semantic"),
-        (["--items", "items.jsonl"], 2, "--gen or --items given, but no user IDs are wanted"),
+        (["--items", "items.jsonl"], 2, "--items given, but nothing here reads texts"),
+        (["--items", "items.jsonl", "--item-head", "1", "--near-items", "0"], 2, "--items given, but nothing here"),
         (["--preference", "1", "--items", "items.jsonl", "--arch", "t5"], 2, "--preference given with --arch t5"),
         (["--preference", "1", "--items", "few.jsonl"], 1, "few.jsonl: has no item 'I3'"),
         (["--contrast-behavior", "1", "--item-vectors", "sasrec"], 1, "sasrec: does not know 1 of 10 items"),

@@ -177,6 +177,24 @@ def test_half_written_checkpoints_are_refused_and_without_another_it_begins_anew
     assert "the training begins anew" in said
 
 
+@pytest.mark.parametrize("moment", [7, 2])
+def test_a_training_that_begins_anew_keeps_its_own_checkpoints(
+    small: Backbone, tmp_path: Path, moment: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Whether those that were refused are of later steps or of the same."""
+    killed_at(small, tmp_path, 7)
+    for place in tmp_path.iterdir():
+        flip(place / "weights.safetensors", -200)
+    killed_at(small, tmp_path, moment)
+    assert "the training begins anew" in capfd.readouterr().err
+    whole, again = fresh(small), fresh(small)
+    assert train(again, manager(tmp_path)) == train(whole, None)
+    assert same(weights(again), weights(whole))
+    said = capfd.readouterr().err
+    assert "refused" not in said
+    assert "goes on in epoch 1, after step" in said or "goes on in epoch 2, after step" in said
+
+
 def test_a_checkpoint_of_another_model_is_refused(
     small: Backbone, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -184,6 +202,9 @@ def test_a_checkpoint_of_another_model_is_refused(
     wider = new_backbone(Preset(24, 32, 1, 2, 8, 400), small.tokenizer, seed=1)
     train(wider, manager(tmp_path))
     assert re.search(r"is of another model: its \S+ is \[\d", capfd.readouterr().err)
+    capfd.readouterr()
+    train(new_backbone(Preset(24, 32, 1, 2, 8, 400), small.tokenizer, seed=1), manager(tmp_path))
+    assert "refused" not in capfd.readouterr().err, "its own took the place of those of the same step"
 
 
 def test_a_checkpoint_made_with_other_options_is_told_with_both_values(small: Backbone, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from idgr.engine.dropout import dropout_rate
+from idgr.engine.dropout import drop, dropout_rate
 from idgr.models.backbone import Backbone
 
 
@@ -16,10 +16,10 @@ def swapped(model: nn.Module) -> list[nn.Module]:
 
 def test_the_share_and_the_mean_are_kept_and_the_gradient_has_the_same_mask(small: Backbone) -> None:
     with dropout_rate(small.model, 0.25):
-        drop = swapped(small.model)[0].train()
+        byte_drop = swapped(small.model)[0].train()
         ones = torch.ones(997, 101, requires_grad=True)
         torch.manual_seed(0)
-        out = drop(ones)
+        out = byte_drop(ones)
         out.sum().backward()
     assert ones.grad is not None
     assert torch.equal(ones.grad, out.detach())
@@ -30,11 +30,11 @@ def test_the_share_and_the_mean_are_kept_and_the_gradient_has_the_same_mask(smal
 
 def test_draws_follow_the_global_seed(small: Backbone) -> None:
     with dropout_rate(small.model, 0.1):
-        drop = swapped(small.model)[0].train()
+        byte_drop = swapped(small.model)[0].train()
         drawn = []
         for seed in (5, 5, 6):
             torch.manual_seed(seed)
-            drawn.append(drop(torch.ones(64, 3)))
+            drawn.append(byte_drop(torch.ones(64, 3)))
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
 
@@ -47,6 +47,17 @@ def test_nothing_is_dropped_in_evaluation_or_at_rate_0(small: Backbone) -> None:
         assert not torch.equal(small.model.train()(input_ids=prompt, labels=prompt).logits, before)
     with dropout_rate(small.model, 0.0):
         assert torch.equal(small.model.train()(input_ids=prompt, labels=prompt).logits, before)
+
+
+def test_no_rate_drops_everything(small: Backbone) -> None:
+    """A rate that rounds to one would leave nothing to scale."""
+    ones = torch.ones(64, 64)
+    torch.manual_seed(0)
+    with dropout_rate(small.model, 0.999):
+        most = swapped(small.model)[0].train()(ones)
+    for dropped in (most, drop(ones, 0.999)):
+        assert dropped.isfinite().all()
+        assert 0 < (dropped > 0).float().mean().item() < 0.02
 
 
 def test_the_model_is_afterwards_as_before(small: Backbone) -> None:

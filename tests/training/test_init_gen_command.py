@@ -108,6 +108,12 @@ def test_pairs_of_another_catalogue_are_refused(
     assert "no pair is of an item in ITEMS" in capfd.readouterr().err
 
 
+def test_texts_without_words_teach_nothing(data: Path, small_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (data / "items.jsonl").write_bytes(b'{"item_id": "I0", "text": "title: !!!"}\n')
+    assert init_gen(data, data / "gen", model=small_folder) == 1
+    assert "items.jsonl: no text of an item has words; give --pairs of texts and IDs" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

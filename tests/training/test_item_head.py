@@ -142,7 +142,7 @@ def test_it_is_saved_beside_a_model_that_transformers_load(data: Path) -> None:
     out = data / "out"
     assert {path.name for path in out.iterdir()} == FILES | {ITEM_HEAD}
     first, *_, last, _ = log_of(out)
-    assert set(first) == {"epoch", "loss", "instances", "hr@10", "ndcg@10", "item_head", "lambda"}
+    assert set(first) == {"epoch", "step", "loss", "instances", "hr@10", "ndcg@10", "item_head", "lambda"}
     assert last["item_head"] < first["item_head"] < 1.2 * math.log(len(TEXTUAL_IDS))
     record = orjson.loads((out / "run.json").read_bytes())
     assert record["item_head"] == {"weight": 0.5, "lambda": record["kept"]["lambda"]}

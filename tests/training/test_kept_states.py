@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 import torch
 
@@ -156,6 +158,17 @@ def test_stopped_it_goes_on_to_the_same_bytes(data: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(KeptStates, "_make", None)  # all windows went through the frozen layers before the stop
     assert run(given) == 0
     assert (hash_folder(data / "out"), log_of(data / "out")) == (whole, log)
+
+
+def test_a_dry_run_tells_the_disk_that_states_take(data: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    given = command(data, "causal", *KEPT)
+    assert run([*given, "--dry-run"]) == 0
+    told = orjson.loads(capfd.readouterr().out)
+    assert run(given) == 0
+    said = re.search(r"keeps states of (\d+) tokens in float32, ", capfd.readouterr().err)
+    assert said
+    width = backbone("causal").model.config.hidden_size
+    assert told["states_gib"] == int(said[1]) * width * 4 / 2**30
 
 
 @pytest.mark.parametrize(

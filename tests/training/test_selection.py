@@ -103,7 +103,7 @@ def plain_cost(recommender: Recommender, ids: list[list[int]], objective: str, s
     trie, instances = build_trie(ids, renderer.end), scorer.instances
     loss: Callable[[np.ndarray[Any, Any], int], tuple[torch.Tensor, int]]
     if isinstance(renderer, HistoryRenderer):
-        loss = window_loss(backbone.model, trie, windows_of(instances), objective, leads=renderer.leads)
+        loss = window_loss(backbone.model, trie, windows_of(instances, renderer), objective, leads=renderer.leads)
     else:
         anew = copy.copy(renderer)
         anew.id_tokens = ids
@@ -181,7 +181,7 @@ def test_contexts_are_drawn_by_user_and_place() -> None:
     assert len(set(marks.tolist())) == len(instances.end)
     everything = draw_contexts(instances, marks, 10, 99)
     shown = [sorted(one.history) for one in everything]
-    assert shown[2] == [2, 3, 14, 15]  # once for an instance that shows it twice
+    assert shown[2] == [2, 3, 15]  # once for an instance that shows it twice, and not for one that asks for it too
     assert sorted(everything[1].target) == [0, 7, 15]
     assert [(one.n_target, one.n_history) for one in everything] == [
         (len(one.target), len(one.history)) for one in everything

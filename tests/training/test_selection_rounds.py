@@ -15,6 +15,7 @@ import pytest
 
 from idgr.alternation import selection_steps
 from idgr.alternation.candidates import can_name
+from idgr.alternation.folder import claim
 from idgr.alternation.phases import Alternation, rounds_in_words
 from idgr.alternation.scoring import Contexts
 from idgr.alternation.selection import Selection, plan_selection
@@ -107,6 +108,22 @@ def test_the_phases_of_a_round() -> None:
         0: "hold-out, hold-out, offer",
         1: "select, train-rec, train-rec, train-rec, train-rec, judge",
     }
+
+
+@pytest.mark.parametrize("gen", ["gen", None])
+def test_every_output_is_known_as_the_runs_own(gen: str | None, tmp_path: Path) -> None:
+    """So that --overwrite takes it away, and a stranger's file stops it."""
+    what = Alternation(Path("d"), gen, "nano", rounds=2)
+    for phase in plan_selection(tmp_path, what, Selection(ids="ids.jsonl", go_back=True), "cpu"):
+        if phase.output.suffix:
+            phase.output.parent.mkdir(parents=True, exist_ok=True)
+            phase.output.touch()
+        else:
+            phase.output.mkdir(parents=True)
+            (phase.output.parent / f".{phase.output.name}.checkpoint").mkdir()
+    (tmp_path / "run.json").write_bytes(orjson.dumps({"command": "alternate"}))
+    claim(tmp_path, {}, what, overwrite=True)
+    assert not list(tmp_path.iterdir())
 
 
 def test_held_out_are_last_items_whatever_the_order() -> None:
@@ -294,6 +311,11 @@ def test_the_single_commands_are_shown(data: Path, tmp_path: Path, capsys: pytes
         (("--mode", "rec-only"), "with --mode rec-only"),
         (("--user-ids", "history"), "with --user-ids history"),
         (("--gen.temperature", "2"), "--gen.temperature is for --method soft"),
+        (("--rec.vocab-size", "300"), "--rec.vocab-size, but the recommender has the vocabulary of --gen"),
+        (
+            ("--rec", "nano-causal", "--templates", "t.txt"),
+            "--templates with --rec nano-causal, which reads",
+        ),
         (("--method", "soft"), "--share-changed is for --method select"),
         (("--round-epochs", "1"), "--round-epochs 1"),
         (("--share-changed", "0"), "--share-changed 0"),

@@ -18,7 +18,10 @@ from idgr.engine.dropout import dropout_rate
 from idgr.models.backbone import CausalPreset, load_causal_backbone, new_causal_backbone
 from idgr.models.llama import fit_item_slots
 from idgr.models.tokenizer import id_tokens, train_tokenizer
+from idgr.prompts.histories import HistoryRenderer
+from idgr.prompts.rendering import PromptRenderer
 from idgr.recommender.sequences import make_windows, reordered, window_costs, window_loss
+from idgr.recommender.training import make_instances, windows_of
 
 from ..decoding.oracle import DictionaryTrie, NextToken
 from .conftest import TEXTUAL_IDS
@@ -41,6 +44,46 @@ def test_every_item_but_the_first_is_a_target_once(sequences: list[list[int]], m
     wanted = [(n, place) for n, row in enumerate(sequences) for place in range(starts[n] + 1, starts[n] + len(row))]
     assert seen == wanted
     assert windows.items.tolist() == [item for row in sequences for item in row]
+
+
+@settings(derandomize=True, deadline=None, max_examples=200)
+@given(
+    st.lists(st.lists(st.integers(0, 5), max_size=30), min_size=1, max_size=4),
+    st.lists(st.integers(1, 9), min_size=6, max_size=6),
+    st.integers(1, 12),
+    st.integers(0, 30),
+)
+def test_what_stands_before_a_target_has_room(
+    sequences: list[list[int]], lengths: list[int], max_history: int, more: int
+) -> None:
+    """As in serving: every item but the first is a target once, behind as many tokens as a prompt may have."""
+    lengths_I, room = np.array(lengths), max(lengths) + more
+    windows = make_windows(sequences, max_history, lengths_I, room)
+    starts = np.cumsum([0, *map(len, sequences)])
+    seen = []
+    for begin, first, end, number in zip(windows.begin, windows.first, windows.end, windows.sequence, strict=True):
+        shown = lengths_I[windows.items[begin : end - 1]]
+        assert starts[number] <= begin < first < end <= starts[number + 1]
+        assert len(shown) <= max_history
+        assert shown.sum() <= room
+        if begin > starts[number]:  # else it would have been of the window before, or sees about half of what has room
+            enough = first - begin >= max_history // 2
+            assert enough or lengths_I[windows.items[begin - 1 : first]].sum() > room // 2
+        seen += [(number, place) for place in range(first, end)]
+    assert seen == [(n, place) for n, row in enumerate(sequences) for place in range(starts[n] + 1, starts[n + 1])]
+    without = make_windows(sequences, max_history)
+    roomy = make_windows(sequences, max_history, lengths_I, 10_000)
+    assert [array.tolist() for array in vars(roomy).values()] == [array.tolist() for array in vars(without).values()]
+
+
+def test_an_instance_as_a_window_shows_what_a_prompt_does(small_renderer: PromptRenderer) -> None:
+    renderer = HistoryRenderer(EOS, small_renderer.id_tokens, 4, 9)
+    instances = make_instances([[0, 3, 1, 8, 2], [7, 6, 0, 1, 2, 3, 4, 5]], 4)
+    windows = windows_of(instances, renderer)
+    for begin, end, window in zip(instances.begin, instances.end, windows.begin, strict=True):
+        shown = renderer.render(instances.items[begin:end].tolist(), 0).spans
+        assert windows.items[window:end].tolist() == [item for item, _, _ in shown]
+    assert (windows.begin > instances.begin).any()
 
 
 def test_reordering_moves_items_within_their_window_by_their_distance() -> None:

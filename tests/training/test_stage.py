@@ -244,5 +244,9 @@ def test_a_training_can_be_watched(data: Path, small_folder: Path, capfd: pytest
     shown = EventAccumulator(str(data / "out.track" / "idgr"))
     shown.Reload()
     assert {"step/loss", "step/lr", "step/grad_norm", "epoch/loss"} <= set(shown.Tags()["scalars"])
-    losses = [event.value for event in shown.Scalars("epoch/loss")]
+    events, steps = shown.Scalars("epoch/loss"), [event.step for event in shown.Scalars("step/loss")]
+    records = log_of(data / "out")
+    assert [event.step for event in events] == [record["step"] for record in records]
+    assert max(steps) == records[-1]["step"]
+    losses = [event.value for event in events]
     assert losses == [pytest.approx(record["loss"]) for record in log_of(data / "out")]

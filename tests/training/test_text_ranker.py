@@ -162,6 +162,7 @@ def test_what_it_refuses(platforms: Path, tmp_path: Path, capfd: pytest.CaptureF
     for given, message in (
         ([], "is a ranker of texts, which keeps no items; give --items, its catalogue"),
         (["--items", items, "--keep-history"], "leave it out; it has learnt to tell new items apart"),
+        (["--items", items, "--precision", "bf16"], "a ranker of texts, whose few weights stay in fp32; leave it out"),
         (["--items", items, "--ids", "x"], "knows no textual IDs, so --ids says nothing to it"),
     ):
         assert run([*words, *given]) == 2

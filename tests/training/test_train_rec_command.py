@@ -40,7 +40,7 @@ def test_a_folder_with_exactly_these_files(
 
     log = [orjson.loads(line) for line in (output / "log.jsonl").read_bytes().splitlines()]
     assert [set(record) for record in log] == 2 * [
-        {"epoch", "loss", "instances", "seconds", "instances_per_second", "hr@10", "ndcg@10"}
+        {"epoch", "step", "loss", "instances", "seconds", "instances_per_second", "hr@10", "ndcg@10"}
     ]
     record = orjson.loads((output / "run.json").read_bytes())
     assert record["objective"] == "trie"

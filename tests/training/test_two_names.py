@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from idgr.cli.main import run
 from idgr.decoding.trie import build_trie
 from idgr.engine.options import TrainingOptions
 from idgr.formats.jsonl import write_jsonl
+from idgr.formats.rec_folder import read_seen_tokens
 from idgr.generator.training import anchored_loss, pair_loss, train_generator
 from idgr.models.backbone import Backbone, CausalPreset, new_causal_backbone
 from idgr.models.llama import fit_item_slots
-from idgr.models.tokenizer import id_tokens
+from idgr.models.tokenizer import id_tokens, load_tokenizer
 from idgr.prompts.rendering import PromptRenderer
 from idgr.recommender.sequences import Windows, make_windows, window_loss
 from idgr.recommender.training import instance_loss, make_instances
@@ -80,6 +82,23 @@ def test_every_instance_costs_what_it_does_with_one_of_its_namings(
     assert set.union(*seen.values()) == {(False, False), (False, True), (True, False), (True, True)}
 
 
+def test_a_users_id_is_made_of_items_whatever_they_are_called(small: Backbone, small_renderer: PromptRenderer) -> None:
+    asked: list[list[int]] = []
+
+    def user_ids(histories: Sequence[Sequence[int]]) -> list[list[int]]:
+        asked.extend(list(one) for one in histories)
+        return [[7, 8]] * len(histories)
+
+    renderer = copy.copy(small_renderer)
+    renderer.user_ids, renderer.user_room = user_ids, len(renderer.user_before) + 2 + len(renderer.user_after)
+    instances = make_instances(SEQUENCES, renderer.max_history)
+    loss_of = two_names_loss(small.model, renderer, renderer.id_tokens, instances, "full", seed=5)
+    batch = np.arange(len(instances.end))
+    loss_of(batch, 1)
+    bounds = zip(instances.begin, instances.end, strict=True)
+    assert asked == [instances.items[begin:end].tolist() for begin, end in bounds]
+
+
 @pytest.mark.parametrize("objective", ["trie", "full"])
 def test_a_window_costs_what_it_does_with_one_of_its_namings(
     small: Backbone, small_renderer: PromptRenderer, objective: str
@@ -132,6 +151,9 @@ def test_train_rec_takes_old_ids_of_the_same_items(data: Path, capsys: pytest.Ca
     train += ["--old-ids", str(data / "old.jsonl"), "-o", str(data / "rec")]
     assert run(train) == 0
     assert (data / "rec" / "model.safetensors").is_file()
+    tokenizer = load_tokenizer(data / "rec")
+    known = {token for row in id_tokens(tokenizer, [str(row["id"]) for row in rows[:5]]) for token in row}
+    assert known <= (read_seen_tokens(data / "rec") or set())
     write_jsonl(data / "old.jsonl", rows[1:])
     assert run([*train, "--overwrite"]) == 1
     assert "is not of the items of --ids" in capsys.readouterr().err

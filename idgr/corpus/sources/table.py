@@ -249,7 +249,7 @@ def _texts(table: Table, column: pl.Series, lines: Sequence[int], dated: bool) -
             except ValueError as fault:
                 what, _, todo = str(fault).rpartition("; ")
                 told = f'"{column.name}"'
-                raise table.fault(what.replace(told, f"{told} {value!r}", 1), todo, line) from None
+                raise table.fault(what.replace(told, f"{told} {value!r:.60}", 1), todo, line) from None
         found.append(known[value])
     return found
 
@@ -288,13 +288,13 @@ def read_entries(
     """
     last = ""
     for table in open_tables(paths):
-        name = _named(table, "--item-id-col", key or (like if like in table.names else None))
+        name = _named(table, "--item-id-col", key or (None if like is None else table.find(like)))
         name = name or _guessed(table, "--item-id-col", "keys of items", _KEYS_OF_ITEMS)
         if text is None:
             others = [one for one in dict.fromkeys(table.names) if one and one != name]
             others = [one for one in others if item_fields({one: "a word"})]
         else:
-            others = [table.check(one, "--text-col") for one in text]
+            others = list(dict.fromkeys(table.check(one, "--text-col") for one in text))
         told = f"items from {name}, their text from {told_names(others) or 'nothing'}"
         if told != last:
             tell(f"{table.path}: {told}")
@@ -313,8 +313,10 @@ def _entries(table: Table, name: str, others: list[str]) -> Iterator[Entry]:
 
 
 def _described(column: pl.Series) -> pl.Series:
-    """Values that a text is made of: dates and categories in words, decimals as numbers."""
+    """Values that a text is made of: dates and categories in words, durations as `2h 10m`, decimals as numbers."""
     kind = column.dtype
+    if kind == pl.Duration:
+        return column.dt.to_string("polars")
     if kind.is_temporal() or kind in (pl.Categorical, pl.Enum):
         return column.cast(pl.String)
     return column.cast(pl.Float64) if kind.is_decimal() else column

@@ -53,7 +53,7 @@ def _judged(
     path = findings.find(output, role)
     if path is None:
         told = f"--{role} was {name}, which is not {wanted}.jsonl of {data.folder}, and is not here to be looked into"
-        return (FAIL if findings.is_of_data(output) else SKIP), told
+        return (FAIL if findings.is_of_data(output, role) else SKIP), told
     try:
         verdict, told = look(path, data)
     except IdgrError as fault:

@@ -28,9 +28,9 @@ def model_checks(findings: Findings) -> list[Check]:
     checks = []
     for one in (*findings.outputs, *sources):
         if one.command in _TRAINING:
-            checks.append(_held_out(one, findings))
+            checks += _held_out(one, findings)
         if one.command in _CHOOSING:
-            checks.append(_chosen(one, findings))
+            checks += _chosen(one, findings)
         if one.command in _COUNTING and one.named("train") is not None:
             checks.append(Check(COUNTED, str(one.path), *trained_on(one, findings)))
         if one.command == "blend":
@@ -43,27 +43,39 @@ def model_checks(findings: Findings) -> list[Check]:
     return checks + [_best_round(run, findings) for run in findings.of("alternate")]
 
 
-def _held_out(model: Output, findings: Findings) -> Check:
-    """By hash, and by content where no record knows the hash: so no held-out file goes in, whatever its name."""
+def _held_out(model: Output, findings: Findings) -> list[Check]:
+    """By hash, and by content where no record knows the hash: so no held-out file goes in, whatever its name.
+
+    A model of several data sets has a check for each.
+    """
     if findings.data is None:
-        return skipped(TRAINED, model.path, "the data set is not here; name it with --data")
+        return [skipped(TRAINED, model.path, "the data set is not here; name it with --data")]
+    choosing = model.roles_of("valid") if model.command in _CHOOSING else []
     for role in model.roles:
         part = findings.data_part(model.digest(role))
-        if part == "test" or (part == "valid" and not (role == "valid" and model.command in _CHOOSING)):
-            return Check(TRAINED, str(model.path), FAIL, f"--{role} was {part}.jsonl of {findings.data}")
+        if part == "test" or (part == "valid" and role not in choosing):
+            return [Check(TRAINED, str(model.path), FAIL, f"--{role} was {part}.jsonl of {findings.data}")]
     if model.command == "init-gen" and findings.data_part(model.digest("items")) != "items":
-        return skipped(TRAINED, model.path, f"it was made from other items than those of {findings.data}")
-    verdict, told = (PASS, "") if model.command == "init-gen" else trained_on(model, findings)
-    if verdict == PASS:
-        inputs = ", ".join(role for role in model.roles if role != "valid")
-        told = f"{told}; " * bool(told) + f"by their hashes its inputs ({inputs}) were no held-out file"
-    return Check(TRAINED, str(model.path), verdict, told)
+        return [skipped(TRAINED, model.path, f"it was made from other items than those of {findings.data}")]
+    read = [(PASS, "")]
+    if model.command != "init-gen":
+        read = [trained_on(model, findings, role) for role in model.roles_of("train")]
+    inputs = ", ".join(role for role in model.roles if role not in model.roles_of("valid"))
+    checks = []
+    for verdict, told in read:
+        if verdict == PASS:
+            told = f"{told}; " * bool(told) + f"by their hashes its inputs ({inputs}) were no held-out file"
+        checks.append(Check(TRAINED, str(model.path), verdict, told))
+    return checks
 
 
-def _chosen(model: Output, findings: Findings) -> Check:
-    if model.named("valid") is None:
-        return Check(CHOSEN, str(model.path), PASS, "nothing was chosen: without --valid the last epoch is kept")
-    return Check(CHOSEN, str(model.path), *chosen_on(model, findings))
+def _chosen(model: Output, findings: Findings) -> list[Check]:
+    """A check for each data set of the model."""
+    roles = model.roles_of("valid")
+    if model.named(roles[0]) is None:
+        told = "nothing was chosen: without --valid the last epoch is kept"
+        return [Check(CHOSEN, str(model.path), PASS, told)]
+    return [Check(CHOSEN, str(model.path), *chosen_on(model, findings, role)) for role in roles]
 
 
 def _weight(blend: Output, findings: Findings) -> Check:

@@ -6,6 +6,7 @@ A record is a claim of the program that wrote it; hashes tie it to the bytes tha
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +26,7 @@ _ASKED = ("truth", "histories")
 _READ = ("train", "items", "valid")
 
 # The commands that train models of items without IDs, and what such a model is called.
-ITEM_MODELS = {"train-sasrec": "SASRec", "train-two-tower": "two-tower"}
+ITEM_MODELS = {"train-sasrec": "SASRec", "train-two-tower": "two-tower", "train-text-ranker": "text ranker"}
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,10 @@ class Output:
     @property
     def roles(self) -> list[str]:
         return list(self._inputs())
+
+    def roles_of(self, name: str) -> list[str]:
+        """The roles of an input: NAME, or where it has several paths NAME-1, NAME-2 and so on."""
+        return [role for role in self.roles if re.fullmatch(rf"{name}-\d+", role)] or [name]
 
     def option(self, name: str) -> Any:
         """An option by its name on the command line, such as max-history, however the record spells it."""
@@ -137,10 +142,16 @@ class Findings:
         alike = [output for output in outputs if output.command == source.command]
         return any(self.digest(output.path) == self.digest(source.path) for output in alike)
 
-    def is_of_data(self, output: Output) -> bool:
-        """Whether an output, or something that went into it, was made from a part of the data set."""
-        chain = [output, *self.sources_of([output])]
-        return any(self.data_part(one.digest(role)) is not None for one in chain for role in one.roles)
+    def is_of_data(self, output: Output, role: str) -> bool:
+        """Whether an output, or something that went into it, was made from a part of the data set.
+
+        Inputs of the same number are of one data set, and tell nothing of a role that has another number.
+        """
+        number = re.search(r"-\d+$", role)
+        beside = [one for one in output.roles if number is None or one.endswith(number[0])]
+        read = [output.digest(one) for one in beside]
+        read += [source.digest(one) for source in self.sources_of([output]) for one in source.roles]
+        return any(self.data_part(digest) is not None for digest in read)
 
     def find(self, output: Output, role: str) -> Path | None:
         """An input of an output as it was then: under its old name, or wherever equal bytes lie here."""
@@ -222,7 +233,7 @@ def _read_data_set(findings: Findings) -> Path | None:
     outputs, sources = findings.outputs, findings.sources_of(findings.outputs)
     for made, roles in ((outputs, _ASKED), (outputs, _READ), (sources, _ASKED), (sources, _READ)):
         for output in made:
-            for role in roles:
+            for role in (one for name in roles for one in output.roles_of(name)):
                 name, digest = output.named(role), output.digest(role)
                 if name is None or digest is None:
                     continue

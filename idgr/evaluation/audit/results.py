@@ -13,7 +13,7 @@ from idgr.evaluation.audit.data import read_numbered
 from idgr.evaluation.audit.id_texts import any_id
 from idgr.evaluation.audit.provenance import ITEM_MODELS, Findings, Output
 from idgr.formats.rec_folder import compare_ids, read_trained_ids
-from idgr.formats.records import ids_fingerprint
+from idgr.formats.records import ids_fingerprint, is_per_user
 from idgr.formats.run_info import read_run
 
 BELONG = "IDs and model belong together"
@@ -31,7 +31,7 @@ def result_checks(findings: Findings) -> list[Check]:
     checks += _pairs(findings)
     checks.append(_scored(findings))
     for metrics in findings.of("eval"):
-        if metrics.path.suffix == ".json":
+        if not is_per_user(metrics.path):
             checks.append(_baselines(metrics.path))
     return checks + [_baselines(one.path / "metrics.json") for one in findings.of("zeroshot")]
 

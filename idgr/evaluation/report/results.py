@@ -18,11 +18,13 @@ from idgr.evaluation.audit.provenance import Output
 from idgr.evaluation.report.folders import RunFolder, read_object
 from idgr.evaluation.segments import segments
 from idgr.evaluation.significance import Resampling, mean_interval
-from idgr.formats.jsonl import Lines
-from idgr.formats.records import read_user_figures
+from idgr.formats.jsonl import read_jsonl
+from idgr.formats.records import is_per_user, read_user_figures
 
 DIVISIONS = ("history_length", "target_popularity", "transition")
 INTERVAL = Resampling(resamples=1_999)
+
+_DIVIDED_BY = ("history_length", "target_count")
 
 Segments = dict[str, dict[str, tuple[float, int]]]  # by division and segment: the hit rate and the number of users
 
@@ -85,18 +87,18 @@ def test_sets(folders: list[RunFolder]) -> list[TestSet]:
     """
     found: list[TestSet] = []
     for folder in folders:
-        rows_of: dict[bytes, Path] = {}
+        rows: list[Output] = []
         scored: list[tuple[Output, Path, str]] = []
         for output in folder.findings.of("eval"):
-            if _is_per_user(output.path):
-                rows_of[_lists(output)] = output.path
+            if is_per_user(output.path):
+                rows.append(output)
             else:
                 scored.append((output, output.path, "truth"))
         for output in folder.findings.of("zeroshot"):
             if (output.path / "metrics.json").is_file():
                 scored.append((output, output.path / "metrics.json", "test"))
         for output, path, role in scored:
-            _add(found, folder, output, path, role, rows_of.get(_lists(output)))
+            _add(found, folder, output, path, role, _rows_beside(output, rows))
     for one in found:
         one.results.sort(key=lambda result: result.baseline)
     return found
@@ -118,10 +120,11 @@ def _add(found: list[TestSet], folder: RunFolder, output: Output, path: Path, ro
     by_segment = _recorded_segments(metrics, rate)
     intervals: dict[str, tuple[float, float]] = {}
     if per_user is not None:
-        rows = read_user_figures(per_user, list(figures))
-        columns = np.array([row.values for row in rows])
-        intervals = {metric: mean_interval(columns[:, i], INTERVAL) for i, metric in enumerate(figures)}
-        if not by_segment and output.named("train") is not None:
+        columns = _columns(per_user)
+        told = [metric for metric in figures if metric in columns]
+        values = np.array([row.values for row in read_user_figures(per_user, told)])
+        intervals = {metric: mean_interval(values[:, i], INTERVAL) for i, metric in enumerate(told)}
+        if not by_segment and columns.issuperset([*_DIVIDED_BY, rate]):
             by_segment = _counted_segments(per_user, rate)
     place.results.append(Result(name, figures, intervals, by_segment))
     rivals = metrics.get("baselines")
@@ -155,13 +158,26 @@ def _lists(output: Output) -> bytes:
     return orjson.dumps(asked if None not in asked else [output.path.name, output.record.get("started")])
 
 
-def _is_per_user(path: Path) -> bool:
-    """Metrics are one object over several lines, per-user rows an object a line."""
-    _, line = next(iter(Lines(path)))
-    try:
-        return "user_id" in orjson.loads(line)
-    except (orjson.JSONDecodeError, TypeError):
-        return False
+def _rows_beside(output: Output, rows: list[Output]) -> Path | None:
+    """The per-user rows of the same lists: of the same call, if there are any."""
+    alike = [one for one in rows if _lists(one) == _lists(output)]
+    own = [one for one in alike if _asked(one) == _asked(output)]
+    return next((one.path for one in (*own, *alike)), None)
+
+
+def _asked(output: Output) -> Any:
+    return output.record.get("options"), output.record.get("inputs")
+
+
+def _columns(per_user: Path) -> set[str]:
+    """What the rows tell, by the first: those of a call with other cutoffs or without --train lack some of it."""
+
+    def parse(row: dict[str, Any]) -> set[str]:
+        if not any(name.startswith("hr@") for name in row):
+            raise ValueError("no hit rate; write the rows with `idgr eval --per-user`")
+        return set(row)
+
+    return next(iter(read_jsonl(per_user, parse)))
 
 
 def _recorded_segments(metrics: dict[str, Any], rate: str, rival: str | None = None) -> Segments:
@@ -176,7 +192,7 @@ def _recorded_segments(metrics: dict[str, Any], rate: str, rival: str | None = N
 
 
 def _counted_segments(per_user: Path, rate: str) -> Segments:
-    rows = np.array([row.values for row in read_user_figures(per_user, ["history_length", "target_count", rate])])
+    rows = np.array([row.values for row in read_user_figures(per_user, [*_DIVIDED_BY, rate])])
     divided = segments(rows[:, 0].astype(int).tolist(), rows[:, 1].astype(int).tolist())
     return {
         division: {
