@@ -204,7 +204,7 @@ def test_a_damaged_file_is_told(tmp_path: Path) -> None:
     ("given", "n"),
     [
         ({"item_head": 1.0, "items": "items.jsonl"}, 50),
-        ({"item_head": 1.0, "items": "items.jsonl", "near_items": 0}, 0),
+        ({"item_head": 1.0, "items": "items.jsonl", "near_items": 0, "reconstruction": 0.5}, 0),
         ({"item_head": 1.0}, 0),
         ({"reconstruction": 0.5, "items": "items.jsonl"}, 0),
     ],
