@@ -89,6 +89,8 @@ class PromptRenderer:
         self.user_room = len(self.user_before) + user_room + len(self.user_after) if user_ids is not None else 0
         around = max(len(before) + len(after) for before, after in zip(self.before, self.after, strict=True))
         around += self.user_room
+        # How many tokens the items of a history may take, each with what stands behind it, under any template.
+        self.room = max_tokens - around + len(self.separator)
         longest = max(map(len, self.id_tokens), default=0)
         if around + longest > max_tokens:
             raise IdgrError(
@@ -100,12 +102,6 @@ class PromptRenderer:
     @property
     def n_templates(self) -> int:
         return len(self.before)
-
-    @property
-    def room(self) -> int:
-        """How many tokens the items of a history may take, each with what stands behind it, under any template."""
-        around = (len(before) + len(after) for before, after in zip(self.before, self.after, strict=True))
-        return self.max_tokens - self.user_room - max(around, default=0) + len(self.separator)
 
     def render(self, history: Sequence[int], template: int) -> Prompt:
         """The prompt for a history of item numbers, oldest first; it may be empty."""

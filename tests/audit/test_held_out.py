@@ -1,10 +1,8 @@
-"""Nothing held out is trained or chosen on: commands refuse it, and `idgr audit` fails what got past them."""
+"""`idgr audit` fails what was trained or chosen on anything held out, and got past the commands."""
 
 from __future__ import annotations
 
-import gzip
 import json
-import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,192 +13,15 @@ import pytest
 from idgr.cli.main import run
 from idgr.evaluation.audit.data import read_data
 from idgr.evaluation.audit.held_out import held
-from idgr.formats.jsonl import write_jsonl
 from idgr.formats.records import Sequence
-from idgr.formats.run_info import RunInfo, hash_input, hash_output
+from idgr.formats.run_info import RunInfo, hash_input
 from idgr.ids.quality import MIN_IDS
+
+from .conftest import idgr, recommend, rows_of, write
 
 TRAINED, COUNTED = "the model has read nothing held out", "baselines have read nothing held out"
 CHOSEN, WEIGHT = "the checkpoint was chosen on validation", "the weight was chosen on validation"
 SOUND = "IDs are words that tell of their items"
-PARTS = ("items", "train", "valid", "test")
-
-
-def write(path: Path, rows: list[dict[str, Any]]) -> Path:
-    write_jsonl(path, rows)
-    return path
-
-
-def rows_of(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def idgr(*words: object) -> None:
-    assert run([str(word) for word in words]) == 0
-
-
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Raw sequences, the prepared folder `data`, and IDs of its items."""
-    root = tmp_path_factory.mktemp("shop")
-    rng = random.Random(5)
-    write(root / "meta.jsonl", [{"item_id": f"I{n}", "title": f"thing {n}"} for n in range(30)])
-    whole = [{"user_id": f"U{user}", "items": [f"I{n}" for n in rng.sample(range(30), 7)]} for user in range(25)]
-    write(root / "raw.jsonl", whole)
-    idgr("prep", "jsonl", root / "raw.jsonl", "--meta", root / "meta.jsonl", "--k-core", 0, "-o", root / "data")
-    idgr("gen-ids", root / "data" / "items.jsonl", "--model", "keyphrase", "-o", root / "ids.jsonl")
-    return root
-
-
-@pytest.fixture
-def copy(shop: Path, tmp_path: Path) -> Path:
-    """The same in a folder that may be changed, with records that name what lies there."""
-    root = Path(shutil.copytree(shop, tmp_path / "copy"))
-    for record in (root / "data" / "run.json", root / "ids.jsonl.run.json"):
-        record.write_text(record.read_text().replace(str(shop), str(root)))
-    return root
-
-
-def packed(source: Path, target: Path) -> Path:
-    target.write_bytes(gzip.compress(source.read_bytes(), mtime=0))
-    return target
-
-
-Made = Callable[[Path], Path]
-TRAINING: dict[str, tuple[Made, str]] = {
-    "test": (lambda root: root / "data" / "test.jsonl", "is test.jsonl of"),
-    "valid": (lambda root: root / "data" / "valid.jsonl", "is valid.jsonl of"),
-    "raw": (lambda root: root / "raw.jsonl", "was prepared from"),
-    "raw elsewhere": (
-        lambda root: Path(shutil.copy(root / "raw.jsonl", root.parent / "mine.jsonl")),
-        "was prepared from",
-    ),
-    "raw in gzip": (lambda root: packed(root / "raw.jsonl", root / "raw.jsonl.gz"), "was prepared from"),
-}
-CHOOSING: dict[str, tuple[Made, str]] = {
-    "test": (lambda root: root / "data" / "test.jsonl", "is test.jsonl of"),
-    "train": (lambda root: root / "data" / "train.jsonl", "is train.jsonl of"),
-    "renamed": (lambda root: Path(shutil.copy(root / "data" / "test.jsonl", root / "valid.jsonl")), "is test.jsonl of"),
-    "in gzip": (lambda root: packed(root / "data" / "test.jsonl", root / "valid.jsonl.gz"), "is test.jsonl of"),
-}
-TRAINS: dict[str, tuple[str, ...]] = {
-    "train-rec": ("train-rec", "{train}", "--ids", "{root}/ids.jsonl", "-o", "{root}/out"),
-    "train-adapter": ("train-adapter", "{train}", "--rec", "no", "--ids", "{root}/ids.jsonl", "-o", "{root}/out"),
-    "train-gen": ("train-gen", "{train}", "--items", "{root}/data/items.jsonl", "--ids", "{root}/ids.jsonl", "--rec",
-                  "no", "--gen", "no", "-o", "{root}/out"),
-    "train-sasrec": ("train-sasrec", "{train}", "--items", "{root}/data/items.jsonl", "-o", "{root}/out"),
-    "train-two-tower": ("train-two-tower", "{train}", "--items", "{root}/data/items.jsonl", "-o", "{root}/out"),
-    "gen-ids": ("gen-ids", "{root}/data/items.jsonl", "--scheme", "sequential", "--train", "{train}", "-o",
-                "{root}/out"),
-    "recommend": ("recommend", "{root}/data/test.jsonl", "--baseline", "markov", "--train", "{train}", "-o",
-                  "{root}/out"),
-    "eval": ("eval", "{root}/recs.jsonl", "--truth", "{root}/data/test.jsonl", "--train", "{train}", "-o",
-             "{root}/out"),
-}  # fmt: skip
-CHOOSES: dict[str, tuple[str, ...]] = {
-    "train-rec": (*TRAINS["train-rec"], "--valid", "{valid}"),
-    "train-adapter": (*TRAINS["train-adapter"], "--valid", "{valid}"),
-    "train-sasrec": (*TRAINS["train-sasrec"], "--valid", "{valid}"),
-    "train-two-tower": (*TRAINS["train-two-tower"], "--valid", "{valid}"),
-    "blend": ("blend", "{root}/recs.jsonl", "{root}/recs.jsonl", "--truth", "{valid}", "-o", "{root}/out"),
-}
-
-
-def refused(words: tuple[str, ...], root: Path, capsys: pytest.CaptureFixture[str], **files: Path) -> str:
-    given = {"train": root / "data" / "train.jsonl", **files}
-    assert run([word.format(root=root, **given) for word in words]) == 1
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1, "one line"
-    assert not (root / "out").exists()
-    return told
-
-
-@pytest.mark.parametrize("file", TRAINING)
-@pytest.mark.parametrize("command", TRAINS)
-def test_training_refuses_what_is_held_out(
-    command: str, file: str, copy: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    made, what = TRAINING[file]
-    train = made(copy)
-    told = refused(TRAINS[command], copy, capsys, train=train)
-    assert f"{train}: " in told
-    assert what in told
-    assert str(copy / "data") in told
-
-
-@pytest.mark.parametrize("file", CHOOSING)
-@pytest.mark.parametrize("command", CHOOSES)
-def test_choosing_refuses_what_is_no_validation(
-    command: str, file: str, copy: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    made, what = CHOOSING[file]
-    valid = made(copy)
-    told = refused(CHOOSES[command], copy, capsys, valid=valid)
-    assert f"{valid}: {what} {copy}/data" in told
-    assert "give valid.jsonl" in told
-
-
-def test_a_prepared_folder_with_exchanged_files_is_refused(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`alternate` and `zeroshot` take a folder, whose files may be copies."""
-    wrong = copy / "wrong"
-    wrong.mkdir()
-    for name, source in (
-        ("items", "data/items"),
-        ("train", "data/train"),
-        ("valid", "data/test"),
-        ("test", "data/test"),
-    ):
-        shutil.copy(copy / f"{source}.jsonl", wrong / f"{name}.jsonl")
-    told = refused(("alternate", "{root}/wrong", "--gen", "no", "-o", "{root}/out"), copy, capsys)
-    assert f"{wrong}/valid.jsonl: is test.jsonl of {copy}/data" in told
-    shutil.copy(copy / "raw.jsonl", wrong / "train.jsonl")
-    told = refused(("zeroshot", "{root}/wrong", "--gen", "no", "--rec", "no", "-o", "{root}/out"), copy, capsys)
-    assert f"{wrong}/train.jsonl: is what {copy}/data was prepared from" in told
-    told = refused(("init-gen", "{root}/data/test.jsonl", "-o", "{root}/out"), copy, capsys)
-    assert "data/test.jsonl: is test.jsonl of" in told
-
-
-def test_sequences_that_go_on_to_the_validation_targets_are_refused(
-    copy: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Whatever file they come from: here one that no record knows."""
-    whole = write(copy / "whole.jsonl", rows_of(copy / "raw.jsonl")[:3])
-    for command in ("train-rec", "train-sasrec"):
-        words = (*TRAINS[command], "--valid", "{root}/data/valid.jsonl")
-        assert "whole.jsonl: goes on to the held-out targets of 3 users" in refused(words, copy, capsys, train=whole)
-
-
-def recommend(copy: Path, part: str) -> Path:
-    recs = copy / f"{part}-recs.jsonl"
-    idgr("recommend", copy / "data" / f"{part}.jsonl", "--baseline", "markov", "--train", copy / "data" / "train.jsonl",
-         "-k", 20, "-o", recs)  # fmt: skip
-    return recs
-
-
-def test_lists_and_weights_of_test_choose_nothing(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    recs = recommend(copy, "test")
-    capsys.readouterr()
-    words = ("blend", str(recs), str(recs), "--truth", "{root}/data/valid.jsonl", "-o", "{root}/out")
-    assert "holds the lists that are to be tested" in refused(words, copy, capsys)
-    weight = copy / "weight.json"
-    weight.write_text('{"weight": 0.5}')
-    record = {"command": "blend", "inputs": {"truth": hash_input(copy / "data" / "test.jsonl")}}
-    record["outputs"] = hash_output(weight)
-    Path(f"{weight}.run.json").write_text(json.dumps(record))
-    words = ("blend", str(recs), str(recs), "--weight", str(weight), "-o", "{root}/out")
-    assert "weight.json: holds a weight that was chosen on" in refused(words, copy, capsys)
-
-
-def test_the_right_files_and_parts_of_them_are_taken(copy: Path) -> None:
-    """Also beside a record of another folder that cannot be read."""
-    (copy / "broken").mkdir()
-    (copy / "broken" / "run.json").write_text("{")
-    part = write(copy / "part.jsonl", rows_of(copy / "data" / "train.jsonl")[:9])
-    little = ["--width", 4, "--epochs", 1]
-    for number, train in enumerate((copy / "data" / "train.jsonl", part)):
-        valid = ["--valid", copy / "data" / "valid.jsonl"]
-        idgr("train-sasrec", train, "--items", copy / "data/items.jsonl", *valid, *little, "-o", copy / f"s{number}")
-
 
 Verdicts = dict[tuple[str, str], tuple[str, str]]
 

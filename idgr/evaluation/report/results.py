@@ -87,18 +87,18 @@ def test_sets(folders: list[RunFolder]) -> list[TestSet]:
     """
     found: list[TestSet] = []
     for folder in folders:
-        rows: list[Output] = []
+        rows: dict[bytes, list[Output]] = {}
         scored: list[tuple[Output, Path, str]] = []
         for output in folder.findings.of("eval"):
             if is_per_user(output.path):
-                rows.append(output)
+                rows.setdefault(_lists(output), []).append(output)
             else:
                 scored.append((output, output.path, "truth"))
         for output in folder.findings.of("zeroshot"):
             if (output.path / "metrics.json").is_file():
                 scored.append((output, output.path / "metrics.json", "test"))
         for output, path, role in scored:
-            _add(found, folder, output, path, role, _rows_beside(output, rows))
+            _add(found, folder, output, path, role, _rows_beside(output, rows.get(_lists(output), [])))
     for one in found:
         one.results.sort(key=lambda result: result.baseline)
     return found
@@ -158,9 +158,8 @@ def _lists(output: Output) -> bytes:
     return orjson.dumps(asked if None not in asked else [output.path.name, output.record.get("started")])
 
 
-def _rows_beside(output: Output, rows: list[Output]) -> Path | None:
-    """The per-user rows of the same lists: of the same call, if there are any."""
-    alike = [one for one in rows if _lists(one) == _lists(output)]
+def _rows_beside(output: Output, alike: list[Output]) -> Path | None:
+    """Of the per-user rows of the same lists those of the same call, if there are any."""
     own = [one for one in alike if _asked(one) == _asked(output)]
     return next((one.path for one in (*own, *alike)), None)
 
